@@ -1,0 +1,43 @@
+"""What the entry point starts: `python3 …/optml/__main__.py train|serve`; and for people: `python -m optml env`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:
+    # Started by path. Training runs isolated, with nothing but us on the path. Serving shares the user's
+    # interpreter, where whatever the user installed comes first.
+    _package = os.path.dirname(os.path.abspath(__file__))
+    _lib = os.path.dirname(_package)
+    sys.path[:] = [entry for entry in sys.path if entry != _package]
+    sys.path += [_lib, f"{os.path.dirname(_lib)}/deps"]
+
+from optml.report import Problem, complain
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb and return the exit code of the container."""
+    verb, *rest = argv or ["--help"]
+    try:
+        if verb == "train":
+            from optml.training.train import train
+
+            return train(rest)
+        if verb == "serve":
+            from optml.serving.server import serve
+
+            return serve(rest)
+        if verb == "env":
+            from optml.training.job import print_environment
+
+            return print_environment()
+    except Problem as problem:
+        complain(str(problem))
+        return 1
+    print("usage: python -m optml env\n\nPrints the training job as this container sees it, as JSON.")
+    return 0 if verb in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

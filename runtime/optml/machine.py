@@ -1,0 +1,150 @@
+"""Facts of the machine as this container may use it: CPUs, memory, accelerators.
+
+The host's numbers are wrong in a container with limits, so the control groups are read, version 1
+and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import layout
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Version 1 writes "no limit" as the largest multiple of the page size that fits.
+_NO_LIMIT = 1 << 62
+
+
+def cpu_count(root: str = "") -> int:
+    """CPUs that this process may use at once: its affinity, cut by the CPU quota, rounded up."""
+    count = len(os.sched_getaffinity(0))
+    for directory in _cgroups("cpu", root):
+        quota, period = _cpu_quota(directory)
+        if quota > 0 and period > 0:
+            count = min(count, -(-quota // period))
+    return max(1, count)
+
+
+def memory_limit(root: str = "") -> int | None:
+    """Bytes of memory that this container may use, or None where nothing limits it."""
+    limits = []
+    for directory in _cgroups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _number(_read(f"{directory}/{name}"))
+            if 0 < limit < _NO_LIMIT:
+                limits.append(limit)
+    return min(limits, default=None)
+
+
+def oom_kills(root: str = "") -> int:
+    """How many processes of this container the kernel has killed for want of memory so far."""
+    kills = 0
+    for directory in _cgroups("memory", root):
+        for name in ("memory.events", "memory.oom_control"):
+            for line in _read(f"{directory}/{name}").splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    kills = max(kills, _number(value))
+    return kills
+
+
+def gpu_count() -> int:
+    """GPUs visible to this container; 0 without asking any library where there is no device file."""
+    if not os.path.exists("/dev/nvidiactl"):
+        return 0
+    return len(gpu_names()) or _devices("nvidia")
+
+
+def gpu_names() -> list[str]:
+    """Names of the GPUs that NVML reports; empty without a driver or without nvidia-ml-py."""
+    if layout.DEPS not in sys.path:
+        sys.path.append(layout.DEPS)
+    try:
+        import pynvml  # takes 30 ms, so only where there is a GPU
+
+        pynvml.nvmlInit()
+    except Exception:
+        return []  # the image has no NVML binding, or the host no driver: there is nothing to count
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def neuron_count() -> int:
+    """AWS Neuron devices (Inferentia, Trainium) visible to this container."""
+    return _devices("neuron")
+
+
+def network_interfaces() -> list[str]:
+    """Names of the network interfaces, loopback excepted."""
+    try:
+        return sorted(name for name in os.listdir("/sys/class/net") if name != "lo")
+    except OSError:
+        return []
+
+
+def default_interface() -> str | None:
+    """The interface of the default route, or None in a container without one."""
+    for line in _read("/proc/net/route").splitlines()[1:]:
+        name, destination = line.split()[:2]
+        if destination == "00000000":
+            return name
+    return None
+
+
+def _cgroups(controller: str, root: str) -> Iterator[str]:
+    """The directories whose limits hold for this process: its own control group and all above it.
+
+    A container may see its own group mounted as the root (version 1, or a private namespace), while
+    /proc/self/cgroup still gives the host's path: directories that do not exist are passed over.
+    """
+    for line in _read(f"{root}/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top = f"{root}/sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            top = f"{root}/sys/fs/cgroup/{controller}"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            directory = "/".join([top, *parts[:depth]])
+            if os.path.isdir(directory):
+                yield directory
+
+
+def _cpu_quota(directory: str) -> tuple[int, int]:
+    """Quota and period in microseconds; a quota below 1 means no limit."""
+    version2 = _read(f"{directory}/cpu.max").split()
+    if len(version2) == 2:
+        return _number(version2[0]), _number(version2[1])
+    return (
+        _number(_read(f"{directory}/cpu.cfs_quota_us")),
+        _number(_read(f"{directory}/cpu.cfs_period_us")),
+    )
+
+
+def _devices(prefix: str) -> int:
+    names = os.listdir("/dev")
+    return sum(name.startswith(prefix) and name[len(prefix) :].isdigit() for name in names)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,53 @@
+"""What the runtime says: log lines and one-line errors, on stderr, with secrets masked.
+
+No `logging`: importing it takes longer than starting the user's program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+SECRET_WORDS = ("SECRET", "PASSWORD", "KEY", "TOKEN", "PRIVATE", "CRED")
+MASK = "******"
+
+
+class Problem(Exception):
+    """Something that a user can put right.
+
+    The message is one line that says what is wrong, where, and what to do. It is printed without a
+    traceback and the container exits with a code that is not 0.
+    """
+
+
+def say(line: str) -> None:
+    """Write one log line of the runtime."""
+    _write(f"optml: {line}\n")
+
+
+def complain(line: str) -> None:
+    """Write one error line of the runtime, red on a terminal."""
+    if sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        _write(f"\033[31moptml: error: {line}\033[0m\n")
+    else:
+        _write(f"optml: error: {line}\n")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable or hyperparameter of this name holds a secret."""
+    upper = name.upper()
+    return any(word in upper for word in SECRET_WORDS)
+
+
+def masked(name: str, value: str) -> str:
+    """The value as it may be printed."""
+    return MASK if value and is_secret(name) else value
+
+
+def _write(text: str) -> None:
+    # One write for each line, so that lines of several processes do not mix. A closed stderr is no
+    # reason to fail a job.
+    try:
+        os.write(2, text.encode("utf-8", "replace"))
+    except OSError:
+        pass
