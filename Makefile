@@ -1,0 +1,150 @@
+# The build matrix and every verb. `make help` lists them.
+#
+# A folder images/NAME with a Dockerfile is an image. Its parent is the default of its own `ARG PARENT=`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+VERSION := 0.1.0
+
+# The variants, the default first: a Debian suite, the Python it brings, and the official image of it.
+VARIANTS := trixie bookworm
+python/trixie := 3.13
+python/bookworm := 3.11
+digest/trixie := sha256:a99cfc517144bc59b1978475ec53b46ecabec7e43635402ee5b77cc54cd1b20a
+digest/bookworm := sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
+PLATFORMS := linux/amd64 linux/arm64
+
+# What a call may set.
+DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
+PLATFORM ?= linux/$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)#  what to build for
+ROOTFS ?= auto#                      auto, registry, mmdebstrap, or an image to start from
+REGISTRY ?=#                         where `make push` pushes to, as in 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+TAG ?=#                              the tag to build and push, instead of the variant's name
+
+# The facts of this machine that every recipe shares.
+export SOURCE_DATE_EPOCH ?= 1767225600
+IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
+CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))
+parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
+tag = $(or $(TAG),$1)
+VENV := .venv/bin
+
+$(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
+
+##@ Start here
+
+.PHONY: demo
+demo: ## Build what is missing, train a real model on real data, serve it and ask it
+demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
+	@examples/breast-cancer/demo $(call tag,$(DEBIAN))
+
+.PHONY: test
+test: ## Build every image and run every test: unit, images, contract
+test: build-all .venv/tests
+	$(VENV)/pytest $(PYTEST)
+
+##@ Images
+
+.PHONY: build-all
+build-all: ## Build every image, in every variant or in DEBIAN=trixie|bookworm
+build-all: $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES),image/$(variant)/$(name)))
+
+define image_verbs
+.PHONY: build/$1 test/$1 lint/$1 size/$1
+build/$1: image/$(DEBIAN)/$1
+test/$1: build/$1 .venv/tests ; $(VENV)/pytest tests/images $(PYTEST) --image $1
+lint/$1: .venv/tests ; $(VENV)/hadolint images/$1/Dockerfile
+size/$1: build/$1 ; @scripts/size --tag $(call tag,$(DEBIAN)) $1
+endef
+$(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
+
+# One rule for each cell of the matrix. A parent is built before its children, so -j is safe.
+define cell
+.PHONY: image/$1/$2
+image/$1/$2: build/.wheels $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
+	@scripts/build-image $2 $(call tag,$1) $(PLATFORM) $(VERSION) \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1)) \
+	    $(if $(TAG),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+endef
+$(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
+
+# Where an image comes from that has no parent.
+.PHONY: $(VARIANTS:%=rootfs/%)
+$(VARIANTS:%=rootfs/%): rootfs/%: engine
+	@scripts/rootfs $* $(digest/$*) $(PLATFORM) $(ROOTFS)
+
+build/.wheels: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
+	@scripts/wheels $(PLATFORM) $(foreach variant,$(VARIANTS),$(python/$(variant)))
+	@touch $@
+
+.PHONY: size
+size: ## Show every image layer by layer, against its budget
+size: build-all
+	@$(foreach variant,$(CHOSEN),scripts/size --tag $(call tag,$(variant)) $(IMAGES);)
+
+.PHONY: matrix
+matrix: ## Print the build matrix as JSON
+	@echo '[$(subst }$() {,}$(comma) {,$(foreach v,$(CHOSEN),$(foreach i,$(IMAGES),$(call matrix_entry,$v,$i))))]'
+comma := ,
+matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2),"$(call parent,$2)",null), "tag": "optml/$2:$(call tag,$1)", "python": "$(python/$1)", "platforms": [$(subst " ,"$(comma) ,$(patsubst %,"%",$(PLATFORMS)))]}
+
+.PHONY: push
+push: ## Push every image to REGISTRY=…
+push: build-all
+	$(if $(REGISTRY),,$(error say where to, as in: make push REGISTRY=123456789012.dkr.ecr.eu-west-1.amazonaws.com))
+	@set -x; $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES), \
+	    docker tag optml/$(name):$(call tag,$(variant)) $(REGISTRY)/optml/$(name):$(call tag,$(variant)); \
+	    docker push $(REGISTRY)/optml/$(name):$(call tag,$(variant));))
+
+##@ This repository
+
+.PHONY: lint
+lint: ## Check Dockerfiles, shell, Python and workflows
+lint: .venv/tests
+	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/Dockerfile)
+	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy runtime
+	$(VENV)/mypy --scripts-are-modules $$(grep -l '^#!.*python3' scripts/*)
+	$(VENV)/zizmor --offline --quiet .github/workflows
+
+.PHONY: lock
+lock: ## Write every requirements.lock anew from its requirements.in, with the newest versions and their hashes
+lock: .venv/tests
+	for file in images/*/requirements.in tests/requirements.in; do \
+	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: --allow-unsafe \
+	        --no-emit-index-url --no-emit-find-links --no-emit-build-options --custom-compile-command "make lock" \
+	        "$$file" -o "$${file%.in}.lock"; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built: images named optml/*, build/ and .venv/
+	@images=$$(docker images --quiet --filter reference='optml/*' 2>/dev/null | sort -u); \
+	    if [[ $$images ]]; then docker rmi --force $$images; fi
+	rm -rf build .venv
+
+.PHONY: help
+help: ## Print this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@printf '\n  make build/NAME, test/NAME, lint/NAME, size/NAME for one image: %s\n' '$(IMAGES)'
+	@printf '\nVariables\n'
+	@awk 'match($$0, / \?=.*# +/) && !/export/ {name = substr($$0, 1, RSTART); printf "  %-13s%s\n", name, substr($$0, RSTART + RLENGTH)}' Makefile
+
+# What the recipes above need on this machine.
+
+.PHONY: engine
+engine:
+	@scripts/engine
+
+.venv/made: scripts/venv
+	@scripts/venv
+	@touch $@
+
+.venv/tests: tests/requirements.lock .venv/made
+	@echo "installing the tools of tests/requirements.lock into .venv"
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@touch $@
