@@ -1,0 +1,13 @@
+"""Serves the classifier: rows of features in, the probability that each is benign out."""
+
+from pathlib import Path
+
+import joblib
+
+
+def model_fn(model_dir):
+    return joblib.load(Path(model_dir) / "model.joblib")
+
+
+def predict_fn(data, model):
+    return model.predict_proba(data)[:, 1]

@@ -1,0 +1,65 @@
+"""What every test shares: the images that were built, and how tests of an image run for its children too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.docker import docker
+from tests.support.matrix import Cell, built, lineage, matrix
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image", help="test this image of the matrix alone")
+    parser.addoption("--variant", help="test this variant alone")
+
+
+def _cells(config: pytest.Config) -> list[Cell]:
+    """The cells that this run is about, all built: no test passes because its image is absent."""
+    image, variant = config.getoption("--image"), config.getoption("--variant")
+    wanted = [c for c in matrix() if image in (None, c.image) and variant in (None, c.variant)]
+    absent = [c.tag for c in wanted if c not in built()]
+    if absent:
+        raise pytest.UsageError(f"not built: {', '.join(absent)}; run make build-all")
+    return wanted
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `cell` and `image` their values.
+
+    A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
+    Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant.
+    """
+    if "cell" in metafunc.fixturenames:
+        name = Path(str(metafunc.definition.path)).parent.name
+        cells = [c for c in _cells(metafunc.config) if name in lineage(c)]
+        metafunc.parametrize("cell", cells, ids=lambda c: c.id, scope="session")
+    elif "image" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("image")
+        assert marker, (
+            f"{metafunc.definition.nodeid} takes `image` without saying which, with @pytest.mark.image"
+        )
+        cells = [c for c in _cells(metafunc.config) if c.image == marker.args[0]]
+        metafunc.parametrize("image", [c.tag for c in cells], ids=[c.id for c in cells])
+
+
+@pytest.fixture
+def ml(tmp_path: Path) -> Path:
+    """An empty /opt/ml on the host, to be mounted: `-v {ml}:/opt/ml`. Any uid may write to it."""
+    for part in ("input/config", "input/data", "model", "code", "output/data", "checkpoints"):
+        (tmp_path / "ml" / part).mkdir(parents=True)
+    for path in (tmp_path / "ml", *(tmp_path / "ml").rglob("*")):
+        path.chmod(0o777)
+    return tmp_path / "ml"
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    """A user-defined network, on which containers find each other by name."""
+    name = f"optml-test-{os.urandom(6).hex()}"
+    docker("network", "create", name)
+    yield name
+    docker("network", "rm", name, check=False)

@@ -1,0 +1,97 @@
+"""The projects in examples/, used as their users would use them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import HARDENED, Container, docker, run, wait_for_ping
+from tests.support.matrix import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def put(ml: Path, channel: str, source: Path) -> None:
+    """Copy a file into a channel."""
+    (ml / "input/data" / channel).mkdir()
+    (ml / "input/data" / channel / source.name).write_bytes(source.read_bytes())
+
+
+@pytest.fixture
+def example(image: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The image of the example that the marker names, built on the variant under test."""
+    name = request.node.get_closest_marker("example").args[0]
+    variant = image.rpartition(":")[2]
+    tag = f"optml-test-{name}:{variant}"
+    docker("build", "--force-rm", "--build-arg", f"TAG={variant}", "--tag", tag, EXAMPLES / name, timeout=300)
+    yield tag
+    docker("rmi", "--force", tag)
+
+
+@pytest.mark.image("cpu-train")
+def test_breast_cancer_from_data_to_answers(image: str) -> None:
+    demo = subprocess.run(
+        [EXAMPLES / "breast-cancer/demo", image.rpartition(":")[2]],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    metrics = json.loads((ROOT / "build/demo/ml/output/data/metrics.json").read_text())
+    assert metrics["rows"] == 114
+    assert metrics["accuracy"] > 0.9
+    assert (ROOT / "build/demo/ml/model/model.joblib").stat().st_size > 10_000
+    right, of = next(line.split()[:3:2] for line in demo.stdout.splitlines() if line.endswith(" right"))
+    assert int(of) == 12
+    assert int(right) >= 10
+    assert "the server ended with code 0" in demo.stdout
+
+
+@pytest.mark.image("base")
+@pytest.mark.example("bring-your-own")
+def test_a_container_of_ones_own_keeps_its_programs(example: str, ml: Path) -> None:
+    put(ml, "train", EXAMPLES / "bring-your-own/old-faithful.csv")
+    trained = run(example, "train", options=(f"--volume={ml}:/opt/ml",))
+    assert trained.code == 0, trained.output
+    assert trained.stdout.startswith("my own train: y = ")
+    with Container(example, "serve", options=(f"--volume={ml}:/opt/ml:ro",)) as server:
+        url = wait_for_ping(server)
+        answers = requests.post(f"{url}/invocations", json=[2.0, 4.5], timeout=5).json()
+        # Short eruptions of Old Faithful are followed by some 55 minutes of rest, long ones by some 80.
+        assert [50 < answers[0] < 62, 74 < answers[1] < 88] == [True, True]
+        docker("stop", "--time", "10", server.name)
+        assert server.wait() == 0
+
+
+@pytest.mark.image("cpu-serve")
+@pytest.mark.example("one-image")
+def test_one_image_trains_and_serves(example: str, ml: Path) -> None:
+    put(ml, "train", EXAMPLES / "one-image/iris.csv")
+    volumes = [f"--volume={ml / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
+    trained = run(example, "train", options=(*HARDENED, *volumes))
+    assert trained.code == 0, trained.output
+    assert "fitted 3 species to 150 flowers" in trained.stdout
+    with Container(
+        example, "serve", options=(*HARDENED, f"--volume={ml / 'model'}:/opt/ml/model:ro")
+    ) as server:
+        url = wait_for_ping(server)
+        flowers = "5.1,3.5,1.4,0.2\n7.0,3.2,4.7,1.4\n6.3,3.3,6.0,2.5"
+        answer = requests.post(
+            f"{url}/invocations", flowers, headers={"Content-Type": "text/csv"}, timeout=5
+        ).json()
+        assert answer == ["setosa", "versicolor", "virginica"]
+
+
+@pytest.mark.image("cpu-train")
+def test_a_whole_opt_ml_may_be_mounted(image: str, ml: Path) -> None:
+    put(ml, "train", EXAMPLES / "one-image/iris.csv")
+    (ml / "code/train.py").write_bytes((EXAMPLES / "one-image/train.py").read_bytes())
+    result = run(image, "train", options=(f"--volume={ml}:/opt/ml", "--env=SAGEMAKER_PROGRAM=train.py"))
+    assert result.code == 0, result.output
+    assert (ml / "model/model.json").exists()
+    assert (ml / "output/success").exists()

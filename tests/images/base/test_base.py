@@ -1,0 +1,186 @@
+"""What holds for every image: paths, users, Python, and what must not be there."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.docker import HARDENED, docker, run
+from tests.support.matrix import ROOT, Cell
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "input", "input/config", "input/data", "model", "code", "output", "output/data", "checkpoints"],
+)
+def test_contract_paths_belong_to_ml_and_its_group(host: Host, path: str) -> None:
+    directory = host.file(f"/opt/ml/{path}")
+    assert directory.is_directory
+    assert (directory.user, directory.group, directory.mode) == ("ml", "root", 0o775)
+
+
+def test_user_ml_is_uid_1000_in_group_0(host: Host) -> None:
+    ml = host.user("ml")
+    assert (ml.uid, ml.gid, ml.home, ml.shell) == (1000, 0, "/home/ml", "/bin/bash")
+
+
+def test_no_user_has_a_password(host: Host) -> None:
+    passwords = {line.split(":")[1] for line in host.file("/etc/shadow").content_string.splitlines()}
+    assert passwords <= {"*", "!", "!*"}
+
+
+def test_python_is_the_variants(host: Host, cell: Cell) -> None:
+    version = host.check_output('python3 -c "import sys; print(*sys.version_info[:2], sep=chr(46))"')
+    assert version == cell.python
+    for name in ("python", "python3", "pip", "pip3"):
+        assert host.check_output(f"command -v {name}") == f"/opt/venv/bin/{name}"
+
+
+def test_the_users_python_holds_pip_alone(host: Host) -> None:
+    assert host.check_output("pip list --format=freeze").split("==")[0] == "pip"
+    assert len(host.check_output("pip list --format=freeze").splitlines()) == 1
+
+
+def test_any_uid_may_install_into_the_venv(cell: Cell) -> None:
+    script = "cd /opt/venv/lib/python3.*/site-packages && touch x /opt/venv/bin/x /opt/ml/model/x"
+    assert run(cell.tag, "sh", "-c", script, options=("--user=12345",)).code == 0
+
+
+NOT_IN_THE_IMAGE = {
+    # Debian keeps these in packages of their own, as python3-tk.
+    *("tkinter", "_tkinter", "turtle", "turtledemo", "idlelib", "_gdbm", "_dbm"),
+    *("ensurepip", "distutils", "lib2to3"),
+    # Other systems only.
+    *("msvcrt", "nt", "winreg", "winsound", "_winapi", "_overlapped", "_wmi", "_msi", "msilib", "_scproxy"),
+    *("_android_support", "_ios_support", "_osx_support"),
+    # They print a poem and open a browser.
+    *("this", "antigravity"),
+}
+
+
+def test_the_whole_standard_library_imports(host: Host) -> None:
+    script = f"""
+import importlib, sys
+for name in sorted(sys.stdlib_module_names - {NOT_IN_THE_IMAGE}):
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(name, repr(error))
+"""
+    assert host.check_output("python3 -W ignore -c %s", script) == ""
+
+
+def test_bytecode_is_there_and_never_checked(host: Host) -> None:
+    script = """
+import glob, json, os, optml, pip
+print([path for root in ("/usr/lib/python3*", "/opt/venv/lib", "/opt/optml")
+       for path in glob.glob(root + "/**/*.pyc", recursive=True)
+       if open(path, "rb").read(8)[4:] != bytes([1, 0, 0, 0])])
+print([module for module in (json, optml, pip) if not os.path.exists(module.__spec__.cached)])
+"""
+    assert host.check_output("python3 -W ignore -c %s", script) == "[]\n[]"
+
+
+def test_no_pth_file_imports_anything(host: Host) -> None:
+    # A line that begins with `import` would run at every start of the interpreter.
+    assert host.run("grep -rl --include='*.pth' '^import' /opt /usr/lib/python3*").stdout == ""
+
+
+def test_import_optml_works_in_user_code_and_brings_nothing_else(host: Host) -> None:
+    assert host.run("python3 -c 'import optml'").rc == 0
+    for name in ("boto3", "flask", "gunicorn", "pynvml"):
+        assert host.run(f"python3 -c 'import {name}'").rc == 1
+
+
+def test_what_must_not_be_there(host: Host) -> None:
+    for program in ("gcc", "cc", "make", "g++", "ld"):
+        assert not host.exists(program)
+    assert host.check_output("find / -xdev -perm /6000 -type f") == ""
+    assert host.run("find /var/lib/apt/lists /var/cache /tmp /var/log /root/.cache -type f").stdout == ""
+    keys = "find / -xdev \\( -name '*.pem' -o -name '*.key' \\) -type f -exec grep -l PRIVATE {} +"
+    assert host.run(keys).stdout == ""
+
+
+def test_no_certificate_authority_but_debians(host: Host) -> None:
+    assert host.check_output("ls -A /usr/local/share/ca-certificates") == ""
+    bundle = host.check_output("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt")
+    assert bundle == host.check_output("ls /usr/share/ca-certificates/mozilla/*.crt | wc -l")
+
+
+def test_time_zones_and_locale(host: Host) -> None:
+    assert host.check_output("TZ=Europe/Berlin date -d 2026-07-01T12:00Z +%H") == "14"
+    assert host.check_output("locale | grep ^LANG=") == "LANG=C.UTF-8"
+    assert host.check_output("python3 -c 'import locale; print(locale.getpreferredencoding())'") == "UTF-8"
+
+
+def test_apt_and_dpkg_are_in_order(host: Host) -> None:
+    assert host.check_output("dpkg --audit") == ""
+    assert host.run("apt-get check").rc == 0
+    for line in (ROOT / "images/base/packages").read_text().splitlines():
+        package = line.partition("#")[0].strip()
+        assert not package or host.package(package).is_installed
+
+
+def test_entry_point_and_labels(config: dict[str, Any], cell: Cell) -> None:
+    assert config["Entrypoint"] == ["/opt/optml/bin/entrypoint"]
+    assert config["WorkingDir"] == "/opt/ml/code"
+    assert config["User"] == ""
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"optml {cell.image}"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.version"]
+
+
+def test_the_runtime_is_the_roots(host: Host) -> None:
+    assert host.check_output("find /opt/optml -not -type l \\( -not -user root -o -perm /022 \\)") == ""
+
+
+def test_train_and_serve_are_on_path(host: Host) -> None:
+    for verb in ("train", "serve"):
+        assert host.file(f"/usr/local/bin/{verb}").linked_to == f"/opt/optml/bin/{verb}"
+
+
+def test_any_other_command_runs_as_given(cell: Cell) -> None:
+    assert (
+        run(cell.tag, "python3", "-c", "import sys; print(sys.argv[1:])", "a b", "").stdout == "['a b', '']\n"
+    )
+    assert run(cell.tag, "bash", "-c", "echo $0 $1; exit 7", "x", "y").code == 7
+
+
+def test_an_unknown_verb_gets_one_line(cell: Cell) -> None:
+    result = run(cell.tag, "trian")
+    assert result.code == 127
+    assert result.stdout == ""
+    assert result.stderr.startswith("optml: error: 'trian' is neither train nor serve nor a program on PATH")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_users_own_programs_win_wherever_they_stand_on_path(cell: Cell, tmp_path: Any) -> None:
+    for verb in ("train", "serve"):
+        (tmp_path / verb).write_text(f"#!/bin/sh\necho my own {verb} $@\n")
+        (tmp_path / verb).chmod(0o755)
+    for place in ("/opt/program", "/usr/bin"):
+        for verb in ("train", "serve"):
+            mounted = f"--volume={tmp_path / verb}:{place}/{verb}:ro"
+            path = "--env=PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin:/opt/program"
+            assert run(cell.tag, verb, "now", options=(mounted, path)).stdout == f"my own {verb} now\n"
+
+
+def test_runs_with_no_rights_at_all(cell: Cell) -> None:
+    result = run(cell.tag, "python3", "-c", "import os, optml; print(os.getuid())", options=HARDENED)
+    assert (result.code, result.stdout) == (0, "12345\n")
+
+
+def test_is_within_its_budget(cell: Cell) -> None:
+    tag = cell.tag.rpartition(":")[2]
+    shown = subprocess.run([ROOT / "scripts/size", "--tag", tag, cell.image], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def test_no_layer_holds_a_trace_of_the_build(cell: Cell) -> None:
+    history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", cell.tag).stdout
+    assert "proxy" not in history.lower()
+    assert "PIP_" not in history

@@ -1,0 +1,52 @@
+"""What cpu-serve adds to base: a server, and what the platform and Docker need to know of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from testinfra.host import Host
+
+from tests.support.docker import HARDENED, Container, inspect, wait_for_ping
+from tests.support.matrix import Cell
+
+HANDLER = """
+def model_fn(model_dir):
+    return 2
+def predict_fn(data, model):
+    return [model * x for x in data]
+"""
+
+
+def test_serves_by_default(config: dict[str, Any]) -> None:
+    assert config["Cmd"] == ["serve"]
+    assert list(config["ExposedPorts"]) == ["8080/tcp"]
+    assert config["Labels"]["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+
+
+def test_the_server_is_the_runtimes_alone(host: Host) -> None:
+    for name in ("gunicorn", "flask", "werkzeug"):
+        assert host.file(f"/opt/optml/deps/{name}").is_directory
+        assert not host.exists(name)
+
+
+def test_endpoints_and_health(cell: Cell, ml: Path) -> None:
+    (ml / "model/code").mkdir()
+    (ml / "model/code/inference.py").write_text(HANDLER)
+    options = (*HARDENED, f"--volume={ml}:/opt/ml:ro", "--health-interval=1s", "--health-start-period=0s")
+    with Container(cell.tag, "serve", options=options) as server:
+        url = wait_for_ping(server)
+        ping = requests.get(f"{url}/ping", timeout=2)
+        assert (ping.status_code, ping.content) == (200, b"")
+        answer = requests.post(f"{url}/invocations", json=[1, 2, 3], timeout=5)
+        assert (answer.status_code, answer.json()) == (200, [2, 4, 6])
+        deadline = time.monotonic() + 20
+        while inspect(server.name)["State"]["Health"]["Status"] != "healthy":
+            assert time.monotonic() < deadline, inspect(server.name)["State"]["Health"]
+            time.sleep(0.2)
+
+
+def test_health_is_not_claimed_without_a_server(host: Host) -> None:
+    assert host.run("/opt/optml/bin/healthcheck").rc != 0

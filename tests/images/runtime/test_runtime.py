@@ -1,0 +1,80 @@
+"""The add-on: nothing but the runtime and its entry points, at home on a base it was not built on."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import Container, docker, run, wait_for_ping
+from tests.support.matrix import ROOT, Cell, matrix
+
+TRAIN = """
+import os, sys
+print("trained with", sys.version_info[:2], sys.prefix)
+open(os.environ["SM_MODEL_DIR"] + "/m", "w")
+"""
+SERVE = """
+def model_fn(model_dir):
+    return 3
+def predict_fn(data, model):
+    return data * model
+"""
+
+
+@pytest.fixture(scope="session")
+def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
+    other = next((c for c in matrix() if c.variant != cell.variant), cell)
+    root = (ROOT / "build" / f"rootfs-{other.variant}").read_text().strip()
+    context = tmp_path_factory.mktemp("foreign")
+    (context / "train.py").write_text(TRAIN)
+    (context / "inference.py").write_text(SERVE)
+    (context / "Dockerfile").write_text(f"""
+FROM {root}
+RUN command -v python3 || (apt-get update && apt-get install -y python3)
+RUN python3 -m venv --without-pip /opt/conda && rm /usr/bin/python3
+ENV PATH=/opt/conda/bin:$PATH
+COPY --from={cell.tag} / /
+COPY train.py inference.py /opt/ml/code/
+ENTRYPOINT ["/opt/optml/bin/entrypoint"]
+""")
+    tag = f"optml-test-foreign-{cell.variant}"
+    docker("build", "--force-rm", "--tag", tag, context, timeout=300)
+    yield tag
+    docker("rmi", "--force", tag)
+
+
+def test_holds_nothing_but_the_runtime_and_its_entry_points(cell: Cell) -> None:
+    container = docker("create", cell.tag, "nothing").stdout.strip()
+    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
+    docker("rm", container)
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        files = {
+            member.name
+            for member in tar
+            if not member.isdir() and not member.name.startswith((".", "dev", "etc"))
+        }
+    outside = {name for name in files if not name.startswith("opt/optml/")}
+    assert outside == {"usr/local/bin/train", "usr/local/bin/serve"}
+    assert {"opt/optml/deps/gunicorn/__init__.py", "opt/optml/deps/boto3/__init__.py"} <= files
+
+
+def test_trains_on_a_foreign_base(foreign: str, ml: Path) -> None:
+    result = run(foreign, "train", options=(f"--volume={ml / 'model'}:/opt/ml/model",))
+    assert result.code == 0, result.output
+    assert result.stdout.startswith("trained with")
+    assert "/opt/conda" in result.stdout
+    assert (ml / "model/m").exists()
+
+
+def test_serves_on_a_foreign_base(foreign: str, ml: Path) -> None:
+    (ml / "model/weights").write_text("3")
+    with Container(foreign, "serve", options=(f"--volume={ml / 'model'}:/opt/ml/model:ro",)) as server:
+        url = wait_for_ping(server)
+        assert requests.post(f"{url}/invocations", json=14, timeout=5).json() == 42

@@ -1,0 +1,59 @@
+"""The build matrix as `make matrix` declares it, with what of it has been built here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image in one variant."""
+
+    image: str
+    variant: str
+    parent: str | None
+    tag: str
+    python: str
+    platforms: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.image}:{self.variant}"
+
+
+@cache
+def matrix() -> tuple[Cell, ...]:
+    """Every cell of the matrix."""
+    printed = subprocess.run(["make", "matrix"], cwd=ROOT, capture_output=True, check=True, text=True)
+    return tuple(
+        Cell(**entry | {"platforms": tuple(entry["platforms"])}) for entry in json.loads(printed.stdout)
+    )
+
+
+@cache
+def built() -> tuple[Cell, ...]:
+    """The cells whose image the Docker Engine has."""
+    listed = subprocess.run(
+        ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    tags = set(listed.stdout.split())
+    return tuple(cell for cell in matrix() if cell.tag in tags)
+
+
+def lineage(cell: Cell) -> tuple[str, ...]:
+    """The image and the images whose content it has, too, the youngest first."""
+    stages = re.findall(r"^FROM (\S+)", (ROOT / "images" / cell.image / "Dockerfile").read_text(), re.M)
+    if stages[-1] != "${PARENT}":
+        return (cell.image,)
+    parent = next(c for c in matrix() if c.image == cell.parent and c.variant == cell.variant)
+    return (cell.image, *lineage(parent))
