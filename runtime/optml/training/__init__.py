@@ -1,0 +1,1 @@
+"""Training: `docker run IMAGE train`."""

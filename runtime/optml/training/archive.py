@@ -1,0 +1,80 @@
+"""Unpack a tar archive of user code, which may come from anywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+
+from ..report import Problem
+
+
+def unpack(path: str, target: str) -> None:
+    """Unpack the archive into the directory, so that nothing is written outside it.
+
+    Refused are absolute names, `..`, links that point out of the directory, and devices. A member `./x` is
+    normal; permissions stay but for setuid, setgid and write access for others; owners become ours.
+    Raises Problem where the archive is unsafe, broken, or larger than the free disk.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            members = archive.getmembers()
+            _check_size(path, members, target)
+            for member in members:
+                _check(path, member, target)
+                _extract(archive, member, target)
+    except tarfile.TarError as error:
+        raise Problem(
+            f"{path} is not a tar archive that can be read: {error}; make it with tar -czf"
+        ) from error
+    except EOFError as error:
+        raise Problem(f"{path} is cut off: {error}; upload it again") from error
+    except OSError as error:
+        raise Problem(f"cannot unpack {path} into {target}: {error.strerror or error}") from error
+
+
+def _check_size(path: str, members: list[tarfile.TarInfo], target: str) -> None:
+    size = sum(member.size for member in members if member.isreg())
+    free = shutil.disk_usage(target).free
+    if size > free:
+        raise Problem(
+            f"{path} unpacks to {size >> 20} MiB but {target} has {free >> 20} MiB free; give it more disk"
+        )
+
+
+def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
+    """Refuse a member that could write outside the target, as far as links unpacked before it lead."""
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        raise Problem(
+            f"{path} holds {member.name!r}, a device or FIFO; user code may hold files and links only"
+        )
+    parts = member.name.split("/")
+    if member.name.startswith("/") or ".." in parts or not _inside(f"{target}/{member.name}", target):
+        raise Problem(
+            f"{path} holds {member.name!r}, which lies outside the code directory; pack it from inside"
+        )
+    if member.issym():
+        link = os.path.join(os.path.dirname(f"{target}/{member.name}"), member.linkname)
+    elif member.islnk():
+        link = f"{target}/{member.linkname}"
+    else:
+        return
+    if os.path.isabs(member.linkname) or not _inside(link, target):
+        raise Problem(
+            f"{path} holds the link {member.name!r} → {member.linkname!r}, which leads outside the code"
+        )
+
+
+def _inside(path: str, target: str) -> bool:
+    real, root = os.path.realpath(path), os.path.realpath(target)
+    return real == root or real.startswith(f"{root}/")
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
+    member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
+    member.uid, member.gid = os.geteuid(), os.getegid()
+    member.uname = member.gname = ""
+    destination = os.path.join(target, member.name)
+    if not member.isdir() and os.path.lexists(destination) and not os.path.isdir(destination):
+        os.unlink(destination)  # never write through a link that lies there
+    archive.extract(member, target, numeric_owner=True)

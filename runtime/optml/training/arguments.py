@@ -1,0 +1,76 @@
+"""Hyperparameters → command line arguments of the user's program, in one of three styles.
+
+====================  ======================  ====================  ==================
+value                 toolkit (the default)   json                  flags
+====================  ======================  ====================  ==================
+true                  --k True                --k true              --k
+false                 --k False               --k false             (nothing)
+null                  --k ""                  --k null              (nothing)
+[1, "x"]              --k "[1, 'x']"          --k '[1, "x"]'        --k 1 x
+{"a": 1}              --k a=1                 --k '{"a": 1}'        --k '{"a": 1}'
+3.10                  --k 3.10                --k 3.10              --k 3.10
+====================  ======================  ====================  ==================
+
+`toolkit` is how sagemaker-training and sagemaker-containers pass them, `json` how the drivers of
+the SageMaker SDK 3.x do, `flags` what argparse takes with `store_true` and `nargs="*"`. Keys are
+sorted; a key of one letter becomes `-k`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..report import Problem
+from . import jsontext
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
+
+
+def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The arguments, in the style that SAGEMAKER_HYPERPARAMETER_STYLE names. Raises Problem for no
+    such style."""
+    name = environ.get(VARIABLE) or "toolkit"
+    if name not in _STYLES:
+        raise Problem(f"{VARIABLE} is {name!r}; it must be one of {', '.join(_STYLES)}")
+    style = _STYLES[name]
+    words: list[str] = []
+    for key in sorted(hyperparameters):
+        words += style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
+    return words
+
+
+def _toolkit(option: str, value: Any) -> list[str]:
+    if value is None:
+        return [option, ""]
+    if isinstance(value, dict):
+        return [option, ",".join(f"{key}={value[key]}" for key in sorted(value))]
+    return [option, str(value)]
+
+
+def _json(option: str, value: Any) -> list[str]:
+    return [option, _text(value)]
+
+
+def _flags(option: str, value: Any) -> list[str]:
+    if value is True:
+        return [option]
+    if value is False or value is None:
+        return []
+    if isinstance(value, list):
+        return [option, *map(_text, value)]
+    return [option, _text(value)]
+
+
+def _text(value: Any) -> str:
+    """A scalar as it was written, anything else as JSON."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    return jsontext.dumps(value, spaced=True)
+
+
+_STYLES: dict[str, Callable[[str, Any], list[str]]] = {"toolkit": _toolkit, "json": _json, "flags": _flags}

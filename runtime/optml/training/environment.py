@@ -1,0 +1,143 @@
+"""The environment that the user's program gets: the SM_* table of the toolkits and of the SageMaker SDK 3.x.
+
+A string is given as it is, None as an empty text, everything else as compact JSON with sorted keys.
+A variable that the user set is never overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import layout
+from ..report import say
+from . import jsontext
+from .job import CONSUMED
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .job import Job
+    from .program import Program
+
+MASTER_PORT = "7777"
+
+# The kernel's MAX_ARG_STRLEN: a longer `NAME=value` makes every exec fail.
+_LONGEST = 128 << 10
+
+
+def environment(
+    job: Job, program: Program, arguments: list[str], inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """All variables of the user's program: our table, and above it what the container was started with."""
+    variables: dict[str, str] = {}
+    too_long = []
+    for name, value in table(job, program, arguments).items():
+        text = written(value)
+        if len(name) + len(text) + 2 > _LONGEST:
+            too_long.append(name)
+        elif "=" not in name and "\0" not in name:  # such a key has no place in an environment
+            variables[name] = text
+    if too_long:
+        say(f"too long for an environment variable (128 KiB), so not set: {', '.join(too_long)}")
+    variables.update(inherited)
+    # Code in a package finds its sisters also when a script inside the package is started.
+    before = inherited.get("PYTHONPATH")
+    variables["PYTHONPATH"] = f"{program.directory}:{before}" if before else program.directory
+    return variables
+
+
+def written(value: Any) -> str:
+    """The text that stands for a value in the environment."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    # A float prints as the user wrote it.
+    return str(value) if isinstance(value, float) else jsontext.dumps(value)
+
+
+def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
+    """Every variable by name, its value not yet a text. Source of the names: sagemaker-training's
+    ENVIRONMENT_VARIABLES.md, and the container drivers of the SageMaker SDK 3.x for the last block."""
+    framework_parameters = {
+        key: value for key, value in job.framework_parameters.items() if key not in CONSUMED
+    }
+    # What the toolkits call the training environment: one object, and most of it also one variable each.
+    single = {
+        "hosts": job.hosts,
+        "network_interface_name": job.network_interface,
+        "resource_config": job.resource_config,
+        "input_data_config": job.input_data_config,
+        "output_data_dir": job.output_data_dir,
+        "output_dir": job.output_dir,
+        "output_intermediate_dir": job.output_intermediate_dir,
+        "current_host": job.current_host,
+        "module_name": program.module if program.kind in ("script", "module") else program.name,
+        "module_dir": job.submit_directory or program.directory,
+        "log_level": job.log_level,
+        "framework_module": job.training_module,
+        "input_dir": job.input_dir,
+        "input_config_dir": job.input_config_dir,
+        "num_cpus": job.cpus,
+        "num_gpus": job.gpus,
+        "num_neurons": job.neurons,
+        "model_dir": job.model_dir,
+        "user_entry_point": program.name,
+        "current_instance_type": job.instance_type,
+        "current_instance_group": job.instance_group,
+        "current_instance_group_hosts": job.current_group_hosts,
+        "instance_groups": list(job.instance_groups),
+        "instance_groups_dict": job.instance_groups,
+        "distribution_instance_groups": job.distribution_groups,
+        "is_hetero": len(job.instance_groups) > 1,
+    }
+    training_env = {
+        **single,
+        "hyperparameters": job.hyperparameters,
+        "additional_framework_parameters": framework_parameters,
+        "channel_input_dirs": {name: channel.path for name, channel in job.channels.items()},
+        "job_name": job.name,
+        "is_master": job.current_host == job.master,
+        "master_hostname": job.master,
+        "distribution_hosts": job.distribution_hosts,
+    }
+    variables = {f"SM_{name.upper()}": value for name, value in single.items()}
+    variables.update(
+        {
+            "SM_HPS": job.hyperparameters,
+            "SM_FRAMEWORK_PARAMS": framework_parameters,
+            "SM_CHANNELS": sorted(job.channels),
+            "SM_TRAINING_ENV": training_env,
+            "SM_USER_ARGS": arguments,
+            "SAGEMAKER_JOB_NAME": job.name,
+            "SAGEMAKER_REGION": job.region,
+            "CURRENT_HOST": job.current_host,
+            "MASTER_ADDR": job.master,
+            "MASTER_PORT": MASTER_PORT,
+            "SM_INPUT_DATA_DIR": job.input_data_dir,
+            "SM_OUTPUT_FAILURE": layout.FAILURE,
+            "SM_MASTER_ADDR": job.master,
+            "SM_MASTER_PORT": MASTER_PORT,
+            "SM_HOST_COUNT": len(job.hosts),
+            "SM_CURRENT_HOST_RANK": job.rank,
+            "SM_SOURCE_DIR": program.directory,
+            "SM_ENTRY_SCRIPT": program.name,
+            # Nothing is held back in a buffer that is lost when the program is killed.
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+    if job.resource_config.get("topology") is not None:
+        variables["SM_TOPOLOGY"] = job.resource_config["topology"]
+    for name, channel in job.channels.items():
+        variables.update(_both_names("SM_CHANNEL", name, channel.path))
+    for key, value in job.hyperparameters.items():
+        variables.update(_both_names("SM_HP", key, value))
+    return variables
+
+
+def _both_names(prefix: str, key: str, value: Any) -> dict[str, Any]:
+    """The toolkits keep a `-` in the name, which no shell can read; the SDK 3.x writes `_`."""
+    name = f"{prefix}_{key.upper()}"
+    return {name: value, name.replace("-", "_"): value}

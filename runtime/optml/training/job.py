@@ -1,0 +1,297 @@
+"""The job: everything that the platform tells a container about its training job, read once.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+Every file may be absent, so that `docker run IMAGE train` works without any.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import layout, machine
+from ..report import Problem
+from . import jsontext
+from .record import Record
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# Hyperparameters that speak to the runtime, not to the user's program: these and all `sagemaker_…`.
+_PREFIX = "sagemaker_"
+_NOT_THE_USERS = ("_tuning_objective_metric", "default_user_module_name")
+
+# The toolkits keep these to themselves; the other `sagemaker_…` reach the program as SM_FRAMEWORK_PARAMS.
+CONSUMED = (
+    "sagemaker_program",
+    "sagemaker_submit_directory",
+    "sagemaker_enable_cloudwatch_metrics",
+    "sagemaker_container_log_level",
+    "sagemaker_job_name",
+    "sagemaker_region",
+    "sagemaker_s3_output",
+)
+
+_DISTRIBUTIONS = (
+    "sagemaker_torch_distributed_enabled",
+    "sagemaker_pytorch_ddp_enabled",
+    "sagemaker_mpi_enabled",
+)
+
+_LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
+_INFO = 20
+
+
+class Channel(Record):
+    """One input of the job. It can be used as a path: `os.path.join(job.channels["train"], "a.csv")`."""
+
+    name: str
+    path: str
+    """Its directory. In Pipe mode the data come from the FIFOs `<path>_0`, `<path>_1`, …, one an epoch."""
+    mode: str
+    """`File`, `FastFile` or `Pipe`."""
+    content_type: str | None
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+class Job(Record):
+    """A training job as one of its hosts sees it."""
+
+    name: str
+    """The name of the training job; empty where nobody gave it one."""
+    arn: str
+    region: str
+
+    hyperparameters: dict[str, Any]
+    """The user's hyperparameters, decoded: `"3"` is 3, `"[1, 2]"` a list, and what is no JSON stays
+    a text."""
+    framework_parameters: dict[str, Any]
+    """The `sagemaker_…` hyperparameters, which speak to the runtime."""
+
+    hosts: list[str]
+    current_host: str
+    network_interface: str
+    instance_type: str
+    """Such as `ml.m5.large`; `local` where the platform does not say."""
+    instance_group: str
+    """The group of this host; `homogeneousCluster` in a cluster without groups."""
+    instance_groups: dict[str, dict[str, Any]]
+    """Group name → its `instance_group_name`, `instance_type` and `hosts`."""
+    distribution_groups: list[str]
+    """The groups on which a distributed launcher runs."""
+
+    channels: dict[str, Channel]
+
+    cpus: int
+    """CPUs that this container may use: its affinity and its quota, not the host's number."""
+    gpus: int
+    neurons: int
+
+    program: str | None
+    """The entry point that the job names, or None."""
+    submit_directory: str | None
+    """Where the job says its code is, a path or an `s3://` address, or None."""
+    training_module: str | None
+    log_level: int
+
+    resource_config: dict[str, Any]
+    """resourceconfig.json as it is."""
+    input_data_config: dict[str, Any]
+    """inputdataconfig.json as it is."""
+
+    input_dir: str = layout.INPUT
+    input_config_dir: str = layout.CONFIG
+    input_data_dir: str = layout.DATA
+    model_dir: str = layout.MODEL
+    """What lies here at the end is the model."""
+    output_dir: str = layout.OUTPUT
+    output_data_dir: str = layout.OUTPUT_DATA
+    """What lies here at the end is kept beside the model."""
+    output_intermediate_dir: str = layout.OUTPUT_INTERMEDIATE
+    checkpoint_dir: str = layout.CHECKPOINTS
+
+    @property
+    def current_group_hosts(self) -> list[str]:
+        """The hosts of this host's instance group."""
+        return list(self.instance_groups.get(self.instance_group, {}).get("hosts", ()))
+
+    @property
+    def distribution_hosts(self) -> list[str]:
+        """The hosts on which a distributed launcher runs, its first one leading: those of its
+        groups, or all."""
+        groups = [
+            self.instance_groups[name] for name in self.distribution_groups if name in self.instance_groups
+        ]
+        return [host for group in groups for host in group["hosts"]] or self.hosts
+
+    @property
+    def master(self) -> str:
+        """The host that leads: the first one of the distribution."""
+        return self.distribution_hosts[0]
+
+    @property
+    def rank(self) -> int:
+        """The place of this host among all hosts, from 0."""
+        return self.hosts.index(self.current_host)
+
+    def enabled(self, name: str) -> bool:
+        """Whether the `sagemaker_…` hyperparameter of this name is on."""
+        return str(self.framework_parameters.get(name, "")).lower() in ("true", "1")
+
+
+def read(environ: Mapping[str, str] = os.environ) -> Job:
+    """Read the job from `/opt/ml/input/config` and the environment.
+
+    Raises Problem where a file cannot be read or does not say what it must.
+    """
+    given = {
+        key: jsontext.decode(value) if isinstance(value, str) else value
+        for key, value in _read_config("hyperparameters.json").items()
+    }
+    platform = {key: value for key, value in given.items() if key.startswith(_PREFIX)}
+    hyperparameters = {
+        key: value for key, value in given.items() if key not in platform and key not in _NOT_THE_USERS
+    }
+
+    def setting(variable: str, parameter: str) -> str | None:
+        value = environ.get(variable) or platform.get(parameter)
+        return str(value) if value else None
+
+    resources = _read_config("resourceconfig.json") or _read_config("resourceConfig.json")
+    hosts = _hosts(resources)
+    groups = _instance_groups(resources)
+    group = str(resources.get("current_group_name") or "homogeneousCluster")
+    distributed = platform.get("sagemaker_distribution_instance_groups")
+    if not isinstance(distributed, list):
+        distributed = [group] if any(key in platform for key in _DISTRIBUTIONS) else []
+    inputs = _read_config("inputdataconfig.json")
+
+    return Job(
+        name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
+        arn=environ.get("TRAINING_JOB_ARN", ""),
+        region=setting("SAGEMAKER_REGION", "sagemaker_region") or environ.get("AWS_REGION", ""),
+        hyperparameters=hyperparameters,
+        framework_parameters=platform,
+        hosts=hosts,
+        current_host=str(resources.get("current_host") or hosts[0]),
+        network_interface=_network_interface(
+            platform.get("sagemaker_network_interface_name") or resources.get("network_interface_name")
+        ),
+        instance_type=str(
+            resources.get("current_instance_type") or platform.get("sagemaker_instance_type") or "local"
+        ),
+        instance_group=group,
+        instance_groups=groups,
+        distribution_groups=[str(name) for name in distributed],
+        channels=_channels(inputs),
+        cpus=machine.cpu_count(),
+        gpus=machine.gpu_count(),
+        neurons=machine.neuron_count(),
+        program=setting("SAGEMAKER_PROGRAM", "sagemaker_program"),
+        submit_directory=setting("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),
+        training_module=environ.get("SAGEMAKER_TRAINING_MODULE") or None,
+        log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
+        resource_config=resources,
+        input_data_config=inputs,
+    )
+
+
+def print_environment() -> int:
+    """Print the job as JSON, secrets masked; for `python -m optml env`."""
+    import json
+
+    from .secrets import without_secrets
+
+    print(json.dumps(without_secrets(read().as_dict()), indent=2, default=Record.as_dict))
+    return 0
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    """The object in a file of input/config; empty where there is no such file."""
+    path = f"{layout.CONFIG}/{name}"
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Problem(
+            f"cannot read {path}: {error.strerror}; mount it so that uid {os.geteuid()} can read it"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise Problem(f"{path} is not UTF-8 text (byte {error.start}); write it as JSON in UTF-8") from error
+    try:
+        value = jsontext.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{path} is not JSON: {error}; write it as a JSON object") from error
+    if not isinstance(value, dict):
+        raise Problem(f'{path} holds {_a(value)}; it must be a JSON object such as {{"name": "value"}}')
+    return value
+
+
+def _a(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _hosts(resources: dict[str, Any]) -> list[str]:
+    """The hosts of the job, `localhost` alone where nobody names any: a name that resolves everywhere."""
+    current = resources.get("current_host")
+    hosts = resources.get("hosts") or [current or "localhost"]
+    if not isinstance(hosts, list) or not all(isinstance(host, str) and host for host in hosts):
+        raise Problem(f"{layout.CONFIG}/resourceconfig.json: hosts must be an array of host names")
+    if current and current not in hosts:
+        raise Problem(
+            f"{layout.CONFIG}/resourceconfig.json: current_host {current!r} is not one of hosts {hosts}"
+        )
+    return hosts
+
+
+def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    try:
+        return {
+            group["instance_group_name"]: {**group, "hosts": list(group["hosts"])}
+            for group in resources.get("instance_groups") or ()
+        }
+    except (TypeError, KeyError) as error:
+        raise Problem(
+            f"{layout.CONFIG}/resourceconfig.json: each of instance_groups must be an object with"
+            " instance_group_name, instance_type and hosts"
+        ) from error
+
+
+def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
+    """The channels that the platform names; where it names none, the directories that lie there."""
+    if not inputs and os.path.isdir(layout.DATA):
+        inputs = {name: {} for name in os.listdir(layout.DATA) if os.path.isdir(f"{layout.DATA}/{name}")}
+    channels = {}
+    for name in sorted(inputs):
+        options = inputs[name] if isinstance(inputs[name], dict) else {}
+        channels[name] = Channel(
+            name=name,
+            path=f"{layout.DATA}/{name}",
+            mode=str(options.get("TrainingInputMode") or "File"),
+            content_type=options.get("ContentType"),
+        )
+    return channels
+
+
+def _network_interface(named: object) -> str:
+    """The interface that the platform names, if this container has it; else that of the default route.
+
+    Local mode of the SageMaker SDK 3.x names `ethwe`, which its containers do not have.
+    """
+    present = machine.network_interfaces()
+    if named and (named in present or not present):
+        return str(named)
+    return machine.default_interface() or (present[0] if present else "lo")
+
+
+def _log_level(level: str | None) -> int:
+    """A number or a name of `logging`; anything else is not worth failing a job."""
+    if not level:
+        return _INFO
+    return int(level) if level.isdecimal() else _LOG_LEVELS.get(level.upper(), _INFO)

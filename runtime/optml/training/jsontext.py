@@ -1,0 +1,109 @@
+"""JSON without the import of `json`, which costs more than reading the whole job.
+
+`json` is a thin layer over the C module `_json`; what takes its time is `re` and `enum`, which it
+needs to say what is wrong with a text. So the C parts are used directly, and `json` comes in only
+to word an error, or where an interpreter has no C parts.
+"""
+
+from __future__ import annotations
+
+import math
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from typing import Any
+
+try:
+    import _json
+except ImportError:  # an interpreter without the C parts
+    _json = None  # type: ignore[assignment]
+
+_SPACE = " \t\n\r"
+
+
+class Float(float):
+    """A float that prints as it was written: `3.10` stays `3.10`."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    __str__ = __repr__
+
+
+def _parse_float(text: str) -> float | str:
+    value = Float(text)
+    if math.isinf(value):
+        return text  # 123e4567 is somebody's commit, not a number
+    if float.__repr__(value) == text:
+        return float(value)
+    value.text = text
+    return value
+
+
+def _parse_int(text: str) -> int | str:
+    return text if text == "-0" or len(text) > 1000 else int(text)
+
+
+class _Options:
+    """What the C scanner wants to know, under the names it looks for."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = staticmethod(_parse_float)
+    parse_int = staticmethod(_parse_int)
+    parse_constant = float
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text. Numbers that Python would print otherwise keep their text.
+
+    Raises ValueError in json's own words, RecursionError where the text is nested too deep.
+    """
+    try:
+        return _scan(text)
+    except ValueError:
+        import json  # only to say where the text is wrong
+
+        return json.loads(text)
+
+
+def decode(text: str) -> Any:
+    """The value of a hyperparameter: the platform gives texts, of which some are JSON and some just texts."""
+    try:
+        return _scan(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def dumps(value: object, spaced: bool = False) -> str:
+    """JSON in ASCII with sorted keys: compact, as the toolkits give it to the user's program, or `spaced`."""
+    comma, colon = (", ", ": ") if spaced else (",", ":")
+    if _json:
+        ascii_string = _json.encode_basestring_ascii
+        encode = _json.make_encoder(None, _refuse, ascii_string, None, colon, comma, True, False, True)
+        return "".join(encode(value, 0))
+    import json
+
+    return json.dumps(value, sort_keys=True, separators=(comma, colon))
+
+
+def _scan(text: str) -> Any:
+    if not _json:
+        import json
+
+        return json.loads(text, parse_float=_parse_float, parse_int=_parse_int)
+    text = text.strip(_SPACE)
+    try:
+        value, end = _json.make_scanner(_Options)(text, 0)  # type: ignore[arg-type]
+    except StopIteration:
+        raise ValueError("no JSON value") from None
+    if end != len(text):
+        raise ValueError("text after the JSON value")
+    return value
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,54 @@
+"""What the log says before the program starts: one block about the job, then the command line,
+without secrets."""
+
+from __future__ import annotations
+
+from .. import machine
+from ..report import say
+from . import secrets
+from .environment import written
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .job import Job
+    from .program import Program
+
+_INFO = 20
+
+
+def start(job: Job, program: Program, hidden: list[str]) -> None:
+    """The job as this host sees it, unless the job asked for warnings only."""
+    if job.log_level > _INFO:
+        return
+    memory = machine.memory_limit()
+    facts = {
+        "job": job.name,
+        "host": f"{job.current_host} ({job.rank + 1} of {len(job.hosts)}), {job.instance_type}",
+        "group": job.instance_group if job.instance_groups else "",
+        "machine": f"{job.cpus} CPUs, {job.gpus} GPUs" + (f", {memory >> 20} MiB" if memory else ""),
+        "network": _network(job),
+        "program": f"{program.name} ({program.kind}) in {program.directory}",
+        "python": program.python,
+        "channels": ", ".join(f"{name} ({channel.mode})" for name, channel in job.channels.items()),
+        "parameters": _parameters(job.hyperparameters),
+        "platform": _parameters(job.framework_parameters),
+    }
+    lines = [f"  {name:<12}{fact}" for name, fact in facts.items() if fact]
+    say(secrets.mask("\n".join(["training environment", *lines]), hidden))
+
+
+def command(argv: list[str], hidden: list[str]) -> None:
+    """The command line that is about to run."""
+    say(f"$ {secrets.mask_command(argv, hidden)}")
+
+
+def _network(job: Job) -> str:
+    named = job.resource_config.get("network_interface_name")
+    if named and named != job.network_interface:
+        return f"{job.network_interface} (there is no interface {named} here)"
+    return job.network_interface
+
+
+def _parameters(parameters: dict[str, object]) -> str:
+    shown = secrets.without_secrets(parameters)
+    return " ".join(f"{key}={written(shown[key])}" for key in sorted(shown))

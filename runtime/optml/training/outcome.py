@@ -1,0 +1,127 @@
+"""How the job ended: exit code, `output/failure` or `output/success`, and the last line of the log.
+
+The exit code is decided first and never depends on whether a file could be written.
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-signal-success-failure.html
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import layout, machine
+from ..report import complain, say
+from .secrets import mask
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .supervisor import Ended
+
+# The platform shows the first 1024 characters.
+_LONGEST = 1024
+_HEADER = "Traceback (most recent call last):"
+
+
+def forget_earlier_run() -> None:
+    """Remove the files by which an earlier run on the same mount told its outcome: they say nothing
+    of this one.
+
+    What the user's code writes from now on stands.
+    """
+    for path in (layout.FAILURE, layout.SUCCESS):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # there is none, or it is on a read-only mount, where ours cannot be written either
+
+
+def succeed() -> int:
+    """Record success; exit code 0."""
+    _write(layout.SUCCESS, "")
+    say("Reporting training SUCCESS")
+    return 0
+
+
+def fail(code: int, reason: str, secrets: list[str]) -> int:
+    """Record failure with this reason, unless the user's code has written its own; the exit code is
+    given back."""
+    reason = mask(reason, secrets)
+    if _size(layout.FAILURE) == 0:
+        _write(layout.FAILURE, reason)
+    complain(reason.partition("\n")[0])
+    say("Reporting training FAILURE")
+    return code
+
+
+def reason(name: str, ended: Ended, oom_kills: int) -> str:
+    """Why the program of this name failed, in at most 1024 characters.
+
+    The exception stands first, then how the program ended, then as much of the end of stderr as fits.
+    """
+    how = f"{name} {_how(ended)}"
+    if oom_kills:
+        limit = machine.memory_limit()
+        bound = f" (limit {limit >> 20} MiB)" if limit else ""
+        processes = "a process" if oom_kills == 1 else f"{oom_kills} processes"
+        how += f"; the kernel killed {processes} of this container, which was out of memory{bound}"
+    output = ended.tail.strip("\n")
+    if not output or ended.signal or ended.forwarded or oom_kills:
+        return _fit(how, output)
+    exception, trace = _exception(output)
+    return _fit(f"{exception}\n{how}", trace)
+
+
+def _how(ended: Ended) -> str:
+    if ended.signal:
+        import signal  # only here: its enums give the names
+
+        text = f"was killed by signal {ended.signal} ({signal.Signals(ended.signal).name})"
+    else:
+        text = f"exited with code {ended.code}"
+    return (
+        f"{text} after the container was asked to stop (signal {ended.forwarded})"
+        if ended.forwarded
+        else text
+    )
+
+
+def _exception(output: str) -> tuple[str, str]:
+    """The last exception of a Python traceback (else the last line), and the output up to it."""
+    before, header, trace = output.rpartition(_HEADER)
+    if header:
+        # Launchers put a name in front of each line: "[rank0]: Traceback …".
+        prefix = before.rpartition("\n")[2]
+        for line in trace.split("\n")[1:]:
+            text = line[len(prefix) :] if line.startswith(prefix) else line
+            if text and not text.startswith((" ", "\t")):
+                return text.strip(), header + trace
+    lines = [line for line in output.split("\n") if line.strip()]
+    return lines[-1].strip() if lines else "", output
+
+
+def _fit(head: str, output: str) -> str:
+    """The head, and under it as much of the end of the output as fits."""
+    head = head[:_LONGEST]
+    room = _LONGEST - len(head) - 2
+    if not output or room < 80:
+        return head
+    if len(output) > room:
+        # From the start of a line, where there is one to be had.
+        output = output[-room + 2 :]
+        output = "…\n" + (output.partition("\n")[2] or output)
+    return f"{head}\n\n{output}"
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError as error:
+        say(f"cannot write {path}: {error.strerror}")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

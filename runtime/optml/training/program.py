@@ -1,0 +1,145 @@
+"""The user's program: what is started, and by what."""
+
+from __future__ import annotations
+
+import os
+
+from ..report import Problem, say
+from .record import Record
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .job import Job
+
+# Taken when nobody names a program and exactly one of them is there.
+_OBVIOUS = ("train.py", "train", "train.sh")
+
+
+class Program(Record):
+    """A program that can be started: its directory, its name, its kind."""
+
+    directory: str
+    """Where the code lies and the program starts."""
+    name: str
+    """The entry point as the job names it: a file of the directory, a module, or a command on PATH."""
+    kind: str
+    """`script` or `module` for Python, `shell`, `command`, or `function`: `module:function` of a
+    framework."""
+    python: str
+    """The interpreter of user code: the first `python3` on PATH."""
+
+    @property
+    def module(self) -> str:
+        """The name by which Python knows it: `pkg/train.py` is `pkg.train`."""
+        return (self.name[:-3] if self.name.endswith(".py") else self.name).strip("/").replace("/", ".")
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line that starts it as one process, without its arguments."""
+        if self.kind == "script":
+            return [self.python, self.name]
+        if self.kind == "module":
+            return [self.python, "-m", self.module]
+        if self.kind == "function":
+            module, _, function = self.name.partition(":")
+            return [self.python, "-c", f"import {module}; {module}.{function}()"]
+        if self.kind == "shell":
+            return [which("bash") or "/bin/sh", self.name]
+        return [self.name]
+
+
+def find(job: Job, directory: str, named: str | None = None) -> Program:
+    """The program that the job names, or the one that is obvious.
+
+    `named` is the file that the job gave as its code, if it gave a single file. Raises Problem
+    where there is no such program, with what lies there instead.
+    """
+    python = which("python3")
+    if not python:
+        raise Problem("there is no python3 on PATH; install one, or put the user's interpreter on PATH")
+    if job.training_module:
+        kind = "function" if ":" in job.training_module else "module"
+        return Program(directory=directory, name=job.training_module, kind=kind, python=python)
+    name = job.program or named or _obvious(directory)
+    if os.path.isabs(name) and name.startswith(f"{directory}/"):
+        name = os.path.relpath(name, directory)
+    return Program(
+        directory=directory, name=_runnable(directory, name), kind=_kind(directory, name), python=python
+    )
+
+
+def which(command: str) -> str | None:
+    """The path of a command on PATH (shutil.which without the import of shutil)."""
+    for directory in os.environ.get("PATH", os.defpath).split(":"):
+        path = f"{directory or '.'}/{command}"
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
+def _obvious(directory: str) -> str:
+    names = [name for name in _OBVIOUS if os.path.isfile(f"{directory}/{name}")]
+    if len(names) == 1:
+        say(f"SAGEMAKER_PROGRAM is not set; taking {names[0]}")
+        return names[0]
+    raise Problem(
+        f"no program to run: set SAGEMAKER_PROGRAM to a file of {directory} (which {_content(directory)}),"
+        " or to a command"
+    )
+
+
+def _kind(directory: str, name: str) -> str:
+    path = os.path.join(directory, name)
+    if os.path.isfile(path):
+        if name.endswith(".py"):
+            return "module" if is_package(directory) else "script"
+        return "shell" if name.endswith(".sh") else "command"
+    if os.path.isfile(f"{path.replace('.', '/')}.py") or os.path.isfile(
+        f"{path.replace('.', '/')}/__main__.py"
+    ):
+        return "module"
+    if "/" not in name and which(name):
+        return "command"
+    if is_package(directory) and not name.endswith((".py", ".sh")):
+        return "module"  # the package may put it elsewhere when it is installed
+    raise Problem(
+        f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
+        " that name; set SAGEMAKER_PROGRAM to one of them"
+    )
+
+
+def is_package(directory: str) -> bool:
+    """Whether the directory is a Python project that can be installed, not just one with settings
+    of tools."""
+    if os.path.isfile(f"{directory}/setup.py"):
+        return True
+    try:
+        with open(f"{directory}/pyproject.toml", encoding="utf-8", errors="replace") as file:
+            return any(line.strip() in ("[project]", "[build-system]") for line in file)
+    except OSError:
+        return False
+
+
+def _content(directory: str) -> str:
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not names:
+        return "is empty"
+    return f"holds {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _runnable(directory: str, name: str) -> str:
+    """The name by which a command is started: a file of the directory needs its path and the right to run."""
+    path = os.path.join(directory, name)
+    if name.endswith((".py", ".sh")) or not os.path.isfile(path):
+        return name
+    if not os.access(path, os.X_OK):
+        try:
+            os.chmod(path, os.stat(path).st_mode | 0o111)
+        except OSError as error:
+            raise Problem(f"{path} is not executable; run chmod +x on it") from error
+    return path

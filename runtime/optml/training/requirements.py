@@ -1,0 +1,90 @@
+"""Install what the user's code needs into the user's interpreter, before the program starts."""
+
+from __future__ import annotations
+
+import os
+
+from ..report import Problem, say
+from . import supervisor
+from .program import is_package, which
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .program import Program
+
+_ATTEMPTS = 3
+
+
+def install(program: Program, environment: dict[str, str]) -> None:
+    """Install `requirements.txt` and, where the code is a package, the package itself.
+
+    With uv where it is on PATH, else pip. Both read the user's own configuration (PIP_* and UV_* variables,
+    pip.conf, uv.toml). Raises Problem naming the requirement that failed.
+    """
+    wanted = []
+    if os.path.isfile(f"{program.directory}/requirements.txt"):
+        wanted += ["-r", "requirements.txt"]
+    if program.kind == "module" and is_package(program.directory):
+        wanted += ["."]
+    if not wanted:
+        return
+    environment = {**environment, **_code_artifact(environment)}
+    say(f"installing {wanted[-1] if len(wanted) < 3 else 'requirements.txt and the package'}")
+    for attempt in range(1, _ATTEMPTS + 1):
+        ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
+        if ended.code == 0:
+            return
+        if ended.forwarded:
+            raise supervisor.Stopped(ended.forwarded)
+        if attempt == _ATTEMPTS or not _is_passing(ended.tail):
+            raise Problem(_failure(ended.tail, ended.code, program))
+        say(f"that looks like the network; attempt {attempt + 1} of {_ATTEMPTS}")
+
+
+def _installer(python: str) -> list[str]:
+    if uv := which("uv"):
+        return [uv, "pip", "install", "--python", python]
+    return [python, "-m", "pip", "install", "--disable-pip-version-check", "--root-user-action=ignore"]
+
+
+def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
+    """The package index in AWS CodeArtifact that CA_REPOSITORY_ARN names, as variables: a process list shows
+    arguments, but not the environment of others."""
+    repository = environment.get("CA_REPOSITORY_ARN")
+    if not repository:
+        return {}
+    from .codeartifact import index_url  # boto3 takes 200 ms to import
+
+    url = index_url(repository)
+    return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
+
+
+def _is_passing(stderr: str) -> bool:
+    """Whether the failure may be gone at the next attempt."""
+    signs = (
+        "ConnectionError",
+        "Connection refused",
+        "timed out",
+        "Temporary failure",
+        "Connection reset",
+        "503 ",
+    )
+    return any(sign in stderr for sign in signs)
+
+
+def _failure(stderr: str, code: int, program: Program) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    what = f"cannot install the requirements of {program.directory}"
+    if any("Permission denied" in line or "Read-only file system" in line for line in lines):
+        return (
+            f"{what}: the environment of {program.python} is not writable here; install them when the"
+            " image is built, or let the container write there"
+        )
+    if any("No module named pip" in line for line in lines):
+        return f"{what}: {program.python} has no pip; install pip or uv in the image"
+    errors = [line for line in lines if line.upper().startswith("ERROR")]
+    # The line that names a requirement says more than the one that sums up.
+    naming = [line for line in errors if "requirement" in line.lower() or "distribution" in line.lower()]
+    said = (naming or errors or lines or [f"exit code {code}"])[0]
+    said = said.removeprefix("ERROR: ")
+    return f"{what}: {said}; correct requirements.txt, or make the package index reachable"

@@ -1,0 +1,102 @@
+"""The user's code: found or fetched, unpacked, and the directory it ends up in.
+
+An explicit submit directory always wins over what the image holds, and is laid over it: an archive
+or a prefix is unpacked into /opt/ml/code. A local directory is used where it lies.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import layout
+from ..report import Problem, say
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .job import Job
+
+# Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
+_ISOLATED = f"{layout.DATA}/code/sourcedir.tar.gz"
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+
+
+def fetch(job: Job) -> tuple[str, str | None]:
+    """The directory of the user's code and, where the job names a single file as its code, the name
+    of that file.
+
+    Raises Problem where the code is not there, cannot be read, or an archive is not safe to unpack.
+    """
+    source = job.submit_directory
+    if not source and os.path.isfile(_ISOLATED) and not _names(layout.CODE):
+        source = _ISOLATED
+    if not source:
+        return layout.CODE, None
+    if source.startswith("s3://"):
+        return _from_s3(source)
+    path = source[len("file://") :] if source.startswith("file://") else source
+    path = path.rstrip("/") or "/"
+    if path == layout.CODE:
+        return path, None
+    say(f"code: {path}")
+    if os.path.isdir(path):
+        return path, None
+    if not os.path.isfile(path):
+        raise Problem(f"the submit directory {source} does not exist; mount it, or give an s3:// address")
+    if path.endswith(_ARCHIVES):
+        return _unpacked(path), None
+    return os.path.dirname(path), os.path.basename(path)
+
+
+def _from_s3(uri: str) -> tuple[str, str | None]:
+    from . import s3  # boto3 takes 200 ms to import
+
+    say(f"code: {uri}")
+    target = _writable_code_directory()
+    if uri.endswith(_ARCHIVES):
+        archive = f"{_scratch_directory()}/{uri.rpartition('/')[2]}"
+        s3.download_object(uri, archive)
+        try:
+            return _unpacked(archive), None
+        finally:
+            os.unlink(archive)
+    return target, s3.download(uri, target)
+
+
+def _unpacked(archive: str) -> str:
+    from .archive import unpack  # tarfile takes 14 ms to import
+
+    target = _writable_code_directory()
+    unpack(archive, target)
+    return target
+
+
+def _writable_code_directory() -> str:
+    """/opt/ml/code, or a fresh directory where that is read-only."""
+    try:
+        os.makedirs(layout.CODE, exist_ok=True)
+    except OSError:
+        pass
+    if os.access(layout.CODE, os.W_OK):
+        return layout.CODE
+    directory = f"{_scratch_directory()}/code"
+    os.makedirs(directory, exist_ok=True)
+    say(f"{layout.CODE} is not writable: the code goes to {directory}")
+    return directory
+
+
+def _scratch_directory() -> str:
+    import tempfile  # takes 15 ms to import
+
+    try:
+        return tempfile.mkdtemp(prefix="optml-")
+    except OSError as error:
+        raise Problem(
+            f"there is no writable directory to fetch the code into: {error.strerror}; mount a tmpfs on /tmp"
+        ) from error
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
