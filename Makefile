@@ -93,11 +93,14 @@ matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2)
 
 .PHONY: push
 push: ## Push every image to REGISTRY=…
-push: build-all
-	$(if $(REGISTRY),,$(error say where to, as in: make push REGISTRY=123456789012.dkr.ecr.eu-west-1.amazonaws.com))
+push: $(if $(REGISTRY),build-all,push/nowhere)
 	@set -x; $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES), \
 	    docker tag optml/$(name):$(call tag,$(variant)) $(REGISTRY)/optml/$(name):$(call tag,$(variant)); \
 	    docker push $(REGISTRY)/optml/$(name):$(call tag,$(variant));))
+
+.PHONY: push/nowhere
+push/nowhere:
+	@echo 'error: say where to, as in: make push REGISTRY=123456789012.dkr.ecr.eu-west-1.amazonaws.com' >&2; exit 2
 
 ##@ This repository
 

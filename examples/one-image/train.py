@@ -3,13 +3,14 @@
 import csv
 import json
 from collections import defaultdict
+from pathlib import Path
 from statistics import NormalDist
 
 import optml
 
 job = optml.job()
 rows = []
-for path in sorted(job.channels["train"].glob("*.csv")):
+for path in sorted(Path(job.channels["train"]).glob("*.csv")):
     with path.open() as file:
         rows += list(csv.reader(file))[1:]
 species = defaultdict(list)
@@ -21,5 +22,5 @@ model = {}
 for name, flowers in species.items():
     fits = [NormalDist.from_samples(feature) for feature in zip(*flowers, strict=True)]
     model[name] = [(fit.mean, fit.stdev + smoothing) for fit in fits]
-(job.model_dir / "model.json").write_text(json.dumps(model))
+Path(job.model_dir, "model.json").write_text(json.dumps(model))
 print(f"fitted {len(model)} species to {len(rows)} flowers")
