@@ -1,0 +1,5 @@
+"""Serving: `docker run IMAGE serve`. User code may import `InferenceError` from here."""
+
+from .errors import InferenceError
+
+__all__ = ["InferenceError"]

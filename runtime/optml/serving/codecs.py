@@ -1,0 +1,245 @@
+"""Bytes to Python objects and back, by media type; and what a client accepts.
+
+numpy and orjson are used where the user has installed them. Pickled arrays are always refused:
+unpickling a client's bytes would run a client's code.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from .errors import InferenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .payload import Payload
+
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+CSV = "text/csv"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+TEXT = "text/plain"
+OCTETS = "application/octet-stream"
+
+_SAME = {"application/x-jsonlines": JSON_LINES, "application/x-ndjson": JSON_LINES, "application/csv": CSV}
+
+
+@lru_cache(maxsize=256)
+def media_type(header: str) -> str:
+    """The bare media type of a Content-Type: `Text/CSV; charset=utf-8` → `text/csv`."""
+    bare = header
+    if ";" in header:
+        from werkzeug.http import parse_options_header  # late: start-up, and most types have no options
+
+        bare = parse_options_header(header)[0]
+    bare = bare.strip().lower()
+    return _SAME.get(bare, bare)
+
+
+@lru_cache(maxsize=256)
+def accepted(header: str, default: str) -> tuple[str, ...]:
+    """The media types of an Accept header, best first; a missing one or `*/*` means the default."""
+    if header in ("", "*/*"):
+        return (default,)
+    if not any(mark in header for mark in ",;*"):
+        return (media_type(header),)
+    from werkzeug.datastructures import MIMEAccept  # late, as above
+    from werkzeug.http import parse_accept_header
+
+    ranges = parse_accept_header(header, MIMEAccept)
+    wanted = [value for value, quality in ranges if quality > 0]
+    # What a range like `text/*` means is decided among what can be encoded, the default first.
+    offers = [default, *(offer for offer in ENCODERS if offer != default)]
+    found: list[str] = []
+    for value in wanted:
+        if "*" in value:
+            found += [
+                offer for offer in offers if ranges.quality(offer) > 0 and offer in MIMEAccept([(value, 1)])
+            ]
+        else:
+            found.append(media_type(value))
+    return tuple(dict.fromkeys(found))
+
+
+def decode(payload: Payload, content_type: str) -> Any:
+    """The body as an object: raises InferenceError 415 for an unknown type and 400 for bytes that are not one.
+
+    JSON and JSON Lines become Python objects; CSV an array of shape (rows, columns), or rows without numpy;
+    NPY an array; NPZ a dict of arrays; text a str; octets bytes.
+    """
+    decoder = DECODERS.get(content_type)
+    if decoder is None:
+        known = ", ".join(DECODERS)
+        raise InferenceError(f"Content type {content_type!r} is not supported; supported: {known}.", 415)
+    try:
+        return decoder(payload)
+    except (ValueError, EOFError, OSError, RecursionError) as error:
+        raise InferenceError(f"The body is not valid {content_type}: {error}") from error
+
+
+def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
+    """The prediction in the first media type that can hold it. Raises InferenceError 406 if there is none."""
+    if isinstance(prediction, (bytes, bytearray, memoryview)):
+        return bytes(prediction), OCTETS
+    for wanted in accept:
+        encoder = ENCODERS.get(wanted)
+        if encoder is not None:
+            return encoder(prediction), wanted
+    raise InferenceError(f"None of {', '.join(accept)} can be sent; possible: {', '.join(ENCODERS)}.", 406)
+
+
+def _decode_json(payload: Payload) -> Any:
+    return json.loads(payload.bytes())
+
+
+def _decode_json_lines(payload: Payload) -> Any:
+    return [json.loads(line) for line in payload.file() if line.strip()]
+
+
+def _decode_csv(payload: Payload) -> Any:
+    numpy = _numpy()
+    if numpy is not None:
+        try:
+            return numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8")
+        except ValueError:
+            pass  # not numbers alone: rows of text
+    import csv
+    import io
+
+    rows = csv.reader(io.StringIO(payload.text(), newline=""))
+    return [[_number_or_text(cell) for cell in row] for row in rows if row]
+
+
+def _number_or_text(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def _decode_npy(payload: Payload) -> Any:
+    return _needed_numpy(NPY).load(payload.file(), allow_pickle=False)
+
+
+def _decode_npz(payload: Payload) -> Any:
+    import zipfile  # numpy needs it for the same
+
+    numpy = _needed_numpy(NPZ)
+    try:
+        with numpy.load(payload.file(), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, AttributeError, KeyError, NotImplementedError) as error:
+        raise ValueError("not an archive of arrays") from error
+
+
+def _encode_json(prediction: Any) -> bytes:
+    orjson = _orjson()
+    if orjson is not None:
+        try:
+            return bytes(
+                orjson.dumps(prediction, _plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+            )
+        except TypeError:
+            pass  # what orjson cannot, json may: whole numbers above 64 bits
+    return json.dumps(prediction, default=_plain).encode()
+
+
+def _encode_json_lines(prediction: Any) -> bytes:
+    rows = _rows(prediction)
+    return b"".join(_encode_json(row) + b"\n" for row in rows)
+
+
+def _encode_csv(prediction: Any) -> bytes:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in _rows(prediction):
+        writer.writerow(row if isinstance(row, (list, tuple)) else [row])
+    return text.getvalue().encode()
+
+
+def _encode_npy(prediction: Any) -> bytes:
+    import io
+
+    numpy = _needed_numpy(NPY)
+    buffer = io.BytesIO()
+    numpy.save(buffer, numpy.asarray(prediction), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _encode_text(prediction: Any) -> bytes:
+    return (prediction if isinstance(prediction, str) else str(_plain_or_self(prediction))).encode()
+
+
+def _rows(prediction: Any) -> list[Any]:
+    """A list of rows: an array's rows, a list as it is, anything else as the only row."""
+    plain = _plain_or_self(prediction)
+    return list(plain) if isinstance(plain, (list, tuple)) else [plain]
+
+
+def _plain_or_self(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays, tensors and their scalars; data frames; bytes; sets."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "to_dict"):
+        return value.to_dict(orient="records")
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode()
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it in output_fn")
+
+
+@lru_cache(maxsize=1)
+def _numpy() -> Any:
+    try:
+        import numpy  # 120 ms, and not everybody has it
+    except ImportError:
+        return None
+    return numpy
+
+
+def _needed_numpy(content_type: str) -> Any:
+    numpy = _numpy()
+    if numpy is None:
+        raise InferenceError(f"{content_type} needs numpy, which this container does not have.", 415)
+    return numpy
+
+
+@lru_cache(maxsize=1)
+def _orjson() -> Any:
+    try:
+        import orjson  # only where the user installed it
+    except ImportError:
+        return None
+    return orjson
+
+
+DECODERS: dict[str, Callable[[Payload], Any]] = {
+    JSON: _decode_json,
+    JSON_LINES: _decode_json_lines,
+    CSV: _decode_csv,
+    NPY: _decode_npy,
+    NPZ: _decode_npz,
+    TEXT: lambda payload: payload.text(),
+    OCTETS: lambda payload: payload.bytes(),
+}
+
+ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    JSON: _encode_json,
+    JSON_LINES: _encode_json_lines,
+    CSV: _encode_csv,
+    NPY: _encode_npy,
+    TEXT: _encode_text,
+}

@@ -1,0 +1,57 @@
+"""Errors that become HTTP answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from http import HTTPStatus
+
+
+class InferenceError(Exception):
+    """Raised by a handler to answer with a status and a message of its own.
+
+    `InferenceError("age must not be negative", 422)`: the client gets the message as JSON, and the log no
+    traceback.
+    """
+
+    def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+
+
+def as_inference_error(error: BaseException) -> InferenceError | None:
+    """The answer that an exception asks for, or None for one that is a fault of the handler.
+
+    Known by convention: `status_code` (the inference toolkits, Starlette) and werkzeug's HTTPException.
+    """
+    if isinstance(error, InferenceError):
+        return error
+    if isinstance(error, MemoryError):
+        return InferenceError("Not enough memory for this request.", 507)
+    werkzeug = sys.modules.get("werkzeug.exceptions")
+    if werkzeug is not None and isinstance(error, werkzeug.HTTPException):
+        return InferenceError(error.description or error.name, error.code or 500)
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status <= 599:
+        return InferenceError(str(getattr(error, "message", None) or error), status)
+    return None
+
+
+def error_body(status: int, message: str, request_id: str) -> bytes:
+    """The JSON of an error answer: `{"code", "type", "message", "requestId"}`."""
+    body = {"code": status, "type": kind(status), "message": message, "requestId": request_id}
+    return json.dumps(body).encode()
+
+
+def kind(status: int) -> str:
+    """A status in words without spaces: 404 → NotFound."""
+    return phrase(status).title().replace(" ", "").replace("-", "")
+
+
+def phrase(status: int) -> str:
+    """The reason phrase of a status: 404 → Not Found."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

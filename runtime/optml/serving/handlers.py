@@ -1,0 +1,250 @@
+"""The user's handlers and their defaults: a model that turns a payload into an answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+
+from .. import layout
+from ..report import Problem
+from . import codecs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
+    from typing import Any
+
+    from .payload import Payload
+    from .settings import Settings
+
+    Body = bytes | Iterator[bytes]
+
+# Positional arguments of each handler, without the optional context at the end.
+_ARGUMENTS = {
+    "model_fn": 1,
+    "input_fn": 2,
+    "predict_fn": 2,
+    "output_fn": 2,
+    "transform_fn": 4,
+    "ping_fn": 1,
+    "model_warmup_fn": 1,
+    "execution_parameters_fn": 0,
+}
+_ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # reach input_fn as str, by the rule of the toolkits
+
+
+class Headers(dict[str, str]):
+    """Request headers; names match in any case and are given in lower case."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        super().__init__()
+        for name, value in pairs:
+            name = name.lower()
+            self[name] = f"{self[name]},{value}" if name in self else value
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+class Context:
+    """What a handler may ask about its call, and say about the answer.
+
+    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None);
+    `status` and `response_headers` may be set by the handler.
+    """
+
+    __slots__ = ("_pairs", "_headers", "gpu_id", "model_dir", "request_id", "response_headers", "status")  # noqa: RUF023
+
+    def __init__(self, pairs: list[tuple[str, str]], request_id: str, gpu_id: int | None) -> None:
+        self._pairs = pairs
+        self._headers: Headers | None = None
+        self.request_id = request_id
+        self.model_dir = layout.MODEL
+        self.gpu_id = gpu_id
+        self.status = 200
+        self.response_headers: dict[str, str] = {}
+
+    @property
+    def request_headers(self) -> Headers:
+        if self._headers is None:  # most calls never look
+            self._headers = Headers(self._pairs)
+        return self._headers
+
+
+class Model:
+    """One loaded model behind the user's handlers."""
+
+    def __init__(self, module: ModuleType, settings: Settings, gpu_id: int | None) -> None:
+        """Load the model and warm it up. Raises whatever the user's handlers raise."""
+        self._default_accept = settings.default_accept
+        self._input = _handler(module, "input_fn")
+        self._predict = _handler(module, "predict_fn") or _default_predict
+        self._output = _handler(module, "output_fn")
+        self._transform = _handler(module, "transform_fn")
+        self._ping = _handler(module, "ping_fn")
+        self._execution_parameters = _handler(module, "execution_parameters_fn")
+        if self._transform and (self._input or self._output or hasattr(module, "predict_fn")):
+            raise Problem(
+                f"{module.__file__} defines transform_fn together with input_fn, predict_fn or output_fn: "
+                "keep transform_fn alone, or the others"
+            )
+        context = Context([], "load", gpu_id)
+        load = _handler(module, "model_fn")
+        if load is None:
+            raise Problem(
+                f"{module.__file__} defines no model_fn: write `def model_fn(model_dir):` that reads "
+                f"the files of {layout.MODEL} and returns the model"
+            )
+        self.model = load(layout.MODEL, context)
+        warm_up = _handler(module, "model_warmup_fn")
+        if warm_up is not None:
+            warm_up(self.model, context)
+
+    @property
+    def has_ping(self) -> bool:
+        return self._ping is not None
+
+    def ping(self) -> bool:
+        """Whether the user's ping_fn calls the model healthy; anything but False and None does."""
+        return self._ping is None or self._ping(self.model, Context([], "ping", None)) not in (False, None)
+
+    def execution_parameters(self) -> dict[str, Any] | None:
+        """What the user's execution_parameters_fn says, or None where there is none."""
+        fn = self._execution_parameters
+        return fn(Context([], "execution-parameters", None)) if fn else None
+
+    def answer(
+        self, payload: Payload, content_type: str, accept: str, context: Context
+    ) -> tuple[Body, str | None]:
+        """Body and media type of the answer to one call; a body that is not bytes is streamed.
+
+        The type is None where the handler gave a whole response, whose headers are in the context.
+        """
+        content_type = codecs.media_type(content_type) or codecs.JSON
+        wanted = codecs.accepted(accept, self._default_accept)
+        best = wanted[0] if wanted else self._default_accept
+        if self._transform:
+            body = _as_handlers_expect(payload, content_type)
+            return _finished(self._transform(self.model, body, content_type, best, context), best, context)
+        if self._input:
+            data = self._input(_as_handlers_expect(payload, content_type), content_type, context)
+        else:
+            data = codecs.decode(payload, content_type)
+        prediction = self._predict(data, self.model, context)
+        if self._output:
+            return _finished(self._output(prediction, best, context), best, context)
+        if inspect.isgenerator(prediction):
+            return _stream(prediction), best
+        return codecs.encode(prediction, wanted)
+
+
+def find_program(settings: Settings) -> str:
+    """The file with the handlers. Raises Problem, which says what to write, where there is none."""
+    if not os.path.isdir(layout.MODEL):
+        raise Problem(f"there is no {layout.MODEL}: mount a folder with the model there")
+    for directory in settings.code_dirs:
+        path = f"{directory}/{settings.program}"
+        if os.path.isfile(path):
+            return path
+    try:
+        found = bool(os.listdir(layout.MODEL))
+    except PermissionError:
+        raise Problem(f"{layout.MODEL} cannot be read by uid {os.geteuid()}: make it readable") from None
+    hint = (
+        f"write {layout.MODEL}/code/{settings.program} with model_fn(model_dir), and predict_fn(data, model) "
+        "if the model has no predict method"
+    )
+    if found:
+        raise Problem(f"no {settings.program} in {' or '.join(settings.code_dirs)}: {hint}")
+    raise Problem(f"{layout.MODEL} is empty: mount or copy the model there, and {hint}")
+
+
+def load_program(path: str) -> ModuleType:
+    """Import the file under its own name, so that pickles which name it find their classes."""
+    directory, name = os.path.split(path)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    name = os.path.splitext(name)[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise Problem(f"{path} is not a Python file: name one in SAGEMAKER_PROGRAM")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise Problem(f"{path} cannot be read by uid {os.geteuid()}: {error.strerror}") from None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _handler(module: ModuleType, name: str) -> Callable[..., Any] | None:
+    """The handler as a function that always takes the context, or None where the user has none."""
+    fn: Callable[..., Any] | None = getattr(module, name, None)
+    if fn is None:
+        return None
+    if not callable(fn):
+        raise Problem(f"{name} in {module.__file__} is not a function: define it with `def`")
+    count = _ARGUMENTS[name]
+    parameters = inspect.signature(fn).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) > count or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return fn
+    if any(p.name == "context" and p.kind is p.KEYWORD_ONLY for p in parameters):
+        return lambda *arguments: fn(*arguments[:-1], context=arguments[-1])
+    return lambda *arguments: fn(*arguments[:-1])
+
+
+def _default_predict(data: Any, model: Any, context: Context) -> Any:
+    if hasattr(model, "predict"):
+        return model.predict(data)
+    if callable(model):
+        return model(data)
+    raise TypeError(f"a {type(model).__name__} has no predict method: define predict_fn(data, model)")
+
+
+def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
+    if content_type not in _ENCODED_AS_TEXT:
+        return payload.bytes()
+    try:
+        return payload.text()
+    except UnicodeDecodeError as error:
+        raise codecs.InferenceError(f"The body is not UTF-8 text: {error}") from error
+
+
+def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | None]:
+    """What output_fn or transform_fn returned: a payload, (payload, type), a response, or a generator."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+        result, accept = result
+    if isinstance(result, bytes):
+        return result, accept
+    if isinstance(result, str):
+        return result.encode(), accept
+    if hasattr(result, "status_code") and hasattr(result, "iter_encoded"):  # a flask or werkzeug response
+        context.status = result.status_code
+        context.response_headers.update(result.headers.items())
+        context.response_headers.pop("Content-Length", None)
+        return (result.iter_encoded() if result.is_streamed else result.get_data()), None
+    if hasattr(result, "__next__"):
+        return _stream(result), accept
+    return codecs.encode(result, (codecs.media_type(accept),))
+
+
+def _stream(chunks: Iterator[Any]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if isinstance(chunk, str):
+            yield chunk.encode()
+        elif isinstance(chunk, (bytes, bytearray, memoryview)):
+            yield bytes(chunk)
+        else:
+            yield codecs.encode(chunk, (codecs.JSON_LINES,))[0]

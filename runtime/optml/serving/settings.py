@@ -1,0 +1,123 @@
+"""Every setting of the server: read once from the environment, checked, then frozen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .. import layout, machine
+from ..report import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MB = 1 << 20
+ACCESS_LOGS = ("text", "json", "off")
+USERS = ("ml", "root")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment asks of the server. Sizes are bytes, times seconds."""
+
+    port: int
+    workers: int | None  # None: as many as CPUs and memory allow
+    threads: int  # calls that one worker runs at once
+    queue: int  # calls that may wait, all workers together
+    timeout: float  # from the last byte of a request to the first of its answer
+    start_retries: int
+    preload: bool
+    user: str
+    default_accept: str
+    max_payload: int
+    access_log: str
+    log_level: int
+    program: str
+    code_dirs: tuple[str, ...]  # searched in this order
+    app: str | None  # module:app, a WSGI application that replaces our own
+    batch: bool
+    batch_strategy: str | None
+    max_concurrent_transforms: int | None
+    gpus: int
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in these variables. Raises Problem with one line for a value that makes no sense."""
+    read = _Reader(environ)
+    program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
+    return Settings(
+        port=_port(read),
+        workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1),
+        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1) or 1,
+        queue=read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0) or 0,
+        timeout=read.number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 60.0),
+        start_retries=read.integer("PROCESS_MAX_START_RETRIES", 3, 0) or 0,
+        preload=read.boolean("SAGEMAKER_MODEL_SERVER_PRELOAD"),
+        user=read.one_of("SAGEMAKER_MODEL_SERVER_USER", USERS),
+        default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
+        max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
+        access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
+        log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
+        program=os.path.basename(program),
+        code_dirs=_code_dirs(environ, program),
+        app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
+        batch=read.boolean("SAGEMAKER_BATCH"),
+        batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or None,
+        max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
+        gpus=machine.gpu_count(),
+    )
+
+
+def _port(read: _Reader) -> int:
+    port = read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1) or 8080
+    if port > 65535:
+        raise Problem(f"SAGEMAKER_BIND_TO_PORT={port} is not a port: give a number from 1 to 65535")
+    return port
+
+
+def _code_dirs(environ: Mapping[str, str], program: str) -> tuple[str, ...]:
+    """Where the handlers may lie. A submit directory that is not here (a URL) was unpacked by the platform."""
+    submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+    directories = [f"{layout.MODEL}/code", layout.CODE]
+    if os.path.isabs(submitted):
+        directories.insert(0, submitted)
+    # A program given with a folder ("serving/inference.py", "/srv/inference.py") lies below each of them.
+    folder = os.path.dirname(program)
+    return tuple(os.path.join(directory, folder).rstrip("/") for directory in directories)
+
+
+class _Reader:
+    """Reads variables of one kind each, so that every bad value is reported in the same words."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+
+    def integer(self, name: str, default: int | None, least: int) -> int | None:
+        text = self.environ.get(name, "").strip()
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise Problem(f"{name}={text!r} is not a whole number of at least {least}: correct or unset it")
+        return int(text)
+
+    def number(self, name: str, default: float) -> float:
+        text = self.environ.get(name, "").strip()
+        try:
+            value = float(text or default)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1e9:
+            raise Problem(f"{name}={text!r} is not a number of seconds above 0: correct or unset it")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        return self.one_of(name, ("false", "true")) == "true"
+
+    def one_of(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of the choices, in any case; the first is the default."""
+        text = self.environ.get(name, "").strip()
+        choice = (text or choices[0]).lower()
+        if choice not in choices:
+            raise Problem(f"{name}={text!r} is none of {', '.join(choices)}: correct or unset it")
+        return choice

@@ -1,0 +1,348 @@
+"""The parent of the workers: how many there are, what happens when one dies, and when to give up."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from .. import layout, machine
+from ..report import Problem, complain, say
+from .accesslog import access_log
+from .handlers import Model, load_program
+from .readiness import LOADING, READY, RETIRING, Table
+from .settings import Settings
+from .worker import DRAIN, Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_WATCH = 0.02  # seconds between two looks at workers that are starting
+_STUCK = 10.0  # seconds beyond the deadline after which a silent worker is killed
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """The gunicorn application: our settings in its words, and what the workers share."""
+
+    def __init__(self, settings: Settings, program: str | None, listener: socket.socket) -> None:
+        self.settings = settings
+        self.program = program
+        self.listener = listener
+        self.access_log = access_log(settings)
+        self.planned_workers, self.reason = plan_workers(settings)
+        self.table = Table(self.planned_workers)
+        self.model: Model | None = None
+        self.drop_to: tuple[int, str] | None = None
+        self._tracebacks = mmap.mmap(-1, 8)
+        super().__init__()
+
+    def load_config(self) -> None:
+        temporary = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+        for name, value in {
+            "bind": f"fd://{self.listener.detach()}",
+            "workers": 1,  # the first one loads alone, see Supervisor
+            "worker_class": Worker,
+            "timeout": 0,  # we look at heartbeats ourselves
+            "graceful_timeout": int(DRAIN) + 1,
+            "worker_tmp_dir": temporary,
+            "control_socket_disable": True,
+            "logger_class": Log,
+            "preload_app": False,
+        }.items():
+            self.cfg.set(name, value)
+
+    def serve(self) -> int:
+        self.drop_to = decide_user(self)
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One team of threads per worker, not one per worker and CPU.
+            os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cpu_count() // self.planned_workers))
+        try:
+            Supervisor(self).run()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else 1
+        return 0
+
+    def before_worker(self, worker: Worker) -> None:
+        if self.drop_to is not None:
+            become(*self.drop_to)
+
+    def load(self, worker: Worker) -> None:
+        """Give the worker its model, or the user's whole application."""
+        if self.settings.app:
+            worker.wsgi = load_app(self.settings)
+            return
+        import logging  # gunicorn has it already
+
+        logging.basicConfig(level=self.settings.log_level)
+        assert self.program is not None
+        worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
+
+    def first_traceback(self) -> bool:
+        """Whether nobody has printed the traceback of a failed start yet."""
+        self._tracebacks[0] += 1
+        return self._tracebacks[0] == 1
+
+    def gpu_of(self, row: int) -> int | None:
+        return row % self.settings.gpus if self.settings.gpus else None
+
+    def execution_parameters(self) -> dict[str, Any]:
+        """What a batch job may send. The service writes strategies as MULTI_RECORD, the SDK's local mode MultiRecord."""
+        settings = self.settings
+        strategy = settings.batch_strategy or "MULTI_RECORD"
+        return {
+            "MaxConcurrentTransforms": settings.max_concurrent_transforms
+            or self.planned_workers * settings.threads,
+            "BatchStrategy": strategy,
+            "MaxPayloadInMB": min(settings.max_payload >> 20, 100),
+        }
+
+
+class Supervisor(Arbiter):  # type: ignore[misc]
+    """gunicorn's arbiter with our rules.
+
+    The first worker loads alone: a model that does not load says so once, and the size of one that does
+    tells how many fit. While none is ready the greeter answers.
+    """
+
+    def __init__(self, app: Server) -> None:
+        self.failures = 0
+        self.staged = True
+        self.stopping = False
+        self.greeter = 0
+        self.retry_at = 0.0
+        super().__init__(app)
+
+    def start(self) -> None:
+        super().start()
+        self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
+        self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
+
+    @property
+    def table(self) -> Table:
+        return self.app.table
+
+    def assign_row(self, worker: Worker) -> None:
+        taken = {other.row for other in self.WORKERS.values()}
+        worker.row = next(row for row in self.table.rows if row not in taken)
+        self.table.begin(worker.row)
+
+    def manage_workers(self) -> None:
+        if self.stopping:
+            return
+        ready = self.table.any_ready()
+        if not ready and not self.greeter:
+            self.greet()
+        if self.staged and ready:
+            self.staged = False
+            self.failures = 0
+            self.num_workers = self.fitting()
+        if time.monotonic() >= self.retry_at:
+            super().manage_workers()
+
+    def greet(self) -> None:
+        """Fork the process that answers 503; it leaves by itself as soon as a worker is ready."""
+        greeter = Worker(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
+        self.greeter = os.fork()
+        if self.greeter:
+            greeter.tmp.close()
+            return
+        try:
+            greeter.pid = os.getpid()
+            greeter.init_process()
+        finally:
+            os._exit(0)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> Any:
+        starting = (
+            any(self.table.state(row) == LOADING for row in self.table.rows)
+            or self.retry_at > time.monotonic()
+        )
+        if self.greeter and self.table.any_ready():
+            self.greeter = 0  # reaped like any child when it is gone
+        return super().wait_for_signals(_WATCH if starting or self.staged else timeout)
+
+    def fitting(self) -> int:
+        """How many workers to run, now that the first shows how large one is; says so in one line."""
+        planned, reason = self.app.planned_workers, self.app.reason
+        size = max((resident_memory(pid) for pid in self.WORKERS), default=0)
+        limit = machine.memory_limit()
+        count = planned
+        if self.app.settings.workers is None and limit and size:
+            count = max(1, min(planned, int(limit * 0.9) // size))
+        if count < planned:
+            reason = f"{planned} for {reason}, but only {count} of {size >> 20} MB fit into {limit >> 20} MB"
+        say(f"ready: workers {count} ({reason}), calls at once in each {self.app.settings.threads}")
+        return count
+
+    def on_death(self, worker: Worker) -> None:
+        """A worker is gone: decide whether that was a failed start, and whether to go on."""
+        state, served = self.table.state(worker.row), self.table.served(worker.row)
+        self.table.end(worker.row)
+        if self.stopping or state == RETIRING:
+            return
+        if served and state == READY:
+            self.failures = 0
+            return
+        self.failures += 1
+        retries = self.app.settings.start_retries
+        if self.failures > retries:
+            complain(
+                f"a worker died {self.failures} times before it answered a call: giving up "
+                "(PROCESS_MAX_START_RETRIES sets how often to try again)"
+            )
+            raise HaltServer("workers keep dying", 1)
+        self.retry_at = time.monotonic() + min(self.failures, 5) * 0.5
+
+    def murder_workers(self) -> None:
+        """Kill workers whose loop has been silent for longer than any call may take: one holds the interpreter."""
+        for pid, worker in list(self.WORKERS.items()):
+            stuck = self.table.silence(worker.row) > self.app.settings.timeout + _STUCK
+            if stuck and self.table.state(worker.row) in (READY, RETIRING):
+                complain(f"worker {pid} hangs in its model: killed and replaced")
+                self.kill_worker(pid, signal.SIGKILL)
+
+    def stop(self, graceful: bool = True) -> None:
+        self.stopping = True
+        if self.greeter:
+            try:
+                os.kill(self.greeter, signal.SIGKILL)
+            except OSError:
+                pass
+        super().stop(graceful)
+
+
+class Log:
+    """gunicorn's logger in our words: warnings and errors, one line each. Requests are logged by the worker."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def debug(self, message: str, *values: Any, **_: Any) -> None:
+        pass
+
+    info = debug
+
+    def warning(self, message: str, *values: Any, **_: Any) -> None:
+        say(message % values if values else message)
+
+    error = critical = warning
+
+    def exception(self, message: str, *values: Any, **_: Any) -> None:
+        import traceback
+
+        say(f"{message % values if values else message}\n{traceback.format_exc().rstrip()}")
+
+    def access(self, *_: Any) -> None:
+        pass
+
+    def close_on_exec(self) -> None:
+        pass
+
+    reopen_files = close_on_exec
+
+
+def plan_workers(settings: Settings) -> tuple[int, str]:
+    """How many workers, and why in a few words."""
+    if settings.workers is not None:
+        return settings.workers, "SAGEMAKER_MODEL_SERVER_WORKERS"
+    if settings.gpus:
+        return settings.gpus, f"{settings.gpus} GPUs"
+    cpus = machine.cpu_count()
+    return cpus, f"{cpus} CPUs"
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except (OSError, IndexError):
+        return 0
+
+
+def decide_user(app: Server) -> tuple[int, str] | None:
+    """The uid and home that workers drop to, or None to stay; says in one line why it stays as root."""
+    if os.geteuid() != 0 or app.settings.user == "root":
+        return None
+    import pwd
+
+    try:
+        entry = pwd.getpwnam("ml")
+    except KeyError:
+        say("there is no user ml: workers stay root")
+        return None
+    reason = _why_not(
+        entry.pw_uid, entry.pw_dir, [layout.MODEL, *(os.path.dirname(p) for p in [app.program] if p)]
+    )
+    if reason:
+        say(f"user ml {reason}: workers stay root")
+        return None
+    return entry.pw_uid, entry.pw_dir
+
+
+def _why_not(uid: int, home: str, folders: list[str]) -> str:
+    """Why this uid cannot serve, tried out in a child process; empty when it can."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        reason = ""
+        try:
+            become(uid, home)
+            reason = next((f"cannot read {path}" for folder in folders for path in _unreadable(folder)), "")
+        except OSError as error:
+            reason = f"cannot be taken on ({error.strerror})"
+        finally:
+            os.write(sender, reason.encode()[:4000])
+            os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        reason = pipe.read().decode()
+    os.waitpid(child, 0)
+    return reason
+
+
+def _unreadable(folder: str) -> Any:
+    """Paths below the folder, itself included, that this process may not read."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        yield folder
+        return
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _unreadable(entry.path)
+        elif not os.access(entry.path, os.R_OK) and os.path.exists(entry.path):
+            yield entry.path
+
+
+def become(uid: int, home: str) -> None:
+    """Give up root for good: this uid, group 0, no other groups. Raises OSError without the right to."""
+    os.setgroups([])
+    os.setgid(0)
+    os.setuid(uid)
+    os.environ["HOME"] = home
+
+
+def load_app(settings: Settings) -> Any:
+    """The user's own WSGI application, from `module:app`. Raises Problem when it is not one."""
+    assert settings.app is not None
+    module_name, _, attribute = settings.app.partition(":")
+    for directory in reversed(settings.code_dirs):
+        if os.path.isdir(directory) and directory not in sys.path:
+            sys.path.insert(0, directory)
+    module = importlib.import_module(module_name)
+    app = getattr(module, attribute or "app", None)
+    if not callable(app):
+        raise Problem(f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no application of that name")
+    return app
+
+
+gc  # noqa: B018
