@@ -3,10 +3,8 @@ under Open MPI."""
 
 from __future__ import annotations
 
-import os
-
 from ..report import Problem
-from .environment import MASTER_PORT
+from . import privilege
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -22,6 +20,8 @@ _UNSUPPORTED = (
     "sagemaker_pytorch_xla_multi_worker_enabled",
 )
 
+_TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 
 # Where the libraries under torch.distributed listen: else they may guess an interface that leads nowhere.
@@ -35,10 +35,9 @@ class Launch(Record):
     """`process`, `torchrun` or `mpi`."""
     argv: list[str]
     environment: dict[str, str]
-    """Variables that the engine needs, each a default that the user's own value beats."""
 
 
-def launch(job: Job, program: Program, arguments: list[str]) -> Launch:
+def launch(job: Job, program: Program, arguments: list[str], environment: dict[str, str]) -> Launch:
     """The launch of this program on this host. Raises Problem for a distribution that is not supported."""
     for name in _UNSUPPORTED:
         if job.enabled(name):
@@ -46,42 +45,43 @@ def launch(job: Job, program: Program, arguments: list[str]) -> Launch:
                 f"{name} is not supported; use sagemaker_torch_distributed_enabled (torchrun) or"
                 " sagemaker_mpi_enabled (Open MPI)"
             )
-    if job.current_host in job.distribution_hosts:
-        if job.enabled("sagemaker_mpi_enabled"):
-            from . import mpi
+    engine, argv = "process", program.argv
+    distributed = job.current_host in job.distribution_hosts
+    if distributed and job.enabled("sagemaker_mpi_enabled"):
+        engine = "mpi"
+    elif distributed and any(map(job.enabled, _TORCHRUN)):
+        engine, argv = "torchrun", _torchrun(job, program, environment)
+        if len(job.distribution_hosts) > 1:
+            interfaces = dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
+            environment = {**interfaces, **environment}
+    argv = argv + arguments
+    if environment.get(privilege.VARIABLE):
+        argv, environment = privilege.drop(argv, environment)
+    return Launch(engine=engine, argv=argv, environment=environment)
 
-            return mpi.launch(job, program, arguments)
-        if job.enabled("sagemaker_torch_distributed_enabled") or job.enabled("sagemaker_pytorch_ddp_enabled"):
-            return _torchrun(job, program, arguments)
-    return Launch(engine="process", argv=program.argv + arguments, environment={})
 
-
-def _torchrun(job: Job, program: Program, arguments: list[str]) -> Launch:
+def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[str]:
     """One torchrun agent on each host of the distribution, the first host leading."""
     hosts = job.distribution_hosts
-    alone = len(hosts) == 1
     argv = [
         *[program.python, "-m", "torch.distributed.run"],
         f"--nnodes={len(hosts)}",
-        f"--nproc-per-node={processes_per_host(job)}",
+        f"--nproc-per-node={processes_per_host(job, environment)}",
         f"--node-rank={hosts.index(job.current_host)}",
         # A host that is alone need not find its own name.
-        f"--master-addr={'127.0.0.1' if alone else job.master}",
-        f"--master-port={os.environ.get('MASTER_PORT') or MASTER_PORT}",
+        f"--master-addr={environment['MASTER_ADDR'] if len(hosts) > 1 else '127.0.0.1'}",
+        f"--master-port={environment['MASTER_PORT']}",
     ]
     if program.kind == "script":
-        argv += [program.name]
-    elif program.kind == "module":
-        argv += ["--module", program.module]
-    else:
-        argv += ["--no-python", *program.argv]
-    interface = {} if alone else dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
-    return Launch(engine="torchrun", argv=argv + arguments, environment=interface)
+        return [*argv, program.name]
+    if program.kind == "module":
+        return [*argv, "--module", program.module]
+    return [*argv, "--no-python", *program.argv]
 
 
-def processes_per_host(job: Job) -> int:
+def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     """One for each GPU, else one; SAGEMAKER_PROCESSES_PER_HOST or the job's own parameter says otherwise."""
-    wanted = os.environ.get(PROCESSES_PER_HOST) or job.framework_parameters.get(
+    wanted = environment.get(PROCESSES_PER_HOST) or job.framework_parameters.get(
         "sagemaker_mpi_num_of_processes_per_host"
     )
     if wanted is None:

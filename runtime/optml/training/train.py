@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from .. import machine
 from ..report import Problem
-from . import job as jobs
-from . import launchers, log, outcome, program, requirements, secrets, source, supervisor
+from . import (
+    intermediate,
+    launchers,
+    log,
+    outcome,
+    program,
+    requirements,
+    secrets,
+    source,
+    supervisor,
+)
+from . import (
+    job as jobs,
+)
 from .arguments import arguments
 from .environment import environment
 
@@ -16,11 +28,11 @@ def train(argv: list[str]) -> int:
     `argv` is passed to the program after the hyperparameters. What is wrong with the job is told in
     one line, in the log and in `output/failure`, and gives 1.
     """
-    hidden: list[str] = secrets.secret_values({})
+    hidden = secrets.secret_values({})
     try:
         supervisor.stop_on_signals()
         outcome.forget_earlier_run()
-        oom_kills = machine.oom_kills()
+        killed_before = machine.oom_kills()
 
         job = jobs.read()
         hidden = secrets.secret_values(job.hyperparameters)
@@ -30,20 +42,21 @@ def train(argv: list[str]) -> int:
         variables = environment(job, entry, words)
         log.start(job, entry, hidden)
         requirements.install(entry, variables)
-        launch = launchers.launch(job, entry, words)
-        log.command(launch.argv, hidden)
-        ended = supervisor.run(launch.argv, {**launch.environment, **variables}, directory)
 
+        launch = launchers.launch(job, entry, words, variables)
+        log.command(launch.argv, hidden)
+        upload = intermediate.start(job)
+        ended = supervisor.run(launch.argv, launch.environment, directory)
+        if upload:
+            upload.finish()
         if ended.code == 0:
             return outcome.succeed()
-        reason = outcome.reason(entry.name, ended, machine.oom_kills() - oom_kills)
-        return outcome.fail(ended.code, reason, hidden)
+        killed = machine.oom_kills() - killed_before
+        return outcome.fail(ended.code, outcome.reason(entry.name, ended, killed), hidden)
     except Problem as problem:
         return outcome.fail(1, str(problem), hidden)
     except supervisor.Stopped as stopped:
         number = stopped.args[0]
-        return outcome.fail(
-            128 + number, f"stopped by signal {number} before the program was started", hidden
-        )
+        return outcome.fail(128 + number, f"stopped by signal {number} while no program was running", hidden)
     except Exception as bug:
         return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", hidden)

@@ -1,0 +1,49 @@
+"""The hosts of a job find each other by names that resolve only some time after the container has started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from ..report import Problem, say
+
+_PATIENCE = 15 * 60.0
+_PAUSE = 0.5
+_REMIND_EVERY = 30.0
+
+
+def wait_for_names(hosts: list[str], patience: float = _PATIENCE) -> None:
+    """Wait until every one of these names resolves; all are asked in each round.
+
+    Raises Problem naming those that do not within `patience` seconds. Studio's local mode
+    (SM_STUDIO_LOCAL_MODE) has no names to wait for.
+    """
+    if os.environ.get("SM_STUDIO_LOCAL_MODE"):
+        return
+    start = time.monotonic()
+    said = start
+    while missing := [host for host in hosts if not resolves(host)]:
+        now = time.monotonic()
+        if now - start > patience:
+            raise Problem(
+                f"no address for {', '.join(missing)} after {now - start:.0f} s; check that every host of"
+                " resourceconfig.json was started, in the same network"
+            )
+        if now - said > _REMIND_EVERY:
+            said = now
+            say(f"waiting for the names of {', '.join(missing)}")
+        time.sleep(_PAUSE)
+
+
+def resolves(host: str) -> bool:
+    """Whether the name has an address now."""
+    return bool(addresses(host))
+
+
+def addresses(host: str) -> set[str]:
+    """The addresses of a host; empty where its name does not resolve."""
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()

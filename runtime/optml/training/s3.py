@@ -1,0 +1,140 @@
+"""Fetch code from S3 and put results there, with boto3 and its transfer manager.
+
+Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL names another endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from .. import layout
+from ..report import Problem, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PROGRESS_EVERY = 5.0
+_PROGRESS_FROM = 16 << 20
+
+
+def client(service: str = "s3", region: str | None = None) -> Any:
+    """A boto3 client, in the job's region unless another is given. Raises Problem where this image
+    has no boto3."""
+    if layout.DEPS not in sys.path:
+        sys.path.append(layout.DEPS)
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise Problem("this image cannot reach AWS: boto3 is missing; use the cpu-train image") from error
+    region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
+    endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
+    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
+    try:
+        return boto3.client(service, region_name=region, endpoint_url=endpoint or None, config=config)
+    except Exception as error:
+        raise Problem(f"cannot set up a client of AWS {service}: {error}") from error
+
+
+def download(uri: str, directory: str) -> str | None:
+    """Fetch what an `s3://` address names into the directory: the objects under a prefix, or one object.
+
+    The name of the file where it was one object, else None. Raises Problem in one line.
+    """
+    bucket, key = parse(uri)
+    s3 = client()
+    if key and not key.endswith("/") and _exists(s3, bucket, key, uri):
+        name = key.rpartition("/")[2]
+        _fetch(s3, bucket, key, f"{directory}/{name}", uri)
+        return name
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    found = 0
+    for name in _names(s3, bucket, prefix, uri):
+        path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
+        if not path.startswith(f"{directory}/"):
+            raise Problem(f"{uri} holds the key {name!r}, which lies outside the code directory; rename it")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _fetch(s3, bucket, name, path, uri)
+        found += 1
+    if not found:
+        raise Problem(f"there is nothing at {uri}; check the bucket, the key and the region")
+    say(f"fetched {found} {'object' if found == 1 else 'objects'} from {uri}")
+    return None
+
+
+def download_object(uri: str, path: str) -> None:
+    """Fetch one object into a file. Raises Problem in one line."""
+    bucket, key = parse(uri)
+    _fetch(client(), bucket, key, path, uri)
+
+
+def parse(uri: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://bucket/key`. Raises Problem where it has no bucket."""
+    bucket, _, key = uri[len("s3://") :].partition("/")
+    if not uri.startswith("s3://") or not bucket:
+        raise Problem(f"{uri!r} is no S3 address; write s3://BUCKET/KEY")
+    return bucket, key
+
+
+def why(error: Exception, uri: str) -> str:
+    """One line for what went wrong at this address, and what to do."""
+    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    name = type(error).__name__
+    if code in ("404", "NoSuchKey"):
+        return f"there is nothing at {uri}; check the bucket, the key and the region"
+    if code == "NoSuchBucket":
+        return f"there is no bucket {parse(uri)[0]!r} (for {uri}); check its name and region"
+    if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+        return f"access to {uri} is denied ({code}); give the job's role s3:GetObject and s3:ListBucket"
+    if name in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
+        return f"there are no AWS credentials to reach {uri}; give the job a role, or set AWS_ACCESS_KEY_ID"
+    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError", "ProxyConnectionError"):
+        return f"cannot reach S3 for {uri}: {error}; check the network, the region and S3_ENDPOINT_URL"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot store what {uri} holds: {error.strerror}; give the container more disk"
+    return f"cannot transfer {uri}: {' '.join(str(error).split())}"
+
+
+def _exists(s3: Any, bucket: str, key: str, uri: str) -> bool:
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except Exception as error:
+        if str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) in ("404", "NoSuchKey"):
+            return False
+        raise Problem(why(error, uri)) from error
+    return True
+
+
+def _names(s3: Any, bucket: str, prefix: str, uri: str) -> list[str]:
+    try:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+    except Exception as error:
+        raise Problem(why(error, uri)) from error
+    return [key for key in keys if not key.endswith("/")]
+
+
+def _fetch(s3: Any, bucket: str, key: str, path: str, uri: str) -> None:
+    try:
+        size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
+    except Exception as error:
+        raise Problem(why(error, uri)) from error
+
+
+class _Progress:
+    """Says every few seconds how far a long transfer has come. Called by the threads of the transfer."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.size, self.done = name, size, 0
+        self.said = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        if self.size >= _PROGRESS_FROM and time.monotonic() - self.said >= _PROGRESS_EVERY:
+            self.said = time.monotonic()
+            share = 100 * self.done // self.size
+            say(f"{self.name}: {self.done >> 20} of {self.size >> 20} MiB ({share} %)")
