@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def access_log(settings: Settings) -> Log:
-    """A function of (method, path, status, and milliseconds in all, in the queue and in the model, request id)."""
+    """A function of method, path, status, milliseconds in all, in queue and in model, and request id."""
     return {"text": _text, "json": _json, "off": _off}[settings.access_log]
 
 

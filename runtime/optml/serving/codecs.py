@@ -52,22 +52,22 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
     from werkzeug.http import parse_accept_header
 
     ranges = parse_accept_header(header, MIMEAccept)
-    wanted = [value for value, quality in ranges if quality > 0]
     # What a range like `text/*` means is decided among what can be encoded, the default first.
-    offers = [default, *(offer for offer in ENCODERS if offer != default)]
+    offers = (default, *ENCODERS)
     found: list[str] = []
-    for value in wanted:
-        if "*" in value:
-            found += [
-                offer for offer in offers if ranges.quality(offer) > 0 and offer in MIMEAccept([(value, 1)])
-            ]
+    for name, quality in ranges:
+        if quality <= 0:
+            continue
+        if "*" in str(name):
+            matching = MIMEAccept([(str(name), 1)])
+            found += [offer for offer in offers if matching.quality(offer) and ranges.quality(offer)]
         else:
-            found.append(media_type(value))
+            found.append(media_type(str(name)))
     return tuple(dict.fromkeys(found))
 
 
 def decode(payload: Payload, content_type: str) -> Any:
-    """The body as an object: raises InferenceError 415 for an unknown type and 400 for bytes that are not one.
+    """The body as an object. Raises InferenceError: 415 for an unknown type, 400 for bytes that are not one.
 
     JSON and JSON Lines become Python objects; CSV an array of shape (rows, columns), or rows without numpy;
     NPY an array; NPZ a dict of arrays; text a str; octets bytes.
@@ -94,7 +94,7 @@ def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
 
 
 def _decode_json(payload: Payload) -> Any:
-    return json.loads(payload.bytes())
+    return json.loads(payload.read())
 
 
 def _decode_json_lines(payload: Payload) -> Any:
@@ -233,7 +233,7 @@ DECODERS: dict[str, Callable[[Payload], Any]] = {
     NPY: _decode_npy,
     NPZ: _decode_npz,
     TEXT: lambda payload: payload.text(),
-    OCTETS: lambda payload: payload.bytes(),
+    OCTETS: lambda payload: payload.read(),
 }
 
 ENCODERS: dict[str, Callable[[Any], bytes]] = {

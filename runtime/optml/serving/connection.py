@@ -7,6 +7,8 @@ and a few bytes, and neither a thread nor a slot.
 
 from __future__ import annotations
 
+import socket
+
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import (
     ChunkMissingTerminator,
@@ -25,7 +27,6 @@ from .settings import MB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
 _HEAD_LIMIT = 64 << 10  # gunicorn's own limits for a line and a header are smaller
@@ -77,6 +78,22 @@ class Connection:
     def has_input(self) -> bool:
         """Whether bytes of a further request have arrived already."""
         return bool(self._inbox)
+
+    def wants_to_continue(self) -> bool:
+        """Whether the client waits for a 100 before it sends the body; true once."""
+        if self.request is None or not self.request._expected_100_continue:
+            return False
+        self.request._expected_100_continue = False
+        return True
+
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way, after a last look at the socket."""
+        if self.outgoing or self.closing or self.request is not None or self._inbox:
+            return False
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except OSError:  # nothing there, or the client gone
+            return True
 
     def receive(self, data: bytes, config: Any) -> Request | None:
         """Take bytes from the client; the request, with its payload in `body`, once it is complete.

@@ -10,6 +10,7 @@ import sys
 from .. import layout
 from ..report import Problem
 from . import codecs
+from .errors import InferenceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,11 +216,11 @@ def _default_predict(data: Any, model: Any, context: Context) -> Any:
 
 def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
     if content_type not in _ENCODED_AS_TEXT:
-        return payload.bytes()
+        return payload.read()
     try:
         return payload.text()
     except UnicodeDecodeError as error:
-        raise codecs.InferenceError(f"The body is not UTF-8 text: {error}") from error
+        raise InferenceError(f"The body is not UTF-8 text: {error}") from error
 
 
 def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | None]:

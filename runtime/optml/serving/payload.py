@@ -38,7 +38,7 @@ class Payload:
             self._file = spooled
         self._file.write(data)
 
-    def bytes(self) -> bytes:
+    def read(self) -> bytes:
         """The whole body; read from disk once, when it lies there."""
         if self._file is None:
             return self._data
@@ -47,7 +47,7 @@ class Payload:
 
     def text(self) -> str:
         """The body as UTF-8 text. Raises UnicodeDecodeError, a ValueError."""
-        return self.bytes().decode()
+        return self.read().decode()
 
     def file(self) -> IO[bytes]:
         """The body as an open file, at its start."""

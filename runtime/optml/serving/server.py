@@ -8,10 +8,6 @@ import socket
 from ..report import Problem
 from .settings import read_settings
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 
 def serve(argv: list[str]) -> int:
     """Serve the model until SIGTERM. Returns the exit code: 0 after a stop that was asked for.
@@ -25,7 +21,8 @@ def serve(argv: list[str]) -> int:
         import gunicorn  # noqa: F401
     except ImportError:
         raise Problem(
-            "this image cannot serve, gunicorn is missing: build FROM optml/cpu-serve, or pip install gunicorn flask"
+            "this image cannot serve, gunicorn is missing: "
+            "build FROM optml/cpu-serve, or pip install gunicorn flask"
         ) from None
     from .handlers import find_program
 

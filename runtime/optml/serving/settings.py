@@ -77,7 +77,7 @@ def _port(read: _Reader) -> int:
 
 
 def _code_dirs(environ: Mapping[str, str], program: str) -> tuple[str, ...]:
-    """Where the handlers may lie. A submit directory that is not here (a URL) was unpacked by the platform."""
+    """Where the handlers may lie. A submit directory given as a URL was unpacked by the platform."""
     submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
     directories = [f"{layout.MODEL}/code", layout.CODE]
     if os.path.isabs(submitted):

@@ -20,6 +20,7 @@ from ..report import Problem, complain, say
 from .accesslog import access_log
 from .handlers import Model, load_program
 from .readiness import LOADING, READY, RETIRING, Table
+from .requirements import find_requirements, install
 from .settings import Settings
 from .worker import DRAIN, Worker
 
@@ -72,20 +73,41 @@ class Server(BaseApplication):  # type: ignore[misc]
             return stop.code if isinstance(stop.code, int) else 1
         return 0
 
-    def before_worker(self, worker: Worker) -> None:
+    def drop_privileges(self) -> None:
+        """Become the user that workers run as."""
         if self.drop_to is not None:
             become(*self.drop_to)
+            self.drop_to = None
+
+    def prepare(self) -> None:
+        """What is done once for all workers: install the requirements, and load the model if it is shared."""
+        if path := find_requirements(self.program):
+            install(path)
+        if self.settings.preload and self.program:
+            self.drop_privileges()  # the model is user code
+            self.configure_logging()
+            self.model = Model(load_program(self.program), self.settings, None)
+            # What exists now is not looked at by the collector again, so that its pages stay shared.
+            gc.collect()
+            gc.freeze()
+
+    def has_preparations(self) -> bool:
+        return self.settings.preload or find_requirements(self.program) is not None
 
     def load(self, worker: Worker) -> None:
         """Give the worker its model, or the user's whole application."""
         if self.settings.app:
             worker.wsgi = load_app(self.settings)
             return
-        import logging  # gunicorn has it already
+        assert self.program is not None
+        self.configure_logging()
+        worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
+
+    def configure_logging(self) -> None:
+        """Let the user's handlers log: lines of their loggers go to stderr."""
+        import logging  # gunicorn has imported it
 
         logging.basicConfig(level=self.settings.log_level)
-        assert self.program is not None
-        worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
 
     def first_traceback(self) -> bool:
         """Whether nobody has printed the traceback of a failed start yet."""
@@ -96,7 +118,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         return row % self.settings.gpus if self.settings.gpus else None
 
     def execution_parameters(self) -> dict[str, Any]:
-        """What a batch job may send. The service writes strategies as MULTI_RECORD, the SDK's local mode MultiRecord."""
+        """What a batch job may send.
+
+        The strategy goes back as it came: the service says MULTI_RECORD, the SDK's local mode MultiRecord.
+        """
         settings = self.settings
         strategy = settings.batch_strategy or "MULTI_RECORD"
         return {
@@ -123,13 +148,21 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         super().__init__(app)
 
     def start(self) -> None:
+        """The port is open: greet whoever comes, prepare, and leave the rest to `manage_workers`."""
         super().start()
+        if self.app.has_preparations():
+            self.greet()
+            # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            self.app.prepare()
+            self.init_signals()
         self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
 
     @property
     def table(self) -> Table:
-        return self.app.table
+        table: Table = self.app.table
+        return table
 
     def assign_row(self, worker: Worker) -> None:
         taken = {other.row for other in self.WORKERS.values()}
@@ -173,13 +206,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def fitting(self) -> int:
         """How many workers to run, now that the first shows how large one is; says so in one line."""
-        planned, reason = self.app.planned_workers, self.app.reason
+        planned: int = self.app.planned_workers
+        reason: str = self.app.reason
         size = max((resident_memory(pid) for pid in self.WORKERS), default=0)
         limit = machine.memory_limit()
         count = planned
         if self.app.settings.workers is None and limit and size:
             count = max(1, min(planned, int(limit * 0.9) // size))
-        if count < planned:
+        if limit and count < planned:
             reason = f"{planned} for {reason}, but only {count} of {size >> 20} MB fit into {limit >> 20} MB"
         say(f"ready: workers {count} ({reason}), calls at once in each {self.app.settings.threads}")
         return count
@@ -204,12 +238,16 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.retry_at = time.monotonic() + min(self.failures, 5) * 0.5
 
     def murder_workers(self) -> None:
-        """Kill workers whose loop has been silent for longer than any call may take: one holds the interpreter."""
+        """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
         for pid, worker in list(self.WORKERS.items()):
             stuck = self.table.silence(worker.row) > self.app.settings.timeout + _STUCK
             if stuck and self.table.state(worker.row) in (READY, RETIRING):
                 complain(f"worker {pid} hangs in its model: killed and replaced")
                 self.kill_worker(pid, signal.SIGKILL)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        self.stop()
+        sys.exit(exit_status)
 
     def stop(self, graceful: bool = True) -> None:
         self.stopping = True
@@ -222,7 +260,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
 
 class Log:
-    """gunicorn's logger in our words: warnings and errors, one line each. Requests are logged by the worker."""
+    """gunicorn's logger in our words: warnings and errors. Requests are logged by the worker."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -343,6 +381,3 @@ def load_app(settings: Settings) -> Any:
     if not callable(app):
         raise Problem(f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no application of that name")
     return app
-
-
-gc  # noqa: B018

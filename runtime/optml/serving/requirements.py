@@ -1,0 +1,56 @@
+"""Install what the user's code needs, once, before any worker starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from .. import layout
+from ..report import Problem, say
+
+_PACKAGES = "/tmp/optml-packages"  # where the interpreter's own folder is not writable
+
+
+def find_requirements(program: str | None) -> str | None:
+    """The requirements.txt beside the handlers, else the one of the model."""
+    folders = [os.path.dirname(program)] if program else []
+    for folder in [*folders, f"{layout.MODEL}/code", layout.MODEL]:
+        path = f"{folder}/requirements.txt"
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def install(path: str) -> None:
+    """Install a requirements.txt into this interpreter. Raises Problem with the installer's own words."""
+    say(f"installing {path}")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "-r",
+        path,
+    ]
+    import sysconfig  # only here
+
+    if not os.access(sysconfig.get_path("purelib"), os.W_OK):
+        command += ["--target", _PACKAGES, "--upgrade"]
+        sys.path.insert(1, _PACKAGES)
+    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+    done = subprocess.run(
+        command, env=environment, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "")
+        raise Problem(
+            f"cannot install {path}: {said.removeprefix('ERROR: ')}; "
+            "correct it, or install it when the image is built"
+        )
+    import importlib
+
+    importlib.invalidate_caches()

@@ -1,0 +1,98 @@
+"""Admission: so many calls run at once in a worker, so many wait, the rest is refused at once.
+
+A slot is a thread that does nothing but run the model. The worker's loop admits calls and keeps the time;
+whoever claims a call first, its slot or its deadline, is the one who answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from queue import SimpleQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gunicorn.http.message import Request
+
+    from .connection import Connection
+
+
+class Call:
+    """One request on its way to the model and back. Times are seconds of the monotonic clock."""
+
+    __slots__ = ("_claim", "connection", "deadline", "id", "received", "request", "started", "streaming")
+
+    def __init__(self, request: Request, connection: Connection, id: str, now: float, timeout: float) -> None:
+        self.request = request
+        self.connection = connection
+        self.id = id
+        self.received = now
+        self.deadline = now + timeout
+        self.started = 0.0
+        self.streaming = False
+        self._claim = threading.Lock()
+
+    def claim(self) -> bool:
+        """Take the right to answer: true for the first who asks."""
+        return self._claim.acquire(blocking=False)
+
+
+class Slots:
+    """The threads that run calls, and the queue before them."""
+
+    def __init__(self, count: int, queue: int, run: Callable[[Call], None]) -> None:
+        self.count = count
+        self.limit = count + queue
+        self._run = run
+        self._calls: set[Call] = set()
+        self._queue: SimpleQueue[Call] = SimpleQueue()
+        for _ in range(count):
+            threading.Thread(target=self._work, name="slot", daemon=True).start()
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls that run or wait."""
+        return list(self._calls)  # one step of the interpreter: slots may remove theirs meanwhile
+
+    @property
+    def busy(self) -> bool:
+        return len(self._calls) >= self.count
+
+    def admit(self, call: Call) -> bool:
+        """Run the call as soon as a slot is free; false when too many are waiting."""
+        if len(self._calls) >= self.limit or self.count <= 0:
+            return False
+        self._calls.add(call)
+        self._queue.put(call)
+        return True
+
+    def release(self, call: Call) -> None:
+        """The call is over."""
+        self._calls.discard(call)
+
+    def expired(self, now: float) -> list[Call]:
+        """Calls that nobody has answered in time; they are the caller's to answer now."""
+        late = [call for call in self.calls if now > call.deadline and (call.streaming or call.claim())]
+        for call in late:
+            self.release(call)
+        return late
+
+    def lose_one(self) -> list[Call]:
+        """A slot is stuck. Gives the calls that no slot is left to run; they are the caller's to answer."""
+        self.count -= 1
+        if self.count > 0:
+            return []
+        stranded = [call for call in self.calls if not call.started and call.claim()]
+        for call in stranded:
+            self.release(call)
+        return stranded
+
+    def _work(self) -> None:
+        while True:
+            call = self._queue.get()
+            if call in self._calls:  # else its time was over before it began
+                call.started = time.monotonic()
+                self._run(call)
+                self.release(call)
