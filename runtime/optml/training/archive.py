@@ -23,14 +23,13 @@ def unpack(path: str, target: str) -> None:
             for member in members:
                 _check(path, member, target)
                 _extract(archive, member, target)
-    except tarfile.TarError as error:
-        raise Problem(
-            f"{path} is not a tar archive that can be read: {error}; make it with tar -czf"
-        ) from error
-    except EOFError as error:
-        raise Problem(f"{path} is cut off: {error}; upload it again") from error
-    except OSError as error:
-        raise Problem(f"cannot unpack {path} into {target}: {error.strerror or error}") from error
+    except Problem:
+        raise
+    except Exception as error:  # a broken archive breaks tarfile, and the codecs under it, in many ways
+        if isinstance(error, OSError) and error.strerror:
+            raise Problem(f"cannot unpack {path} into {target}: {error.strerror}") from error
+        what = " ".join(str(error).split())
+        raise Problem(f"{path} is no tar archive that can be read ({what}); make it with tar -czf") from error
 
 
 def _check_size(path: str, members: list[tarfile.TarInfo], target: str) -> None:
@@ -48,11 +47,10 @@ def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
         raise Problem(
             f"{path} holds {member.name!r}, a device or FIFO; user code may hold files and links only"
         )
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or not _inside(f"{target}/{member.name}", target):
-        raise Problem(
-            f"{path} holds {member.name!r}, which lies outside the code directory; pack it from inside"
-        )
+    name = member.name
+    member.name = os.path.normpath(name)
+    if name.startswith("/") or ".." in name.split("/") or not _inside(f"{target}/{member.name}", target):
+        raise Problem(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
     if member.issym():
         link = os.path.join(os.path.dirname(f"{target}/{member.name}"), member.linkname)
     elif member.islnk():

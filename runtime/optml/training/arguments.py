@@ -40,8 +40,20 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
     style = _STYLES[name]
     words: list[str] = []
     for key in sorted(hyperparameters):
-        words += style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
+        new = style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
+        if not all(map(_is_carried, new)):
+            raise Problem(
+                f"hyperparameter {key!r} holds a character that no argument can carry (NUL or half a pair)"
+            )
+        words += new
     return words
+
+
+def _is_carried(word: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _toolkit(option: str, value: Any) -> list[str]:

@@ -11,8 +11,9 @@ from .program import is_package, which
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .program import Program
+    from .supervisor import Ended
 
-_ATTEMPTS = 3
+_DEFAULTS = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
 
 
 def install(program: Program, environment: dict[str, str]) -> None:
@@ -28,23 +29,20 @@ def install(program: Program, environment: dict[str, str]) -> None:
         wanted += ["."]
     if not wanted:
         return
-    environment = {**environment, **_code_artifact(environment)}
-    say(f"installing {wanted[-1] if len(wanted) < 3 else 'requirements.txt and the package'}")
-    for attempt in range(1, _ATTEMPTS + 1):
-        ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
-        if ended.code == 0:
-            return
-        if ended.forwarded:
-            raise supervisor.Stopped(ended.forwarded)
-        if attempt == _ATTEMPTS or not _is_passing(ended.tail):
-            raise Problem(_failure(ended.tail, ended.code, program))
-        say(f"that looks like the network; attempt {attempt + 1} of {_ATTEMPTS}")
+    say(f"installing {' and '.join(name for name in wanted if name != '-r')}")
+    environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
+    ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
+    if ended.forwarded:
+        raise supervisor.Stopped(ended.forwarded)
+    if ended.code:
+        raise Problem(_failure(ended, program))
 
 
 def _installer(python: str) -> list[str]:
+    """Both retry what the network refuses."""
     if uv := which("uv"):
         return [uv, "pip", "install", "--python", python]
-    return [python, "-m", "pip", "install", "--disable-pip-version-check", "--root-user-action=ignore"]
+    return [python, "-m", "pip", "install"]
 
 
 def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
@@ -59,21 +57,8 @@ def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
     return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
 
 
-def _is_passing(stderr: str) -> bool:
-    """Whether the failure may be gone at the next attempt."""
-    signs = (
-        "ConnectionError",
-        "Connection refused",
-        "timed out",
-        "Temporary failure",
-        "Connection reset",
-        "503 ",
-    )
-    return any(sign in stderr for sign in signs)
-
-
-def _failure(stderr: str, code: int, program: Program) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+def _failure(ended: Ended, program: Program) -> str:
+    lines = [line.strip() for line in ended.tail.splitlines() if line.strip()]
     what = f"cannot install the requirements of {program.directory}"
     if any("Permission denied" in line or "Read-only file system" in line for line in lines):
         return (
@@ -85,6 +70,6 @@ def _failure(stderr: str, code: int, program: Program) -> str:
     errors = [line for line in lines if line.upper().startswith("ERROR")]
     # The line that names a requirement says more than the one that sums up.
     naming = [line for line in errors if "requirement" in line.lower() or "distribution" in line.lower()]
-    said = (naming or errors or lines or [f"exit code {code}"])[0]
+    said = (naming or errors or lines or [f"exit code {ended.code}"])[0]
     said = said.removeprefix("ERROR: ")
     return f"{what}: {said}; correct requirements.txt, or make the package index reachable"

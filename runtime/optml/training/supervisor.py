@@ -7,6 +7,7 @@ pieces, and its end is kept: it holds the reason of a failure.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -110,7 +111,8 @@ def _spawn(argv: list[str], environment: dict[str, str], directory: str, stderr:
             setsigdef=_RESTORED,
         )
     except OSError as error:
-        raise Problem(f"cannot start {argv[0]} in {directory}: {error.strerror}") from error
+        hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
+        raise Problem(f"cannot start {argv[0]} in {directory}: {error.strerror}{hint}") from error
 
 
 def _wait(pid: int, stderr: int, awake: int) -> tuple[int, bytes]:

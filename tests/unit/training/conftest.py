@@ -1,0 +1,99 @@
+"""A scratch /opt/ml on the host, and `train` on it as the entry point starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optml.training.job import Job
+from optml.training.program import Program
+
+RUNTIME = Path(__file__).parents[3] / "runtime" / "optml" / "__main__.py"
+
+
+@dataclass
+class Ml:
+    """A scratch /opt/ml."""
+
+    root: Path
+
+    def config(self, name: str, value: Any) -> None:
+        (self.root / "input/config" / name).write_text(value if isinstance(value, str) else json.dumps(value))
+
+    def code(self, name: str, text: str) -> Path:
+        path = self.root / "code" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    @property
+    def failure(self) -> str:
+        return (self.root / "output/failure").read_text()
+
+    @property
+    def success(self) -> bool:
+        return (self.root / "output/success").exists()
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        kept = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+        return {**kept, "SAGEMAKER_BASE_DIR": str(self.root), **variables}
+
+    def start(self, *argv: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start `train` isolated, as the entry point does; both of its outputs are pipes."""
+        command = [sys.executable, "-I", "-S", str(RUNTIME), "train", *argv]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment(**variables), stdout=pipe, stderr=pipe)
+
+    def train(self, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*argv, **variables)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def ml(tmp_path: Path) -> Ml:
+    for part in ("input/config", "input/data", "model", "code", "output/data"):
+        (tmp_path / "ml" / part).mkdir(parents=True)
+    return Ml(tmp_path / "ml")
+
+
+def a_job(**fields: Any) -> Job:
+    """A job of one host, with these fields set otherwise."""
+    plain: dict[str, Any] = {
+        "name": "",
+        "arn": "",
+        "region": "",
+        "hyperparameters": {},
+        "framework_parameters": {},
+        "hosts": ["algo-1"],
+        "current_host": "algo-1",
+        "network_interface": "eth0",
+        "instance_type": "local",
+        "instance_group": "homogeneousCluster",
+        "instance_groups": {},
+        "distribution_groups": [],
+        "channels": {},
+        "cpus": 2,
+        "gpus": 0,
+        "neurons": 0,
+        "program": None,
+        "submit_directory": None,
+        "training_module": None,
+        "log_level": 20,
+        "resource_config": {},
+        "input_data_config": {},
+    }
+    return Job(**{**plain, **fields})
+
+
+def a_program(**fields: Any) -> Program:
+    """A script, with these fields set otherwise."""
+    plain = {"directory": "/opt/ml/code", "name": "train.py", "kind": "script", "python": "/venv/python3"}
+    return Program(**{**plain, **fields})

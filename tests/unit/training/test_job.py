@@ -1,0 +1,123 @@
+"""What the job is, read from the platform's files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.training.conftest import RUNTIME, Ml, a_job
+
+PRINT = "import sys; sys.path.insert(0, sys.argv[1]); import optml; print({})"
+
+
+def ask(ml: Ml, expression: str, **variables: str) -> str:
+    """The value of an expression in user code."""
+    command = [sys.executable, "-c", PRINT.format(expression), str(RUNTIME.parents[1])]
+    return subprocess.run(
+        command, env=ml.environment(**variables), check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_nothing_there_is_a_job_of_one_host(ml: Ml) -> None:
+    assert (
+        ask(ml, "optml.job().hosts, optml.job().current_host, optml.job().rank")
+        == "['localhost'] localhost 0"
+    )
+
+
+def test_hyperparameters_are_split_and_decoded(ml: Ml) -> None:
+    ml.config(
+        "hyperparameters.json",
+        {
+            "epochs": "3",
+            "sagemaker_program": '"train.py"',
+            "sagemaker_region": "eu-west-1",
+            "_tuning_objective_metric": "loss",
+            "default_user_module_name": "x",
+        },
+    )
+    assert ask(ml, "optml.job().hyperparameters") == "{'epochs': 3}"
+    assert ask(ml, "optml.job().program") == "train.py"
+    assert ask(ml, "optml.job().region") == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("expression", "variable", "value", "expected"),
+    [
+        ("program", "SAGEMAKER_PROGRAM", "other.py", "other.py"),
+        ("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY", "s3://b/k", "s3://b/k"),
+        ("log_level", "SAGEMAKER_CONTAINER_LOG_LEVEL", "10", "10"),
+        ("log_level", "SAGEMAKER_CONTAINER_LOG_LEVEL", "error", "40"),
+        ("log_level", "SAGEMAKER_CONTAINER_LOG_LEVEL", "nonsense", "20"),
+        ("region", "SAGEMAKER_REGION", "eu-north-1", "eu-north-1"),
+        ("region", "AWS_REGION", "us-west-2", "us-west-2"),
+        ("name", "TRAINING_JOB_NAME", "job-7", "job-7"),
+    ],
+)
+def test_the_environment_beats_the_hyperparameter(
+    ml: Ml, expression: str, variable: str, value: str, expected: str
+) -> None:
+    ml.config("hyperparameters.json", {"sagemaker_program": "a.py", "sagemaker_container_log_level": "30"})
+    assert ask(ml, f"optml.job().{expression}", **{variable: value}) == expected
+
+
+@pytest.mark.parametrize("names", [("resourceconfig.json",), ("resourceConfig.json",)])
+def test_both_spellings_of_the_resource_config(ml: Ml, names: tuple[str, ...]) -> None:
+    ml.config(names[0], {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]})
+    assert ask(ml, "optml.job().current_host") == "algo-2"
+
+
+def test_the_lower_case_resource_config_wins(ml: Ml) -> None:
+    ml.config("resourceconfig.json", {"current_host": "lower", "hosts": ["lower"]})
+    ml.config("resourceConfig.json", {"current_host": "camel", "hosts": ["camel"]})
+    assert ask(ml, "optml.job().current_host") == "lower"
+
+
+def test_an_interface_that_is_not_there_gives_way(ml: Ml) -> None:
+    ml.config(
+        "resourceconfig.json", {"current_host": "a", "hosts": ["a"], "network_interface_name": "ethwe-none"}
+    )
+    assert ask(ml, "optml.job().network_interface") != "ethwe-none"
+
+
+def test_channels_are_paths(ml: Ml) -> None:
+    ml.config("inputdataconfig.json", {"train": {"TrainingInputMode": "Pipe", "ContentType": "text/csv"}})
+    path = str(ml.root / "input/data/train")
+    assert ask(ml, "__import__('os').path.join(optml.job().channels['train'], 'x')") == f"{path}/x"
+    assert ask(ml, "optml.job().channels['train'].mode") == "Pipe"
+
+
+def test_without_a_config_the_directories_are_the_channels(ml: Ml) -> None:
+    (ml.root / "input/data/train").mkdir()
+    (ml.root / "input/data/train-manifest").write_text("")
+    assert ask(ml, "list(optml.job().channels)") == "['train']"
+
+
+def test_the_job_is_frozen() -> None:
+    with pytest.raises(AttributeError, match="read-only"):
+        a_job().name = "other"  # type: ignore[misc]
+
+
+def test_env_prints_json_without_secrets(ml: Ml) -> None:
+    ml.config(
+        "hyperparameters.json", {"epochs": "3", "api_key": "s3cr3t", "nested": '{"db_password": "hunter2"}'}
+    )
+    done = subprocess.run(
+        [sys.executable, str(RUNTIME), "env"],
+        env=ml.environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    printed = json.loads(done.stdout)
+    assert printed["hyperparameters"]["epochs"] == 3
+    assert printed["model_dir"] == str(ml.root / "model")
+    assert "s3cr3t" not in done.stdout and "hunter2" not in done.stdout
+
+
+def test_import_optml_reads_nothing_and_needs_no_other_package(ml: Ml) -> None:
+    ml.config("hyperparameters.json", "not json")
+    assert ask(ml, "'json' in sys.modules or 'optml.training.job' in sys.modules") == "False"

@@ -1,0 +1,74 @@
+"""The reason of a failure: the exception first, then as much of the traceback's end as fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from optml.training.outcome import reason
+from optml.training.supervisor import Ended
+
+TRACE = """Traceback (most recent call last):
+  File "/opt/ml/code/train.py", line 3, in <module>
+    main()
+  File "/opt/ml/code/train.py", line 2, in main
+    raise ValueError("learning rate must be positive")
+ValueError: learning rate must be positive
+"""
+
+
+def why(tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0) -> str:
+    return reason("train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail), oom_kills)
+
+
+@pytest.mark.parametrize(
+    ("tail", "first"),
+    [
+        (TRACE, "ValueError: learning rate must be positive"),
+        ("warming up\n" + TRACE + "wandb: bye\n", "ValueError: learning rate must be positive"),
+        (
+            TRACE + "\nDuring handling of the above exception, another exception occurred:\n\n"
+            "Traceback (most recent call last):\n  File \"x\", line 1, in f\nKeyError: 'a'\n",
+            "KeyError: 'a'",
+        ),
+        (
+            "".join(f"[rank0]: {line}\n" for line in TRACE.splitlines()),
+            "ValueError: learning rate must be positive",
+        ),
+        (
+            '  File "train.py", line 1\n    x = (\n        ^\nSyntaxError: never closed\n',
+            "SyntaxError: never closed",
+        ),
+        ("cp: cannot stat 'x'\n", "cp: cannot stat 'x'"),
+        ("", "train.py exited with code 1"),
+    ],
+)
+def test_first_line(tail: str, first: str) -> None:
+    assert why(tail).splitlines()[0] == first
+
+
+def test_the_traceback_follows() -> None:
+    assert why(TRACE).splitlines()[1:4] == ["train.py exited with code 1", "", TRACE.splitlines()[0]]
+
+
+def test_a_long_traceback_loses_its_start() -> None:
+    frames = "".join(f'  File "module{i}.py", line {i}, in f\n' for i in range(1000))
+    text = why(f"Traceback (most recent call last):\n{frames}RuntimeError: deep\n")
+    assert len(text) <= 1024
+    assert text.startswith("RuntimeError: deep\n")
+    assert text.endswith('  File "module999.py", line 999, in f\nRuntimeError: deep')
+
+
+def test_a_message_that_is_too_long_is_cut() -> None:
+    assert len(why("Traceback (most recent call last):\nValueError: " + "x" * 5000)) == 1024
+
+
+def test_killed_by_a_signal() -> None:
+    assert why("", code=137, signal=9).startswith("train.py was killed by signal 9 (SIGKILL)")
+
+
+def test_out_of_memory() -> None:
+    assert "out of memory" in why("", code=137, signal=9, oom_kills=1).splitlines()[0]
+
+
+def test_asked_to_stop() -> None:
+    assert "asked to stop" in why("", code=143, signal=15, forwarded=15).splitlines()[0]

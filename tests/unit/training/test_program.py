@@ -1,0 +1,105 @@
+"""Which program is started, and how it is named where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from optml.report import Problem
+from optml.training.program import find, is_package
+from tests.unit.training.conftest import a_job
+
+
+def put(directory: Path, *names: str, mode: int = 0o644) -> None:
+    for name in names:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        path.chmod(mode)
+
+
+def argv(directory: Path, program: str | None) -> list[str]:
+    words = find(a_job(program=program), str(directory)).argv
+    return [os.path.basename(words[0]), *words[1:]]
+
+
+def test_script(tmp_path: Path) -> None:
+    put(tmp_path, "main.py")
+    assert argv(tmp_path, "main.py") == ["python3", "main.py"]
+
+
+def test_absolute_path_of_a_script(tmp_path: Path) -> None:
+    put(tmp_path, "main.py")
+    assert argv(tmp_path, f"{tmp_path}/main.py") == ["python3", "main.py"]
+
+
+def test_script_in_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, "pkg/main.py")
+    assert argv(tmp_path, "pkg/main.py") == ["python3", "pkg/main.py"]
+
+
+@pytest.mark.parametrize("marker", ["setup.py", "pyproject.toml"])
+def test_a_package_runs_as_a_module(tmp_path: Path, marker: str) -> None:
+    put(tmp_path, "pkg/main.py", marker)
+    (tmp_path / marker).write_text("[project]\nname = 'x'\n")
+    assert argv(tmp_path, "pkg/main.py") == ["python3", "-m", "pkg.main"]
+
+
+def test_settings_of_tools_do_not_make_a_package(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    assert not is_package(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["pkg/main.py", "pkg/main/__main__.py"])
+def test_a_module_by_its_name(tmp_path: Path, file: str) -> None:
+    put(tmp_path, file)
+    assert argv(tmp_path, "pkg.main") == ["python3", "-m", "pkg.main"]
+
+
+def test_shell_script(tmp_path: Path) -> None:
+    put(tmp_path, "run.sh")
+    assert argv(tmp_path, "run.sh") == ["bash", "run.sh"]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_an_executable_is_made_one_and_started_by_its_path(tmp_path: Path, mode: int) -> None:
+    put(tmp_path, "run", mode=mode)
+    assert find(a_job(program="run"), str(tmp_path)).argv == [f"{tmp_path}/run"]
+    assert os.access(tmp_path / "run", os.X_OK)
+
+
+def test_a_command_on_path(tmp_path: Path) -> None:
+    assert argv(tmp_path, "ls") == ["ls"]
+
+
+def test_a_function_of_a_framework(tmp_path: Path) -> None:
+    found = find(a_job(training_module="frame.work:main"), str(tmp_path))
+    assert found.argv[1:] == ["-c", "import frame.work; frame.work.main()"]
+
+
+@pytest.mark.parametrize("name", ["train.py", "train", "train.sh"])
+def test_one_obvious_program_is_taken(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name, "helper.py")
+    assert find(a_job(), str(tmp_path)).name.endswith(name)
+
+
+def test_two_obvious_programs_are_not_chosen_between(tmp_path: Path) -> None:
+    put(tmp_path, "train.py", "train.sh")
+    with pytest.raises(Problem, match="SAGEMAKER_PROGRAM"):
+        find(a_job(), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"), [((), "is empty"), (("a.py", "b.py"), "holds a.py, b.py"), (None, "does not exist")]
+)
+def test_no_program_says_what_lies_there(tmp_path: Path, files: tuple[str, ...] | None, said: str) -> None:
+    directory = tmp_path / "code"
+    if files is not None:
+        directory.mkdir()
+        put(directory, *files)
+    with pytest.raises(Problem, match=said):
+        find(a_job(), str(directory))
+    with pytest.raises(Problem, match=f"no program 'absent.py'.*{said}"):
+        find(a_job(program="absent.py"), str(directory))
