@@ -21,12 +21,16 @@ _LONGEST = 1024
 _HEADER = "Traceback (most recent call last):"
 
 
-def forget_earlier_run() -> None:
-    """Remove the files by which an earlier run on the same mount told its outcome: they say nothing
-    of this one.
+def prepare() -> None:
+    """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
 
-    What the user's code writes from now on stands.
+    Both as far as the mounts allow. What the user's code writes from now on stands.
     """
+    for directory in (layout.MODEL, layout.OUTPUT_DATA):
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError:
+            pass  # the program says so, if it needs it
     for path in (layout.FAILURE, layout.SUCCESS):
         try:
             os.unlink(path)

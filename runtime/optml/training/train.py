@@ -31,7 +31,7 @@ def train(argv: list[str]) -> int:
     hidden = secrets.secret_values({})
     try:
         supervisor.stop_on_signals()
-        outcome.forget_earlier_run()
+        outcome.prepare()
         killed_before = machine.oom_kills()
 
         job = jobs.read()
