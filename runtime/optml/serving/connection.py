@@ -101,10 +101,11 @@ class Connection:
         Raises InferenceError for a request that is not well formed, or too large.
         """
         try:
-            if self.request is None and not self._begin(data, config):
-                return None
+            if self.request is None:
+                if not self._begin(data, config):
+                    return None
+                data = self._taken() if self._body is not None else b""
             if self._body is not None:
-                data = data if not self._inbox else self._taken() + data
                 if not self._body.write(data):
                     return None
                 self._inbox += self._body.rest

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -22,7 +23,7 @@ from .handlers import Model, load_program
 from .readiness import LOADING, READY, RETIRING, Table
 from .requirements import find_requirements, install
 from .settings import Settings
-from .worker import DRAIN, Worker
+from .worker import DRAIN, NO_RETRY, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Become the user that workers run as."""
         if self.drop_to is not None:
             become(*self.drop_to)
+            self.cfg.set("user", self.drop_to[0])
             self.drop_to = None
 
     def prepare(self) -> None:
@@ -139,6 +141,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     tells how many fit. While none is ready the greeter answers.
     """
 
+    WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`
+    APP_LOAD_ERROR = NO_RETRY
+
     def __init__(self, app: Server) -> None:
         self.failures = 0
         self.staged = True
@@ -173,7 +178,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.stopping:
             return
         ready = self.table.any_ready()
-        if not ready and not self.greeter:
+        if ready:
+            self.dismiss_greeter()
+        elif not self.greeter:
             self.greet()
         if self.staged and ready:
             self.staged = False
@@ -183,7 +190,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             super().manage_workers()
 
     def greet(self) -> None:
-        """Fork the process that answers 503; it leaves by itself as soon as a worker is ready."""
+        """Fork the process that answers 503 while no worker can."""
         greeter = Worker(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
         self.greeter = os.fork()
         if self.greeter:
@@ -195,13 +202,16 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         finally:
             os._exit(0)
 
+    def dismiss_greeter(self) -> None:
+        if self.greeter:
+            self.kill_worker(self.greeter, signal.SIGTERM)  # reaped like any child of an init process
+            self.greeter = 0
+
     def wait_for_signals(self, timeout: float = 1.0) -> Any:
         starting = (
             any(self.table.state(row) == LOADING for row in self.table.rows)
             or self.retry_at > time.monotonic()
         )
-        if self.greeter and self.table.any_ready():
-            self.greeter = 0  # reaped like any child when it is gone
         return super().wait_for_signals(_WATCH if starting or self.staged else timeout)
 
     def fitting(self) -> int:
@@ -228,14 +238,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.failures = 0
             return
         self.failures += 1
-        retries = self.app.settings.start_retries
-        if self.failures > retries:
+        if self.failures > self.app.settings.start_retries and not self.table.any_ready():
             complain(
                 f"a worker died {self.failures} times before it answered a call: giving up "
                 "(PROCESS_MAX_START_RETRIES sets how often to try again)"
             )
             raise HaltServer("workers keep dying", 1)
-        self.retry_at = time.monotonic() + min(self.failures, 5) * 0.5
+        self.retry_at = time.monotonic() + min(0.5 * 2**self.failures, 60.0)
 
     def murder_workers(self) -> None:
         """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
@@ -251,11 +260,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         self.stopping = True
-        if self.greeter:
-            try:
-                os.kill(self.greeter, signal.SIGKILL)
-            except OSError:
-                pass
+        self.dismiss_greeter()
         super().stop(graceful)
 
 
@@ -270,15 +275,16 @@ class Log:
 
     info = debug
 
-    def warning(self, message: str, *values: Any, **_: Any) -> None:
-        say(message % values if values else message)
+    def warning(self, message: str, *values: Any, exc_info: bool = False, **_: Any) -> None:
+        if values[1:] == (NO_RETRY,):
+            return  # the worker has said why in a line of its own
+        text = message % values if values else message
+        say(f"{text}\n{traceback.format_exc().rstrip()}" if exc_info else text)
 
     error = critical = warning
 
     def exception(self, message: str, *values: Any, **_: Any) -> None:
-        import traceback
-
-        say(f"{message % values if values else message}\n{traceback.format_exc().rstrip()}")
+        self.warning(message, *values, exc_info=True)
 
     def access(self, *_: Any) -> None:
         pass

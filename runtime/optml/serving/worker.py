@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from gunicorn.http.message import Request
 
-NO_RETRY = 4  # exit code of a worker that would fail in the same way again
+NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
 _TICK = 0.25  # seconds between two looks at deadlines and silent clients
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60

@@ -1,0 +1,316 @@
+"""Section 5 of the contract: each fault is caused for real, under load where that matters."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import docker
+
+from .serving import ECHO, Load, Server, eventually
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+# What a call does is said by its body.
+ACTOR = """
+import ctypes, os, signal, time
+
+def model_fn(model_dir):
+    return None
+
+def predict_fn(data, model):
+    if isinstance(data, list):
+        return os.getpid()
+    if data == "segfault":
+        ctypes.string_at(0)
+    if data == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data == "memory":
+        raise MemoryError
+    if data == "grow":
+        return len(bytearray(b"x") * (1 << 30))
+    if data == "raise":
+        raise ValueError("secret of the user")
+    if data == "hold":  # the interpreter, so that not even the loop of the worker runs
+        ctypes.PyDLL(None).sleep(600)
+    time.sleep(float(data))
+    return data
+"""
+
+
+def test_503_while_the_model_loads(image: str, ml: Path) -> None:
+    source = """
+    import ctypes
+    def model_fn(model_dir):
+        ctypes.PyDLL(None).sleep(3)  # holds the interpreter, as unpickling a large model does
+    def predict_fn(data, model):
+        return data
+    """
+    with Server(image, ml, source, ready=False) as server:
+        eventually(lambda: server.ping() == 503, timeout=3)
+        refused = server.invoke()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["code"] == 503
+        eventually(lambda: server.ping() == 200)
+        assert server.invoke().status_code == 200
+
+
+def test_a_model_that_does_not_load_ends_the_container(image: str, ml: Path) -> None:
+    source = """
+    def model_fn(model_dir):
+        raise RuntimeError("weights are broken")
+    """
+    with Server(image, ml, source, ready=False, PROCESS_MAX_START_RETRIES=2) as server:
+        assert server.wait() not in (0, 137)
+        log = server.log().output
+        assert log.count("Traceback") == 1
+        assert log.count("the model does not load") == 3  # one start and two retries
+        assert "giving up" in log
+
+
+def test_a_full_queue_is_refused_at_once_and_ping_answers(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_JOB_QUEUE_SIZE": 2}
+    with Server(image, ml, ACTOR, **settings) as server, ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        answers = [pool.submit(server.invoke, b'"1.5"') for _ in range(8)]
+        while not any(answer.done() for answer in answers):
+            assert server.ping() == 200
+        refused = [answer.result() for answer in answers if answer.result().status_code == 503]
+        assert len(refused) == 5  # one ran, two waited
+        assert all(r.headers["Retry-After"] and r.elapsed.total_seconds() < 1 for r in refused)
+        assert sum(answer.result().status_code == 200 for answer in answers) == 3
+        assert time.monotonic() - began > 4
+
+
+def test_a_call_over_its_time_is_504_and_the_worker_replaced(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 2}
+    with Server(image, ml, ACTOR, **settings) as server:
+        eventually(lambda: len(server.workers()) == 2)
+        before = server.workers()
+        with Load(server, 3) as load:
+            late = server.invoke(b'"600"')
+            assert late.status_code == 504
+            assert "SAGEMAKER_MODEL_SERVER_TIMEOUT" in late.json()["message"]
+            eventually(lambda: len(server.workers()) == 2 and server.workers() != before)
+            assert server.ping() == 200
+        # Those that waited behind the stuck call got an answer, too; nothing else was lost.
+        assert set(load.statuses) <= {200, 503, 504}
+        assert load.statuses.get(503, 0) + load.statuses.get(504, 0) <= 3
+        assert load.statuses[200] > 100
+
+
+@pytest.mark.parametrize("death", ["segfault", "kill"])
+def test_a_dead_worker_loses_only_its_own_call(image: str, ml: Path, death: str) -> None:
+    with Server(image, ml, ACTOR, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        eventually(lambda: len(server.workers()) == 2)
+        with Load(server, 4) as load:
+            time.sleep(0.5)
+            for _ in range(2):
+                with pytest.raises(requests.ConnectionError):
+                    server.invoke(f'"{death}"')
+                eventually(lambda: len(server.workers()) == 2)
+                time.sleep(0.5)
+        lost = sum(count for status, count in load.statuses.items() if status != 200)
+        assert lost <= 2 * 4  # at most what each client had on its way when a worker died
+        assert load.statuses[200] > 100
+        assert server.ping() == 200
+
+
+def test_a_call_too_large_for_the_container_is_lost_alone(image: str, ml: Path) -> None:
+    limits = ("--memory=200m", "--memory-swap=200m")
+    with Server(image, ml, ACTOR, *limits, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        assert server.invoke().status_code == 200
+        with pytest.raises(requests.ConnectionError):
+            server.invoke(b'"grow"')
+        eventually(lambda: server.invoke().status_code == 200)
+
+
+def test_workers_that_only_die_end_the_container(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "PROCESS_MAX_START_RETRIES": 2}
+    with Server(image, ml, ACTOR, **settings) as server:
+        deadline = time.monotonic() + 40
+        while server.running and time.monotonic() < deadline:
+            with contextlib.suppress(requests.RequestException):
+                server.invoke(b'"kill"')
+            time.sleep(0.1)
+        assert server.wait() not in (0, 137)
+        assert "giving up" in server.log().output
+
+
+def test_a_handler_that_holds_the_interpreter_is_killed(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1}
+    with Server(image, ml, ACTOR, **settings) as server:
+        eventually(lambda: len(server.workers()) == 2)
+        with pytest.raises(requests.RequestException):
+            server.invoke(b'"hold"', timeout=40)
+        assert "hangs in its model" in server.log().output
+        eventually(lambda: len(server.workers()) == 2 and server.invoke().status_code == 200)
+
+
+def test_a_fault_of_the_handler_is_500_and_stays_in_the_log(image: str, ml: Path) -> None:
+    with Server(image, ml, ACTOR) as server:
+        failed = server.invoke(b'"raise"')
+        assert failed.status_code == 500
+        assert "secret" not in failed.text
+        assert failed.json()["message"].startswith("The model raised ValueError")
+        log = server.log().output
+        assert "secret of the user" in log
+        assert f"request {failed.json()['requestId']} failed" in log
+        assert server.invoke(b'"memory"').status_code == 507
+
+
+def test_a_body_too_large_is_413_with_the_limit(image: str, ml: Path) -> None:
+    with Server(image, ml, SAGEMAKER_MAX_PAYLOAD_IN_MB=2) as server:
+
+        def chunks() -> object:
+            for _ in range(40):
+                yield b"1" * (64 << 10)
+
+        for body in (b"1" * (3 << 20), chunks()):
+            refused = server.invoke(body)
+            assert refused.status_code == 413
+            assert "2 MB" in refused.json()["message"]
+            assert "SAGEMAKER_MAX_PAYLOAD_IN_MB" in refused.json()["message"]
+        # The limit itself is allowed, in one piece and in chunks.
+        text = b'"' + b"x" * ((2 << 20) - 2) + b'"'
+        assert server.invoke(text).content == text
+        assert server.invoke(iter([text[:1000], text[1000:]])).content == text
+
+
+def test_large_bodies_lie_on_disk_until_their_turn(image: str, ml: Path) -> None:
+    source = """
+    def model_fn(model_dir):
+        return None
+    def transform_fn(model, body, content_type, accept):
+        return str(len(body)), "text/plain"
+    """
+    size = 100 << 20
+    options = ("--memory=400m", "--memory-swap=400m", "--tmpfs=/big:size=1g")
+    with Server(image, ml, source, *options[:2], SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        for _ in range(3):
+            body = (b"x" * (1 << 20) for _ in range(size >> 20))
+            assert server.invoke(body, Content_Type="application/x-image").text == str(size)
+        pid = server.workers()[0]
+        status = server.exec("cat", f"/proc/{pid}/status").stdout
+        resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        assert resident < 60 << 10  # KiB: nothing of the bodies stays
+
+
+def test_slow_clients_hold_no_slot(image: str, ml: Path) -> None:
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        slow = [socket.create_connection((server.address, 8080)) for _ in range(200)]
+        try:
+            for client in slow[:100]:
+                client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n[")
+            for client in slow[100:]:
+                client.sendall(b"POST /invocations HT")
+            for _ in range(50):
+                assert server.invoke(timeout=2).status_code == 200
+                assert server.ping() == 200
+            slow[0].sendall(b"1]")
+            assert slow[0].recv(1000).endswith(b"[1]")
+        finally:
+            for client in slow:
+                client.close()
+
+
+def test_a_client_that_does_not_read_holds_no_slot(image: str, ml: Path) -> None:
+    source = """
+    def model_fn(model_dir):
+        return None
+    def predict_fn(data, model):
+        return "x" * data
+    """
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        with socket.create_connection((server.address, 8080)) as deaf:
+            deaf.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n50000000")
+            time.sleep(0.3)
+            assert server.invoke(b"3", timeout=3).json() == "xxx"
+            received = 0
+            while received < 50_000_000:
+                received += len(deaf.recv(1 << 20))
+
+
+def test_the_log_has_one_line_a_request_and_no_data(image: str, ml: Path) -> None:
+    import json
+
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_ACCESS_LOG="json") as server:
+        for _ in range(3):
+            assert server.invoke(b'"private"', X_Custom="private").status_code == 200
+        requests.get(f"{server.url}/nothing?private", timeout=2)
+        lines = [line for line in server.log().output.splitlines() if line.startswith("{")]
+        records = [json.loads(line) for line in lines]
+        assert [(r["method"], r["path"], r["status"]) for r in records] == [
+            *[("POST", "/invocations", 200)] * 3,
+            ("GET", "/nothing", 404),
+        ]
+        assert "private" not in server.log().output
+
+
+def test_workers_fit_the_memory(image: str, ml: Path) -> None:
+    source = """
+    def model_fn(model_dir):
+        return bytearray(b"x") * (60 << 20)
+    def predict_fn(data, model):
+        return len(model)
+    """
+    limits = ("--memory=150m", "--memory-swap=150m")
+    with Server(image, ml, source, *limits) as server:
+        server.wait_for_log("ready: workers 1 (")
+        assert "fit into 150 MB" in server.log().output
+
+
+def test_preload_shares_one_model(image: str, ml: Path) -> None:
+    source = """
+    import os
+    def model_fn(model_dir):
+        return os.getpid(), bytearray(b"x") * (60 << 20)
+    def predict_fn(data, model):
+        return [model[0], len(model[1]), os.getuid()]
+    """
+    limits = ("--memory=200m", "--memory-swap=200m")
+    settings = {"SAGEMAKER_MODEL_SERVER_PRELOAD": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": 4}
+    with Server(image, ml, source, *limits, **settings) as server:
+        eventually(lambda: len(server.workers()) == 4)
+        assert {tuple(server.invoke().json()) for _ in range(20)} == {(1, 60 << 20, 12345)}
+    with Server(image, ml, source, *limits, hardened=False, **settings) as server:
+        assert server.invoke().json()[2] == 1000
+
+
+def test_requirements_are_installed_once(image: str, ml: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    wheel = ml / "model" / "code" / "greeting-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("greeting.py", "hello = 'hello'\n")
+        archive.writestr(
+            "greeting-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n"
+        )
+        archive.writestr("greeting-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("greeting-1.0.dist-info/RECORD", "")
+    requirements = wheel.parent / "requirements.txt"
+    requirements.write_text("--no-index\n--find-links /opt/ml/model/code\ngreeting\n")
+    source = "import greeting\n" + ECHO.replace("return data", "return greeting.hello")
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        assert server.invoke().json() == "hello"
+        assert server.log().output.count("installing /opt/ml/model/code/requirements.txt") == 1
+    with Server(image, ml, source, hardened=False) as server:
+        assert server.invoke().json() == "hello"
+    requirements.write_text("--no-index\nno-such-distribution\n")
+    with Server(image, ml, source, ready=False) as server:
+        assert server.wait() not in (0, 137)
+        assert "cannot install /opt/ml/model/code/requirements.txt" in server.log().output
+        assert "Traceback" not in server.log().output
+
+
+def test_idle_workers_end_quickly(image: str, ml: Path) -> None:
+    with Server(image, ml) as server:
+        docker("stop", "--time=5", server.name)
+        assert server.wait() == 0
