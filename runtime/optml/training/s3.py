@@ -81,7 +81,7 @@ def parse(uri: str) -> tuple[str, str]:
 
 def why(error: Exception, uri: str) -> str:
     """One line for what went wrong at this address, and what to do."""
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    code = _code(error) or _code(error.__context__)  # a failed upload wraps what S3 answered
     name = type(error).__name__
     if code in ("404", "NoSuchKey"):
         return f"there is nothing at {uri}; check the bucket, the key and the region"
@@ -98,11 +98,16 @@ def why(error: Exception, uri: str) -> str:
     return f"cannot transfer {uri}: {' '.join(str(error).split())}"
 
 
+def _code(error: BaseException | None) -> str:
+    """What S3 answered, such as NoSuchKey."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
 def _exists(s3: Any, bucket: str, key: str, uri: str) -> bool:
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except Exception as error:
-        if str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) in ("404", "NoSuchKey"):
+        if _code(error) in ("404", "NoSuchKey"):
             return False
         raise Problem(why(error, uri)) from error
     return True

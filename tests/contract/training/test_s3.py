@@ -1,0 +1,161 @@
+"""Code from S3 and intermediate output to it: a server that containers reach over the network."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.training.conftest import Training
+from tests.support.docker import Result
+
+pytestmark = pytest.mark.image("cpu-train")
+
+BUCKET = "bucket"
+SERVER = "--add-host=objects:host-gateway"
+
+
+class S3:
+    """A bucket that containers reach at `url`."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self.client, self.url = client, url
+        client.create_bucket(Bucket=BUCKET)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"S3_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key"}
+
+    def put(self, key: str, body: str | bytes) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def get(self, key: str) -> str | None:
+        try:
+            body: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+        return body.decode()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="0.0.0.0", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    for name, value in {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+    bucket = S3(client, f"http://objects:{port}")
+    client.put_object(Bucket=BUCKET, Key="other", Body=b"")
+    yield bucket
+    client.close()
+    server.stop()
+
+
+def archive(**files: str) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"./{name}.py")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return data.getvalue()
+
+
+def train(training: Training, s3: S3, uri: str, **variables: str) -> Result:
+    return training.train(SERVER, SAGEMAKER_SUBMIT_DIRECTORY=uri, **{**s3.variables, **variables})
+
+
+def test_an_archive(training: Training, s3: S3) -> None:
+    s3.put("jobs/sourcedir.tar.gz", archive(train="print('from s3')"))
+    done = train(training, s3, f"s3://{BUCKET}/jobs/sourcedir.tar.gz")
+    assert done.code == 0, done.output
+    assert done.stdout == "from s3\n"
+
+
+@pytest.mark.parametrize("prefix", ["src", "src/"])
+def test_a_prefix(training: Training, s3: S3, prefix: str) -> None:
+    s3.put("src/", b"")
+    s3.put("src/train.py", "from pkg import helper; print(helper.X)")
+    s3.put("src/pkg/helper.py", "X = 'helped'")
+    s3.put("srcother/train.py", "")
+    done = train(training, s3, f"s3://{BUCKET}/{prefix}")
+    assert done.stdout == "helped\n", done.output
+    assert "fetched 2 objects" in done.stderr
+
+
+def test_an_object(training: Training, s3: S3) -> None:
+    s3.put("src/one.py", "print('one')")
+    assert train(training, s3, f"s3://{BUCKET}/src/one.py").stdout == "one\n"
+
+
+@pytest.mark.parametrize(
+    ("uri", "variables", "said"),
+    [
+        (f"s3://{BUCKET}/absent.tar.gz", {}, f"there is nothing at s3://{BUCKET}/absent.tar.gz"),
+        (f"s3://{BUCKET}/absent/", {}, "there is nothing at"),
+        ("s3://absent/x.tar.gz", {}, "absent"),
+        ("s3://absent/x/", {}, "there is no bucket 'absent'"),
+        ("s3://", {}, "is no S3 address"),
+        (
+            f"s3://{BUCKET}/x.tar.gz",
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
+            "there are no AWS credentials",
+        ),
+        (f"s3://{BUCKET}/x.tar.gz", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot reach S3"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(
+    training: Training, s3: S3, uri: str, variables: dict[str, str], said: str
+) -> None:
+    done = train(training, s3, uri, **variables)
+    assert done.code == 1
+    assert said in training.failure and "\n" not in training.failure
+    assert "Traceback" not in done.output and "s3cr3t-key" not in done.output
+
+
+def test_an_archive_that_leaves_the_code_directory(training: Training, s3: S3) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO(b""))
+    s3.put("x.tar.gz", data.getvalue())
+    assert train(training, s3, f"s3://{BUCKET}/x.tar.gz").code == 1
+    assert "lies outside the code directory" in training.failure
+
+
+def test_intermediate_output_is_copied_while_the_job_runs_and_at_its_end(training: Training, s3: S3) -> None:
+    training.config("hyperparameters.json", {"sagemaker_s3_output": f"s3://{BUCKET}/out"})
+    training.code(
+        "train.py",
+        "import os, sys, time\n"
+        "out = os.environ['SM_OUTPUT_INTERMEDIATE_DIR']\n"
+        "os.makedirs(f'{out}/deep', exist_ok=True)\n"
+        "open(f'{out}/deep/new', 'w').write('renamed')\n"
+        "os.rename(f'{out}/deep/new', f'{out}/deep/file')\n"
+        "while not os.path.exists('/opt/ml/model/go'): time.sleep(0.05)\n"
+        "open(f'{out}/last', 'w').write('at the end')\n",
+    )
+    place = "out/job-1/output/intermediate"
+    with training.start(SERVER, **s3.variables, TRAINING_JOB_NAME="job-1") as container:
+        deadline = time.monotonic() + 30
+        while s3.get(f"{place}/deep/file") != "renamed":
+            assert container.running and time.monotonic() < deadline, container.log().output
+            time.sleep(0.1)
+        (training.root / "model/go").write_text("")
+        assert container.wait() == 0
+    assert s3.get(f"{place}/last") == "at the end"
+
+
+def test_output_that_cannot_be_copied_does_not_fail_the_job(training: Training, s3: S3) -> None:
+    training.config("hyperparameters.json", {"sagemaker_s3_output": "s3://absent/out"})
+    training.code("train.py", "open('/opt/ml/output/intermediate/x', 'w').write('x')")
+    done = training.train(SERVER, **s3.variables)
+    assert done.code == 0
+    assert "there is no bucket 'absent'" in done.stderr
