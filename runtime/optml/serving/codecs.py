@@ -55,7 +55,7 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
     # What a range like `text/*` means is decided among what can be encoded, the default first.
     offers = (default, *ENCODERS)
     found: list[str] = []
-    for name, quality in ranges:
+    for name, quality in sorted(ranges, key=lambda each: -each[1]):  # werkzeug puts the specific first
         if quality <= 0:
             continue
         if "*" in str(name):
@@ -105,14 +105,21 @@ def _decode_csv(payload: Payload) -> Any:
     numpy = _numpy()
     if numpy is not None:
         try:
-            return numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8")
+            array = numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8")
         except ValueError:
             pass  # not numbers alone: rows of text
+        else:
+            if not array.size:
+                raise ValueError("there are no rows")
+            return array
     import csv
     import io
 
     rows = csv.reader(io.StringIO(payload.text(), newline=""))
-    return [[_number_or_text(cell) for cell in row] for row in rows if row]
+    decoded = [[_number_or_text(cell) for cell in row] for row in rows if row]
+    if not decoded:
+        raise ValueError("there are no rows")
+    return decoded
 
 
 def _number_or_text(cell: str) -> float | str:
@@ -123,7 +130,7 @@ def _number_or_text(cell: str) -> float | str:
 
 
 def _decode_npy(payload: Payload) -> Any:
-    return _needed_numpy(NPY).load(payload.file(), allow_pickle=False)
+    return _needed_numpy(NPY).lib.format.read_array(payload.file(), allow_pickle=False)
 
 
 def _decode_npz(payload: Payload) -> Any:

@@ -227,14 +227,16 @@ def test_a_client_that_does_not_read_holds_no_slot(image: str, ml: Path) -> None
     def predict_fn(data, model):
         return "x" * data
     """
-    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
-        with socket.create_connection((server.address, 8080)) as deaf:
-            deaf.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n50000000")
-            time.sleep(0.3)
-            assert server.invoke(b"3", timeout=3).json() == "xxx"
-            received = 0
-            while received < 50_000_000:
-                received += len(deaf.recv(1 << 20))
+    with (
+        Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
+        socket.create_connection((server.address, 8080)) as deaf,
+    ):
+        deaf.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n50000000")
+        time.sleep(0.3)
+        assert server.invoke(b"3", timeout=3).json() == "xxx"
+        received = 0
+        while received < 50_000_000:
+            received += len(deaf.recv(1 << 20))
 
 
 def test_the_log_has_one_line_a_request_and_no_data(image: str, ml: Path) -> None:

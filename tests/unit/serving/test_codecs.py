@@ -1,0 +1,169 @@
+"""Bytes to objects and back, and what a client accepts."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optml.serving import codecs
+from optml.serving.errors import InferenceError
+from optml.serving.payload import SPOOL_SIZE, Payload
+
+
+def payload(data: bytes) -> Payload:
+    whole = Payload()
+    whole.write(data)
+    return whole
+
+
+def npy(array: numpy.ndarray, **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    numpy.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("header", "bare"),
+    [
+        ("application/json", "application/json"),
+        ("Application/JSON; charset=utf-8", "application/json"),
+        ("application/x-ndjson", "application/jsonlines"),
+        ('text/csv; header="present; x"', "text/csv"),
+    ],
+)
+def test_media_type(header: str, bare: str) -> None:
+    assert codecs.media_type(header) == bare
+
+
+@pytest.mark.parametrize(
+    ("header", "first"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv"),
+        ("text/csv;q=0.2, application/x-npy", "application/x-npy"),
+        ("image/png;q=0.1, */*;q=0.9", "application/json"),
+        ("text/*", "text/csv"),
+        ("application/json; charset=utf-8", "application/json"),
+    ],
+)
+def test_accepted(header: str, first: str) -> None:
+    assert codecs.accepted(header, "application/json")[0] == first
+
+
+def test_accept_with_quality_zero_is_refused() -> None:
+    assert codecs.JSON not in codecs.accepted("application/json;q=0, */*", "application/json")
+
+
+def test_csv_has_rows_and_columns() -> None:
+    decoded = codecs.decode(payload(b"1,2.5\n3,4\n"), codecs.CSV)
+    assert decoded.tolist() == [[1.0, 2.5], [3.0, 4.0]]
+    assert codecs.decode(payload(b"1,2\n"), codecs.CSV).shape == (1, 2)
+
+
+def test_csv_with_text_is_rows() -> None:
+    decoded = codecs.decode(payload(b'1,"a, b"\n2,c\n'), codecs.CSV)
+    assert decoded == [[1.0, "a, b"], [2.0, "c"]]
+
+
+def test_csv_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "_numpy", lambda: None)
+    assert codecs.decode(payload(b"1,2\n3,4\n"), codecs.CSV) == [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(InferenceError) as refused:
+        codecs.decode(payload(b""), codecs.NPY)
+    assert refused.value.status == 415
+
+
+def test_arrays_survive_the_round_trip() -> None:
+    array = numpy.arange(6, dtype="float32").reshape(2, 3)
+    body, mimetype = codecs.encode(array, [codecs.NPY])
+    assert mimetype == codecs.NPY
+    assert numpy.array_equal(codecs.decode(payload(body), codecs.NPY), array)
+    archive = io.BytesIO()
+    numpy.savez(archive, a=array)
+    assert numpy.array_equal(codecs.decode(payload(archive.getvalue()), codecs.NPZ)["a"], array)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (pytest.fail, ("unpickled what a client sent",))
+
+
+@pytest.mark.parametrize("content_type", [codecs.NPY, codecs.NPZ])
+def test_pickles_are_refused(content_type: str) -> None:
+    objects = numpy.array([Bomb()], dtype=object)
+    archive = io.BytesIO()
+    numpy.savez(archive, a=objects)
+    for body in (npy(objects, allow_pickle=True), archive.getvalue(), pickle.dumps(Bomb())):
+        with pytest.raises(InferenceError) as refused:
+            codecs.decode(payload(body), content_type)
+        assert refused.value.status == 400
+
+
+def test_unknown_types() -> None:
+    with pytest.raises(InferenceError) as refused:
+        codecs.decode(payload(b""), "image/png")
+    assert refused.value.status == 415
+    with pytest.raises(InferenceError) as refused:
+        codecs.encode([1], ["image/png"])
+    assert refused.value.status == 406
+
+
+def test_json_writes_arrays_and_scalars() -> None:
+    prediction = {"a": numpy.arange(2), "b": numpy.float32(0.5), "c": {1}, "d": b"x"}
+    body, _ = codecs.encode(prediction, [codecs.JSON])
+    assert json.loads(body) == {"a": [0, 1], "b": 0.5, "c": [1], "d": "x"}
+
+
+def test_rows_in_lines() -> None:
+    assert codecs.encode(numpy.arange(4).reshape(2, 2), [codecs.CSV])[0] == b"0,1\n2,3\n"
+    assert codecs.encode([1, 2], [codecs.CSV])[0] == b"1\n2\n"
+    lines = codecs.encode([{"a": 1}, [2]], [codecs.JSON_LINES])[0]
+    assert [json.loads(line) for line in lines.splitlines()] == [{"a": 1}, [2]]
+
+
+@pytest.mark.filterwarnings("ignore:loadtxt")
+@given(st.sampled_from(list(codecs.DECODERS)), st.binary(max_size=200))
+def test_no_bytes_break_a_decoder(content_type: str, body: bytes) -> None:
+    """Whatever a client sends is decoded or refused with 400."""
+    try:
+        codecs.decode(payload(body), content_type)
+    except InferenceError as refused:
+        assert refused.status == 400
+
+
+@given(st.text(max_size=60))
+def test_no_header_breaks_the_negotiation(header: str) -> None:
+    codecs.media_type(header)
+    assert isinstance(codecs.accepted(header, "application/json"), tuple)
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=9)
+)
+def test_json_round_trip(value: object) -> None:
+    body, _ = codecs.encode(value, [codecs.JSON])
+    assert codecs.decode(payload(body), codecs.JSON) == value
+
+
+def test_deep_json_is_refused() -> None:
+    with pytest.raises(InferenceError):
+        codecs.decode(payload(b"[" * 200_000), codecs.JSON)
+
+
+@given(st.lists(st.binary(max_size=10)), st.booleans())
+def test_a_payload_is_what_was_written(pieces: list[bytes], large: bool) -> None:
+    whole = Payload()
+    if large:
+        pieces = [b"x" * SPOOL_SIZE, *pieces, b"y"]
+    for piece in pieces:
+        whole.write(piece)
+    assert whole.read() == whole.file().read() == b"".join(pieces)
+    assert whole.size == len(b"".join(pieces))
+    whole.close()

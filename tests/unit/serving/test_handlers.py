@@ -1,0 +1,142 @@
+"""The user's handlers, their defaults and their signatures."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+
+from optml.report import Problem
+from optml.serving import InferenceError
+from optml.serving.answers import failure
+from optml.serving.handlers import Context, Headers, Model
+from optml.serving.payload import Payload
+from optml.serving.settings import read_settings
+
+
+def model(**handlers: Any) -> Model:
+    module = types.ModuleType("inference")
+    module.__file__ = "inference.py"
+    handlers.setdefault("model_fn", lambda model_dir: "model")
+    vars(module).update(handlers)
+    return Model(module, read_settings({}), None)
+
+
+def answer(of: Model, body: bytes = b"[1]", content_type: str = "application/json", accept: str = "") -> Any:
+    payload = Payload()
+    payload.write(body)
+    context = Context([("X-AMZN-SAGEMAKER-SESSION-ID", "s")], "id", 3)
+    return of.answer(payload, content_type, accept, context)
+
+
+def test_predict_defaults_to_the_method_of_the_model() -> None:
+    class Twice:
+        def predict(self, data: list[int]) -> list[int]:
+            return [2 * x for x in data]
+
+    assert answer(model(model_fn=lambda model_dir: Twice())) == (b"[2]", "application/json")
+
+
+@pytest.mark.parametrize(
+    "predict",
+    [
+        lambda data, model, context: [context.gpu_id],
+        lambda data, model, *rest: [rest[0].gpu_id],
+        lambda data, model, *, context: [context.gpu_id],
+    ],
+)
+def test_the_context_comes_last_where_it_is_taken(predict: Any) -> None:
+    assert answer(model(predict_fn=predict))[0] == b"[3]"
+    assert answer(model(predict_fn=lambda data, model: [model]))[0] == b'["model"]'
+
+
+def test_text_formats_reach_input_fn_as_text() -> None:
+    seen: list[object] = []
+    echo = model(input_fn=lambda body, kind: seen.append(body), predict_fn=lambda data, model: 0)
+    for kind in ("application/json", "text/csv; charset=utf-8", "application/x-npy", "text/plain"):
+        answer(echo, b"1", kind)
+    assert seen == ["1", "1", b"1", b"1"]
+    with pytest.raises(InferenceError) as refused:
+        answer(echo, b"\xff", "text/csv")
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("text", (b"text", "application/json")),
+        (b"raw", (b"raw", "application/json")),
+        ((b"png", "image/png"), (b"png", "image/png")),
+        ([1, 2], (b"[1, 2]", "application/json")),
+    ],
+)
+def test_what_output_fn_may_return(output: Any, expected: tuple[bytes, str]) -> None:
+    made = model(predict_fn=lambda data, model: data, output_fn=lambda prediction, accept: output)
+    body, mimetype = answer(made)
+    assert (bytes(body).replace(b",2", b", 2"), mimetype) == expected
+
+
+def test_a_response_of_flask_is_given_on() -> None:
+    import flask
+
+    def output(prediction: Any, accept: str) -> Any:
+        return flask.Response("teapot", 418, {"X-Own": "1"}, mimetype="text/tea")
+
+    context = Context([], "id", None)
+    payload = Payload()
+    payload.write(b"1")
+    made = model(predict_fn=lambda data, model: data, output_fn=output)
+    assert made.answer(payload, "application/json", "", context) == (b"teapot", None)
+    assert (context.status, context.response_headers["X-Own"]) == (418, "1")
+    assert context.response_headers["Content-Type"].startswith("text/tea")
+
+
+def test_transform_fn_replaces_the_three() -> None:
+    def transform(model: str, body: str, content_type: str, accept: str) -> tuple[str, str]:
+        return f"{model} {body} {content_type} {accept}", "text/plain"
+
+    made = model(transform_fn=transform)
+    assert answer(made, b"1", "text/csv", "text/csv;q=0.1, image/png") == (
+        b"model 1 text/csv image/png",
+        "text/plain",
+    )
+    with pytest.raises(Problem):
+        model(transform_fn=transform, predict_fn=lambda data, model: data)
+
+
+def test_a_model_without_model_fn_says_what_to_write() -> None:
+    with pytest.raises(Problem, match="def model_fn"):
+        model(model_fn=None)
+
+
+def test_warm_up_sees_the_model() -> None:
+    warmed: list[str] = []
+    model(model_warmup_fn=warmed.append)
+    assert warmed == ["model"]
+
+
+def test_headers_match_in_any_case() -> None:
+    headers = Headers([("X-A", "1"), ("x-a", "2"), ("B", "3")])
+    assert (headers["x-A"], headers.get("b"), headers.get("c"), "X-a" in headers) == ("1,2", "3", None, True)
+
+
+class WithStatus(Exception):
+    status_code = 429
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InferenceError("no", 422), 422),
+        (WithStatus("slower"), 429),
+        (MemoryError(), 507),
+        (ValueError("private"), 500),
+        (SystemExit(1), 500),
+    ],
+)
+def test_errors_become_answers(error: BaseException, status: int) -> None:
+    answer = failure(error, "id-1")
+    assert answer.status == status
+    assert b"private" not in answer.body
+    assert b"id-1" in answer.body

@@ -1,0 +1,61 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from optml import layout
+from optml.report import Problem
+from optml.serving.settings import read_settings
+
+
+def test_defaults() -> None:
+    settings = read_settings({})
+    assert (settings.port, settings.workers, settings.threads, settings.timeout) == (8080, None, 1, 60.0)
+    assert settings.program == "inference.py"
+    assert settings.code_dirs == (f"{layout.MODEL}/code", layout.CODE)
+
+
+def test_the_names_of_the_platform() -> None:
+    settings = read_settings(
+        {
+            "SAGEMAKER_BIND_TO_PORT": "9000",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": " 3 ",
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2.5",
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6",
+            "SAGEMAKER_BATCH": "True",
+        }
+    )
+    assert (settings.port, settings.workers, settings.timeout) == (9000, 3, 2.5)
+    assert settings.max_payload == 6 << 20
+    assert settings.batch
+
+
+def test_where_the_code_lies() -> None:
+    given = {"SAGEMAKER_PROGRAM": "serving/handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/srv/code"}
+    settings = read_settings(given)
+    assert settings.program == "handlers.py"
+    assert settings.code_dirs[0] == "/srv/code/serving"
+    # A URL was unpacked by the platform already.
+    remote = read_settings({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/sourcedir.tar.gz"})
+    assert remote.code_dirs == read_settings({}).code_dirs
+    assert read_settings({"SAGEMAKER_PROGRAM": "/srv/own.py"}).code_dirs == ("/srv", "/srv")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "65536"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "two"),
+        ("SAGEMAKER_MODEL_SERVER_THREADS", "0"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "nan"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "0"),
+        ("SAGEMAKER_MODEL_SERVER_PRELOAD", "maybe"),
+        ("PROCESS_MAX_START_RETRIES", "²"),
+    ],
+)
+def test_bad_values_are_named(name: str, value: str) -> None:
+    with pytest.raises(Problem) as problem:
+        read_settings({name: value})
+    assert name in str(problem.value)
+    assert "\n" not in str(problem.value)

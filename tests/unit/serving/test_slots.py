@@ -1,0 +1,107 @@
+"""Admission, deadlines and the table of workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from optml.serving.readiness import LOADING, READY, RETIRING, Table
+from optml.serving.slots import Call, Slots
+
+
+def call(timeout: float = 60.0) -> Call:
+    nothing: Any = None
+    return Call(nothing, nothing, "id", time.monotonic(), timeout)
+
+
+def test_so_many_run_so_many_wait_the_rest_is_refused() -> None:
+    gate, ran = threading.Event(), threading.Semaphore(0)
+
+    def run(_: Call) -> None:
+        gate.wait()
+        ran.release()
+
+    slots = Slots(2, 3, run)
+    assert [slots.admit(call()) for _ in range(6)] == [True] * 5 + [False]
+    assert slots.busy
+    gate.set()
+    for _ in range(5):
+        assert ran.acquire(timeout=10)
+    while slots.calls:
+        time.sleep(0.001)
+    assert not slots.busy
+    assert slots.admit(call())
+
+
+def test_who_claims_first_answers() -> None:
+    one = call()
+    assert (one.claim(), one.claim()) == (True, False)
+
+
+def test_late_calls_are_given_once_and_never_run() -> None:
+    gate, ran = threading.Event(), []
+
+    def run(running: Call) -> None:
+        ran.append(running)
+        gate.wait()
+
+    slots = Slots(1, 5, run)
+    stuck, waiting = call(0.0), call(0.0)
+    slots.admit(stuck)
+    slots.admit(waiting)
+    while not ran:
+        time.sleep(0.001)
+    assert set(slots.expired(time.monotonic() + 1)) == {stuck, waiting}
+    assert slots.expired(time.monotonic() + 1) == []
+    gate.set()
+    last = call()
+    slots.admit(last)
+    while last not in ran:
+        time.sleep(0.001)
+    assert waiting not in ran
+
+
+def test_without_slots_nothing_waits() -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def run(_: Call) -> None:
+        begun.set()
+        gate.wait()
+
+    slots = Slots(1, 5, run)
+    first, second = call(), call()
+    slots.admit(first)
+    assert begun.wait(10)
+    slots.admit(second)
+    assert slots.lose_one() == [second]
+    assert not slots.admit(call())
+    gate.set()
+
+
+def test_the_table_is_shared_with_children() -> None:
+    table = Table(2)
+    table.begin(1)
+    assert table.state(1) == LOADING and not table.any_ready()
+    child = os.fork()
+    if child == 0:
+        table.set_state(1, READY)
+        table.count_served(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert table.any_ready() and table.served(1) == 1
+    table.set_state(1, RETIRING)
+    assert not table.any_ready()
+    table.begin(1)
+    assert table.served(1) == 0
+
+
+def test_a_worker_knows_whether_another_has_fewer_connections() -> None:
+    table = Table(2)
+    table.set_state(0, READY)
+    table.set_connections(0, 3)
+    assert not table.has_most_connections(0)  # the other is not ready
+    table.set_state(1, READY)
+    assert table.has_most_connections(0)
+    assert not table.has_most_connections(1)
