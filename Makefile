@@ -27,6 +27,7 @@ TAG ?=#                              the tag to build and push, instead of the v
 # The facts of this machine that every recipe shares.
 export SOURCE_DATE_EPOCH ?= 1767225600
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
+SUITES := $(filter-out bench images support,$(patsubst tests/%/,%,$(wildcard tests/*/)))
 CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))
 parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
 tag = $(or $(TAG),$1)
@@ -42,9 +43,19 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 	@examples/breast-cancer/demo $(call tag,$(DEBIAN))
 
 .PHONY: test
-test: ## Build every image and run every test: unit, images, contract
+test: ## Build every image and run every test; PYTEST='-k word' passes options to pytest
 test: build-all .venv/tests
 	$(VENV)/pytest $(PYTEST)
+
+# The folders of tests, one verb each; tests/images has one for each image, below.
+.PHONY: $(SUITES:%=test/%)
+$(SUITES:%=test/%): test/%: build-all .venv/tests
+	$(VENV)/pytest tests/$* $(PYTEST)
+
+.PHONY: bench
+bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
+bench: build-all .venv/tests
+	$(foreach bench,$(wildcard tests/bench/*.py),$(VENV)/python $(bench);)
 
 ##@ Images
 
@@ -134,6 +145,7 @@ clean: ## Remove what was built: images named optml/*, build/ and .venv/
 help: ## Print this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@printf '\n  make build/NAME, test/NAME, lint/NAME, size/NAME for one image: %s\n' '$(IMAGES)'
+	@printf '  make test/SUITE for one folder of tests: %s\n' '$(SUITES)'
 	@printf '\nVariables\n'
 	@awk 'match($$0, / \?=.*# +/) && !/export/ {name = substr($$0, 1, RSTART); printf "  %-13s%s\n", name, substr($$0, RSTART + RLENGTH)}' Makefile
 

@@ -38,7 +38,7 @@ def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     (context / "Dockerfile").write_text(f"""
 FROM {root}
 RUN command -v python3 || (apt-get update && apt-get install -y python3)
-RUN python3 -m venv --without-pip /opt/conda && rm /usr/bin/python3
+RUN $(readlink -f /usr/bin/python3) -m venv --without-pip /opt/conda && rm /usr/bin/python3
 ENV PATH=/opt/conda/bin:$PATH
 COPY --from={cell.tag} / /
 COPY train.py inference.py /opt/ml/code/
