@@ -1,56 +1,81 @@
-"""The access log: one line a request, none for /ping, nothing of what the user sent but method and path."""
+"""The access log: one line a request, none for /ping, and of what the user sent only method and path.
+
+A thread writes the lines of a quarter of a second together. A write for each would cost more than reading
+the request, and whoever reads the log slowly would hold up the slots and /ping.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
+from collections import deque
 
-from ..report import say
-from .settings import Settings
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Log = Callable[[str, str, int, float, float, float, str], None]
+_PAUSE = 0.25  # seconds between two writes
+_KEPT = 100_000  # lines that wait for a reader who is slow; older ones are lost
+_PIECE = 4096  # bytes that a pipe takes whole, so that lines of several processes do not mix
 
 
-def access_log(settings: Settings) -> Log:
-    """A function of method, path, status, milliseconds in all, in queue and in model, and request id."""
-    return {"text": _text, "json": _json, "off": _off}[settings.access_log]
+class AccessLog:
+    """Formats one kind of line: `text`, `json`, or none for `off`."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._lines: deque[str] = deque(maxlen=_KEPT)
+        self._flushing = threading.Lock()
+        if kind != "off":
+            threading.Thread(target=self._keep_flushing, name="access-log", daemon=True).start()
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        id: str,
+        total: float = 0.0,
+        queue: float = 0.0,
+        model: float = 0.0,
+    ) -> None:
+        """Note a request and its seconds: in all, in the queue, in the model. From any thread."""
+        if self._kind == "text":
+            times = f"{total * 1e3:.1f} ms (queue {queue * 1e3:.1f}, model {model * 1e3:.1f})"
+            shown = path if path.isprintable() else ascii(path)
+            self._lines.append(f"optml: {method} {shown} {status} {times} {id}\n")
+        elif self._kind == "json":
+            record = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "method": method,
+                "path": path,
+                "status": status,
+                "ms": round(total * 1e3, 1),
+                "queue_ms": round(queue * 1e3, 1),
+                "model_ms": round(model * 1e3, 1),
+                "request_id": id,
+            }
+            self._lines.append(f"{json.dumps(record)}\n")
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        with self._flushing:
+            piece = b""
+            while self._lines:
+                line = self._lines.popleft().encode("utf-8", "replace")
+                if len(piece) + len(line) > _PIECE:
+                    _write(piece)
+                    piece = b""
+                piece += line
+            _write(piece)
+
+    def _keep_flushing(self) -> None:
+        while True:
+            time.sleep(_PAUSE)
+            if self._lines:
+                self.flush()
 
 
-def _text(method: str, path: str, status: int, total: float, queued: float, model: float, id: str) -> None:
-    say(f"{method} {_printable(path)} {status} {total:.1f} ms (queue {queued:.1f}, model {model:.1f}) {id}")
-
-
-def _json(method: str, path: str, status: int, total: float, queued: float, model: float, id: str) -> None:
-    record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "method": method,
-        "path": path,
-        "status": status,
-        "ms": round(total, 1),
-        "queue_ms": round(queued, 1),
-        "model_ms": round(model, 1),
-        "request_id": id,
-    }
-    say_plain(json.dumps(record))
-
-
-def _off(method: str, path: str, status: int, total: float, queued: float, model: float, id: str) -> None:
-    pass
-
-
-def _printable(path: str) -> str:
-    return path if path.isprintable() else ascii(path)
-
-
-def say_plain(line: str) -> None:
-    """A line for machines: no prefix."""
-    import os
-
+def _write(data: bytes) -> None:
     try:
-        os.write(2, f"{line}\n".encode())
+        os.write(2, data)
     except OSError:
-        pass  # as in report
+        pass  # a closed stderr is no reason to fail a request

@@ -37,7 +37,7 @@ class Settings:
     code_dirs: tuple[str, ...]  # searched in this order
     app: str | None  # module:app, a WSGI application that replaces our own
     batch: bool
-    batch_strategy: str | None
+    batch_strategy: str
     max_concurrent_transforms: int | None
     gpus: int
 
@@ -63,7 +63,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         code_dirs=_code_dirs(environ, program),
         app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
         batch=read.boolean("SAGEMAKER_BATCH"),
-        batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or None,
+        batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or _batch_strategy(environ),
         max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
         gpus=machine.gpu_count(),
     )
@@ -74,6 +74,12 @@ def _port(read: _Reader) -> int:
     if port > 65535:
         raise Problem(f"SAGEMAKER_BIND_TO_PORT={port} is not a port: give a number from 1 to 65535")
     return port
+
+
+def _batch_strategy(environ: Mapping[str, str]) -> str:
+    """What to recommend, spelled as who asks can read it: the SDK's local mode alone says `True`, and takes
+    no strategy but in the spelling of the API."""
+    return "MultiRecord" if environ.get("SAGEMAKER_BATCH") == "True" else "MULTI_RECORD"
 
 
 def _code_dirs(environ: Mapping[str, str], program: str) -> tuple[str, ...]:

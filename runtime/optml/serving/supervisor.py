@@ -18,7 +18,6 @@ from gunicorn.errors import HaltServer
 
 from .. import layout, machine
 from ..report import Problem, complain, say
-from .accesslog import access_log
 from .handlers import Model, load_program
 from .readiness import LOADING, READY, RETIRING, Table
 from .requirements import find_requirements, install
@@ -40,7 +39,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.settings = settings
         self.program = program
         self.listener = listener
-        self.access_log = access_log(settings)
         self.planned_workers, self.reason = plan_workers(settings)
         self.table = Table(self.planned_workers)
         self.model: Model | None = None

@@ -23,6 +23,7 @@ from gunicorn.http.wsgi import create as wsgi_environ
 from gunicorn.workers.base import Worker as BaseWorker
 
 from ..report import Problem, complain, say
+from .accesslog import AccessLog
 from .answers import Answer, as_bytes, failure, malformed
 from .connection import Connection
 from .errors import InferenceError, phrase
@@ -61,7 +62,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         self.settings = self.app.settings
         self.table = self.app.table
-        self.log_request = self.app.access_log
         self.connections: dict[int, Connection] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._side: SimpleQueue[Callable[[], None]] | None = None
@@ -100,6 +100,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         # Slots share the interpreter with the loop: let the loop in after 1 ms instead of 5.
         sys.setswitchinterval(0.001)
         settings = self.settings
+        self.access_log = AccessLog(settings.access_log)
         count, share = (settings.threads, -(-settings.queue // self.app.planned_workers))
         self.slots = Slots(count, share, self.run_call) if self.row >= 0 else Slots(0, 0, self.run_call)
         self.poller = select.epoll()
@@ -159,6 +160,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if not busy and not self.connections:
                 break
             self.turn()
+        self.access_log.flush()
         sys.stdout.flush()
         os._exit(0)  # not sys.exit: a slot that is stuck in the model must not keep the process
 
@@ -287,7 +289,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         id = self.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
-        self.log_request(request.method, request.path, error.status, 0.0, 0.0, 0.0, id)
+        self.access_log.add(request.method, request.path, error.status, id)
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
         """Answer a request that is malformed or too large, and read no more."""
@@ -296,7 +298,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         method, path = (request.method, request.path) if request else ("-", "-")
         connection.drop()
         self.send(connection, malformed(error, id), True)
-        self.log_request(method, path, error.status, 0.0, 0.0, 0.0, id)
+        self.access_log.add(method, path, error.status, id)
 
     def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
         """Send a whole answer; from any thread."""
@@ -482,11 +484,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def log_call(self, call: Call, status: int, ended: float) -> None:
         total = time.monotonic() - call.received
-        queued, model = call.started - call.received, ended - call.started
+        queue, model = call.started - call.received, ended - call.started
         request = call.request
-        self.log_request(
-            request.method, request.path, status, total * 1e3, queued * 1e3, model * 1e3, call.id
-        )
+        self.access_log.add(request.method, request.path, status, call.id, total, queue, model)
 
     # The user's code that is no call: it takes no slot, and the loop no time
 
