@@ -10,6 +10,7 @@ from .record import Record
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .job import Job
+    from .links import Links
     from .program import Program
 
 # Distributions of the toolkits that are no engine of ours.
@@ -32,7 +33,7 @@ class Launch(Record):
     """What is started on this host."""
 
     engine: str
-    """`process`, `torchrun` or `mpi`."""
+    """`process`, `torchrun`, `mpirun`, or `sshd` on a host that waits for the first one's mpirun."""
     argv: list[str]
     environment: dict[str, str]
 
@@ -45,19 +46,35 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
                 f"{name} is not supported; use sagemaker_torch_distributed_enabled (torchrun) or"
                 " sagemaker_mpi_enabled (Open MPI)"
             )
-    engine, argv = "process", program.argv
+    engine, argv = "process", program.argv + arguments
     distributed = job.current_host in job.distribution_hosts
     if distributed and job.enabled("sagemaker_mpi_enabled"):
-        engine = "mpi"
+        from . import mpi  # its imports take 50 ms
+
+        if job.current_host == job.master:
+            engine, argv = "mpirun", mpi.rank(program) + arguments
+            argv, environment = mpi.mpirun(job, argv, processes_per_host(job, environment), environment)
+        else:
+            engine, argv = "sshd", mpi.sshd(job, environment)
     elif distributed and any(map(job.enabled, _TORCHRUN)):
-        engine, argv = "torchrun", _torchrun(job, program, environment)
+        engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
         if len(job.distribution_hosts) > 1:
             interfaces = dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
             environment = {**interfaces, **environment}
-    argv = argv + arguments
     if environment.get(privilege.VARIABLE):
+        if engine in ("mpirun", "sshd"):
+            raise Problem(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
     return Launch(engine=engine, argv=argv, environment=environment)
+
+
+def link(job: Job, launch: Launch) -> Links | None:
+    """The connections by which the hosts of a distributed program notice that one of them is lost."""
+    if launch.engine == "process" or len(job.distribution_hosts) == 1:
+        return None
+    from .links import connect  # socket takes 10 ms to import
+
+    return connect(job, follow=launch.engine == "sshd")
 
 
 def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[str]:

@@ -8,12 +8,12 @@ import time
 
 from ..report import Problem, say
 
-_PATIENCE = 15 * 60.0
+PATIENCE = 15 * 60.0
 _PAUSE = 0.5
 _REMIND_EVERY = 30.0
 
 
-def wait_for_names(hosts: list[str], patience: float = _PATIENCE) -> None:
+def wait_for_names(hosts: list[str], patience: float = PATIENCE) -> None:
     """Wait until every one of these names resolves; all are asked in each round.
 
     Raises Problem naming those that do not within `patience` seconds. Studio's local mode

@@ -67,8 +67,10 @@ def reason(name: str, ended: Ended, oom_kills: int) -> str:
         bound = f" (limit {limit >> 20} MiB)" if limit else ""
         processes = "a process" if oom_kills == 1 else f"{oom_kills} processes"
         how += f"; the kernel killed {processes} of this container, which was out of memory{bound}"
+    if ended.lost:
+        how = f"{ended.lost}; {how}" if ended.code else ended.lost
     output = ended.tail.strip("\n")
-    if not output or ended.signal or ended.forwarded or oom_kills:
+    if ended.lost or not output or ended.signal or ended.forwarded or oom_kills:
         return _fit(how, output)
     exception, trace = _exception(output)
     return _fit(f"{exception}\n{how}", trace)
@@ -98,8 +100,8 @@ def _exception(output: str) -> tuple[str, str]:
             text = line[len(prefix) :] if line.startswith(prefix) else line
             if text and not text.startswith((" ", "\t")):
                 return text.strip(), header + trace
-    lines = [line for line in output.split("\n") if line.strip()]
-    return lines[-1].strip() if lines else "", output
+    lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
+    return lines[-1] if lines else output.strip()[:80], output
 
 
 def _fit(head: str, output: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 
 from ..report import Problem
 from .record import Record
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from types import FrameType
+
+    from .links import Links
 else:
     import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
@@ -29,6 +32,10 @@ _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
 # No pipe holds more than this unless somebody enlarges it, so that one read empties it.
 _PIECE = 1 << 20
 _TAIL = 32 << 10
+
+# Seconds that a program gets to fail by itself when another host is lost, and then to obey SIGTERM.
+_GRACE = 10.0
+_PATIENCE = 30.0
 
 
 class Stopped(Exception):
@@ -46,6 +53,8 @@ class Ended(Record):
     """The last signal that was passed on to it and asks to stop, or 0."""
     tail: str
     """The end of what it wrote to stderr."""
+    lost: str | None
+    """What happened on another host, so that this program could not go on."""
 
 
 def stop_on_signals() -> None:
@@ -54,11 +63,13 @@ def stop_on_signals() -> None:
     _handle(_stop)
 
 
-def run(argv: list[str], environment: dict[str, str], directory: str) -> Ended:
+def run(argv: list[str], environment: dict[str, str], directory: str, links: Links | None = None) -> Ended:
     """Start the program in a session of its own, wait until it ends, and tell how.
 
     The end of the program is the end of the job: children that it left in the background, also
-    those that hold its stderr open, are not waited for. Raises Problem where it cannot be started.
+    those that hold its stderr open, are not waited for. Where `links` tell that another host is
+    lost, the program gets some seconds to fail with its own words and is stopped then. Raises
+    Problem where it cannot be started.
     """
     forwarded = 0
     pid = 0
@@ -82,7 +93,7 @@ def run(argv: list[str], environment: dict[str, str], directory: str) -> Ended:
         program_stderr = -1
         if forwarded:
             _signal_group(pid, forwarded)
-        status, tail = _wait(pid, stderr, awake)
+        status, tail, lost = _wait(pid, stderr, awake, links)
     finally:
         _handle(_stop)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -96,6 +107,7 @@ def run(argv: list[str], environment: dict[str, str], directory: str) -> Ended:
         signal=max(0, -code),
         forwarded=forwarded,
         tail=tail.decode("utf-8", "replace"),
+        lost=lost,
     )
 
 
@@ -115,29 +127,47 @@ def _spawn(argv: list[str], environment: dict[str, str], directory: str, stderr:
         raise Problem(f"cannot start {argv[0]} in {directory}: {error.strerror}{hint}") from error
 
 
-def _wait(pid: int, stderr: int, awake: int) -> tuple[int, bytes]:
-    """Copy stderr and reap children until the program has ended; its wait status and the end of its
-    stderr."""
-    tail = b""
+def _wait(pid: int, stderr: int, awake: int, links: Links | None) -> tuple[int, bytes, str | None]:
+    """Copy stderr, reap children and listen to the other hosts until the program has ended.
+
+    Its wait status, the end of its stderr, and what was lost on another host.
+    """
+    tail, lost = b"", None
+    deadlines: list[tuple[float, int]] = []
     poll = select.poll()
-    poll.register(awake, select.POLLIN)
-    poll.register(stderr, select.POLLIN)
+    for fd in (awake, stderr, *(links.fds if links else ())):
+        poll.register(fd, select.POLLIN)
     status = _reap(pid)
     while status is None:
-        for fd, _ in poll.poll():
+        pause = max(0.0, deadlines[0][0] - time.monotonic()) * 1000 if deadlines else None
+        for fd, _ in poll.poll(pause):
             if fd == awake:
                 os.read(awake, _PIECE)
+            elif fd != stderr and links:
+                more, reason = links.read(fd)
+                if not more:
+                    poll.unregister(fd)
+                if reason and not lost:
+                    lost, deadlines = reason, _deadlines(0 if links.follows else _GRACE)
             elif piece := os.read(stderr, _PIECE):
                 tail = _copied(piece, tail)
             else:
                 poll.unregister(stderr)  # the program closed it
+        if deadlines and time.monotonic() >= deadlines[0][0]:
+            _signal_group(pid, deadlines.pop(0)[1])
         status = _reap(pid)
     os.set_blocking(stderr, False)
     try:
         tail = _copied(os.read(stderr, _PIECE), tail)
     except BlockingIOError:
         pass  # a child of the program holds the pipe open, and nothing is in it
-    return status, tail
+    return status, tail, lost
+
+
+def _deadlines(grace: float) -> list[tuple[float, int]]:
+    """When a program that cannot go on without another host is told to stop, and when it is stopped."""
+    now = time.monotonic()
+    return [(now + grace, signal.SIGTERM), (now + grace + _PATIENCE, signal.SIGKILL)]
 
 
 def _reap(pid: int) -> int | None:

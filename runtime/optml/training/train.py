@@ -46,13 +46,17 @@ def train(argv: list[str]) -> int:
         launch = launchers.launch(job, entry, words, variables)
         log.command(launch.argv, hidden)
         upload = intermediate.start(job)
-        ended = supervisor.run(launch.argv, launch.environment, directory)
+        linked = launchers.link(job, launch)
+        ended = supervisor.run(launch.argv, launch.environment, directory, linked)
+        code = linked.code(ended) if linked else ended.code
+        if linked:
+            linked.close(code)
         if upload:
             upload.finish()
-        if ended.code == 0:
+        if code == 0:
             return outcome.succeed()
         killed = machine.oom_kills() - killed_before
-        return outcome.fail(ended.code, outcome.reason(entry.name, ended, killed), hidden)
+        return outcome.fail(code, outcome.reason(entry.name, ended, killed), hidden)
     except Problem as problem:
         return outcome.fail(1, str(problem), hidden)
     except supervisor.Stopped as stopped:

@@ -16,8 +16,12 @@ ValueError: learning rate must be positive
 """
 
 
-def why(tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0) -> str:
-    return reason("train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail), oom_kills)
+def why(
+    tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0, lost: str | None = None
+) -> str:
+    return reason(
+        "train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail, lost=lost), oom_kills
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,17 @@ def test_out_of_memory() -> None:
 
 def test_asked_to_stop() -> None:
     assert "asked to stop" in why("", code=143, signal=15, forwarded=15).splitlines()[0]
+
+
+def test_a_lost_host_is_named_first() -> None:
+    assert (
+        why(TRACE, lost="host algo-2 vanished").splitlines()[0].startswith("host algo-2 vanished; train.py")
+    )
+
+
+def test_a_host_that_follows_another_says_only_what_became_of_that() -> None:
+    assert why("", code=0, lost="host algo-1 ended with code 7") == "host algo-1 ended with code 7"
+
+
+def test_rulers_are_no_reason() -> None:
+    assert why("it broke\n-----\n \x00\n").splitlines()[0] == "it broke"
