@@ -1,0 +1,127 @@
+"""Several hosts of one job: each learns what became of the others, whatever engine runs on them.
+
+The engine here is a stand-in for torchrun: a module of the user's code that starts the program on each host.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.contract.training.conftest import Training
+from tests.support.docker import Container, docker
+
+pytestmark = pytest.mark.image("cpu-train")
+
+ENGINE = (
+    "import runpy, sys; sys.argv = [a for a in sys.argv[1:] if a[:2] != '--']; runpy.run_path(sys.argv[0])"
+)
+HOSTS = ("algo-1", "algo-2", "algo-3")
+
+
+class Cluster:
+    """A container for each host, on a network where they find each other by name."""
+
+    def __init__(self, image: str, ml: Path, network: str) -> None:
+        self.network = network
+        self.hosts = {}
+        for host in HOSTS:
+            root = ml.parent / host
+            shutil.copytree(ml, root)
+            training = self.hosts[host] = Training(image, root)
+            training.config("hyperparameters.json", {"sagemaker_torch_distributed_enabled": "true"})
+            training.config("resourceconfig.json", {"current_host": host, "hosts": list(HOSTS)})
+            for module in ("torch/__init__", "torch/distributed/__init__", "torch/distributed/run"):
+                training.code(f"{module}.py", ENGINE if module.endswith("run") else "")
+        self._running = ExitStack()
+        self.containers: dict[str, Container] = {}
+
+    def start(self, *hosts: str) -> None:
+        for host in hosts or HOSTS:
+            options = (f"--network={self.network}", f"--network-alias={host}")
+            self.containers[host] = self._running.enter_context(self.hosts[host].start(*options))
+
+    def wait_until_all_run(self) -> None:
+        for container in self.containers.values():
+            container.wait_for_log("running")
+
+    def code(self, text: str) -> None:
+        for training in self.hosts.values():
+            training.code("train.py", text)
+
+    def codes(self) -> list[int]:
+        return [self.containers[host].wait() for host in HOSTS]
+
+    def close(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture
+def cluster(image: str, ml: Path, network: str) -> Iterator[Cluster]:
+    cluster = Cluster(image, ml, network)
+    cluster.code("import time; print('running', flush=True); time.sleep(600)")
+    yield cluster
+    cluster.close()
+
+
+def test_all_succeed_though_they_start_one_after_the_other(cluster: Cluster) -> None:
+    cluster.code("import os; print(os.environ['SM_CURRENT_HOST'], os.environ['MASTER_ADDR'])")
+    for host in reversed(HOSTS):
+        cluster.start(host)
+        time.sleep(0.5)
+    assert cluster.codes() == [0, 0, 0]
+    assert cluster.containers["algo-3"].log().stdout == "algo-3 algo-1\n"
+    assert "--nnodes=3 --nproc-per-node=1 --node-rank=2" in cluster.containers["algo-3"].log().stderr
+
+
+@pytest.mark.parametrize("victim", HOSTS[:2])
+def test_a_host_that_is_killed_ends_the_others_and_is_named(cluster: Cluster, victim: str) -> None:
+    cluster.start()
+    cluster.wait_until_all_run()
+    cluster.containers[victim].kill("KILL")
+    codes = dict(zip(HOSTS, cluster.codes(), strict=True))
+    assert 0 not in codes.values()
+    for host in set(HOSTS) - {victim}:
+        assert cluster.hosts[host].failure.startswith(f"host {victim} vanished")
+
+
+def test_a_host_that_is_cut_from_the_network_ends_them_all(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.wait_until_all_run()
+    docker("network", "disconnect", cluster.network, cluster.containers["algo-3"].name)
+    assert 0 not in cluster.codes()
+    for host in ("algo-1", "algo-2"):
+        assert cluster.hosts[host].failure.startswith("host algo-3 vanished")
+    assert cluster.hosts["algo-3"].failure.startswith("host algo-1 vanished")
+
+
+def test_a_program_that_fails_on_one_host_is_told_on_the_others(cluster: Cluster) -> None:
+    cluster.hosts["algo-2"].code("train.py", "raise SystemExit(42)")
+    cluster.start()
+    codes = dict(zip(HOSTS, cluster.codes(), strict=True))
+    assert codes["algo-2"] == 42 and 0 not in codes.values()
+    for host in ("algo-1", "algo-3"):
+        assert cluster.hosts[host].failure.startswith("host algo-2 ended with code 42")
+
+
+def test_a_program_that_fails_by_itself_is_not_cut_short(cluster: Cluster) -> None:
+    cluster.code("import time; time.sleep(2); raise ValueError('my own words')")
+    cluster.hosts["algo-2"].code("train.py", "raise SystemExit(42)")
+    cluster.start()
+    assert cluster.codes() == [1, 42, 1]
+    assert "ValueError: my own words" in cluster.hosts["algo-1"].failure
+
+
+def test_no_one_else_is_listened_to(cluster: Cluster) -> None:
+    cluster.start("algo-1", "algo-2")
+    intruder = "import socket; s = socket.create_connection(('algo-1', 7778)); s.sendall(b'algo-3\\n')"
+    cluster.containers["algo-2"].wait_for_log("$ ")
+    cluster.containers["algo-2"].exec("python3", "-c", f"{intruder}; print(s.recv(9))")
+    cluster.containers["algo-1"].wait_for_log("is not of this job")
+    cluster.start("algo-3")
+    cluster.wait_until_all_run()
