@@ -51,12 +51,13 @@ class Connection:
     """A socket and what has arrived on it.
 
     `request` is the request whose body is being read, `closing` an answered connection that only waits for
-    its client to hang up, `outgoing` the rest of an answer that the socket would not take at once.
+    its client to hang up, `outgoing` the rest of an answer that the socket would not take at once, `rest`
+    whether the client has just been told to come again later.
     """
 
     __slots__ = (
-        "_body", "_inbox", "_searched", "closing", "fd", "max_payload", "outgoing", "peer", "request", "seen",
-        "server", "sock", "then_close",
+        "_body", "_inbox", "_searched", "closing", "fd", "max_payload", "outgoing", "peer", "request", "rest",
+        "seen", "server", "sock", "then_close",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Any, server: Any, max_payload: int, now: float) -> None:
@@ -70,6 +71,7 @@ class Connection:
         self.closing = False
         self.outgoing = memoryview(b"")
         self.then_close = False
+        self.rest = False
         self._inbox = bytearray()
         self._searched = 0
         self._body: _Body | None = None

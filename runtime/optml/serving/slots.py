@@ -60,9 +60,13 @@ class Slots:
     def busy(self) -> bool:
         return len(self._calls) >= self.count
 
+    @property
+    def full(self) -> bool:
+        return len(self._calls) >= self.limit or self.count <= 0
+
     def admit(self, call: Call) -> bool:
         """Run the call as soon as a slot is free; false when too many are waiting."""
-        if len(self._calls) >= self.limit or self.count <= 0:
+        if self.full:
             return False
         self._calls.add(call)
         self._queue.put(call)

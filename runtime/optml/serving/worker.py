@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from queue import SimpleQueue
 
 from gunicorn.http.wsgi import Response
@@ -45,6 +46,8 @@ _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connec
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
 _READ_SIZE = 256 << 10
 _YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
+_REST = 0.1  # seconds for which a client that was told to come again later is not listened to
+_LISTENING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
@@ -107,7 +110,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.poller.register(self.PIPE[0], select.EPOLLIN)
         self.listeners = {listener.fileno(): listener.sock for listener in self.sockets}
         for fd in self.listeners:
-            self.poller.register(fd, select.EPOLLIN)
+            self.poller.register(fd, _LISTENING)
+        self.resting: deque[Connection] = deque()
+        self.yielded = 0.0  # when this worker began to leave new connections to the others
         if self.row >= 0:
             self.table.set_state(self.row, READY)
         self.now = self.looked = time.monotonic()
@@ -117,15 +122,20 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def turn(self) -> None:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
-        events = self.poller.poll(_TICK)
+        events = self.poller.poll(_YIELD if self.yielded else _REST / 5 if self.resting else _TICK)
         self.now = time.monotonic()
         for fd, _ in events:
             if fd in self.listeners:
-                self.accept(self.listeners[fd])
+                self.on_listener(fd)
             elif fd == self.PIPE[0]:
                 self.run_posted()
             elif fd in self.connections:
                 self.on_event(self.connections[fd])
+        if self.yielded and self.now - self.yielded >= _YIELD:
+            for fd in self.listeners:
+                self.on_listener(fd)
+        if self.resting:
+            self.wake_resting()
         if self.now - self.looked >= _TICK:
             self.looked = self.now
             self.look_at_clock()
@@ -179,13 +189,29 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     # Connections: from the loop alone, but for `respond` and `send`
 
+    def on_listener(self, fd: int) -> None:
+        """Someone connects. A free worker shall have it, so a busy one waits a moment before it tries."""
+        if self.row < 0:
+            if self.table.any_ready():
+                return
+        elif not self.yielded and (self.slots.busy or self.table.has_most_connections(self.row)):
+            self.yielded = self.now
+            return
+        self.yielded = 0.0
+        self.accept(self.listeners[fd])
+        self.poller.modify(fd, _LISTENING)
+
+    def wake_resting(self) -> None:
+        """Listen again to clients that were refused: one as soon as there is room, all in their time."""
+        room = not self.slots.full
+        while self.resting and (room or self.now - self.resting[0].seen >= _REST):
+            room = False
+            connection = self.resting.popleft()
+            if self.connections.get(connection.fd) is connection:
+                self.poller.modify(connection.fd, _WAITING)
+
     def accept(self, listener: socket.socket) -> bool:
-        """Take one new connection; false when there is none, or none for this worker."""
-        if self.row < 0 and self.table.any_ready():
-            return False
-        # A free worker shall have it: without this, queues grow unevenly.
-        if self.alive and (self.slots.busy or self.table.has_most_connections(self.row)) and self.row >= 0:
-            time.sleep(_YIELD)
+        """Take one new connection; false when there is none."""
         try:
             sock, peer = listener.accept()
         except OSError:
@@ -278,6 +304,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         """Give the request to a slot, now or in its turn, or refuse it at once."""
         call = Call(request, connection, self.new_id(), self.now, self.settings.timeout)
         if not self.slots.admit(call):
+            connection.rest = True
             self.refuse(connection, request, _FULL)
 
     def new_id(self) -> str:
@@ -318,6 +345,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             connection.outgoing = memoryview(data)[sent:]
             connection.then_close = then_close
             self.post(lambda: self.flush(connection))
+        elif connection.rest:
+            connection.rest = False
+            self.resting.append(connection)
         else:
             self.poller.modify(connection.fd, _WAITING)
 

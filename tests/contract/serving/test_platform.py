@@ -13,7 +13,7 @@ import requests
 
 from tests.support.docker import Result, run, wait_for_ping
 
-from .serving import ECHO, Server, write_handlers
+from .serving import ECHO, Server, eventually, write_handlers
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -91,6 +91,38 @@ def test_users_say_their_execution_parameters(image: str, ml: Path) -> None:
     with Server(image, ml, source) as server:
         said = requests.get(f"{server.url}/execution-parameters", timeout=5).json()
         assert said == {"BatchStrategy": "SINGLE_RECORD"}
+
+
+def test_the_user_may_have_a_word_on_health(image: str, ml: Path) -> None:
+    source = (
+        "import os\nos.path.exists('/tmp/once') or open('/tmp/once', 'w').close()\n"
+        + ECHO
+        + "\ndef ping_fn(model):\n    return os.path.exists('/tmp/once')\n"
+    )
+    with Server(image, ml, source) as server:
+        assert server.ping() == 200
+        server.exec("rm", "/tmp/once")
+        assert server.ping() == 503
+        assert server.invoke().status_code == 200
+
+
+def test_the_program_may_have_another_name_and_place(image: str, ml: Path) -> None:
+    write_handlers(ml, "raise SystemExit('the wrong file')")
+    (ml / "model" / "own").mkdir()
+    (ml / "model" / "own" / "handlers.py").write_text(ECHO)
+    place = {"SAGEMAKER_PROGRAM": "handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/own"}
+    with Server(image, ml, "raise SystemExit('the wrong file')", **place) as server:
+        assert server.invoke(b"[2]").json() == [2]
+
+
+def test_stop_while_the_model_loads(image: str, ml: Path) -> None:
+    source = "import time\ndef model_fn(model_dir):\n    time.sleep(600)\n"
+    with Server(image, ml, source, ready=False) as server:
+        eventually(lambda: server.ping() == 503)
+        began = time.monotonic()
+        server.kill("TERM")
+        assert server.wait() == 0
+        assert time.monotonic() - began < 10  # not the whole time that running calls have
 
 
 def test_stop_finishes_what_runs_and_exits_0(image: str, ml: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -240,12 +242,11 @@ def test_a_client_that_does_not_read_holds_no_slot(image: str, ml: Path) -> None
 
 
 def test_the_log_has_one_line_a_request_and_no_data(image: str, ml: Path) -> None:
-    import json
-
     with Server(image, ml, SAGEMAKER_MODEL_SERVER_ACCESS_LOG="json") as server:
         for _ in range(3):
             assert server.invoke(b'"private"', X_Custom="private").status_code == 200
         requests.get(f"{server.url}/nothing?private", timeout=2)
+        server.wait_for_log('"/nothing"')
         lines = [line for line in server.log().output.splitlines() if line.startswith("{")]
         records = [json.loads(line) for line in lines]
         assert [(r["method"], r["path"], r["status"]) for r in records] == [
@@ -286,8 +287,6 @@ def test_preload_shares_one_model(image: str, ml: Path) -> None:
 
 
 def test_requirements_are_installed_once(image: str, ml: Path, tmp_path: Path) -> None:
-    import zipfile
-
     wheel = ml / "model" / "code" / "greeting-1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as archive:
