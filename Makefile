@@ -27,10 +27,12 @@ TAG ?=#                              the tag to build and push, instead of the v
 # The facts of this machine that every recipe shares.
 export SOURCE_DATE_EPOCH ?= 1767225600
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
-SUITES := $(filter-out bench images support,$(patsubst tests/%/,%,$(wildcard tests/*/)))
+SUITES := $(filter-out bench images support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/)))
 CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))
 parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
 tag = $(or $(TAG),$1)
+# The default variant is :latest, too.
+tags = $(call tag,$1) $(if $(TAG),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
 VENV := .venv/bin
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
@@ -76,9 +78,9 @@ $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/.wheels $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
-	@scripts/build-image $2 $(call tag,$1) $(PLATFORM) $(VERSION) \
+	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
 	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1)) \
-	    $(if $(TAG),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
@@ -105,9 +107,9 @@ matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2)
 .PHONY: push
 push: ## Push every image to REGISTRY=…
 push: $(if $(REGISTRY),build-all,push/nowhere)
-	@set -x; $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES), \
-	    docker tag optml/$(name):$(call tag,$(variant)) $(REGISTRY)/optml/$(name):$(call tag,$(variant)); \
-	    docker push $(REGISTRY)/optml/$(name):$(call tag,$(variant));))
+	@set -x; $(foreach variant,$(CHOSEN),$(foreach tag,$(call tags,$(variant)),$(foreach name,$(IMAGES), \
+	    docker tag optml/$(name):$(tag) $(REGISTRY)/optml/$(name):$(tag); \
+	    docker push $(REGISTRY)/optml/$(name):$(tag);)))
 
 .PHONY: push/nowhere
 push/nowhere:
