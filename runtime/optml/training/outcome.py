@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _LONGEST = 1024
 _HEADER = "Traceback (most recent call last):"
 
+# Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
+_OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
+
 
 def prepare() -> None:
     """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
@@ -91,15 +94,16 @@ def _how(ended: Ended) -> str:
 
 
 def _exception(output: str) -> tuple[str, str]:
-    """The last exception of a Python traceback (else the last line), and the output up to it."""
+    """The last exception that a Python traceback tells (else the last line), and the output from there."""
     before, header, trace = output.rpartition(_HEADER)
-    if header:
+    while header:
         # Launchers put a name in front of each line: "[rank0]: Traceback …".
         prefix = before.rpartition("\n")[2]
-        for line in trace.split("\n")[1:]:
-            text = line[len(prefix) :] if line.startswith(prefix) else line
-            if text and not text.startswith((" ", "\t")):
-                return text.strip(), header + trace
+        lines = [line.removeprefix(prefix) for line in trace.split("\n")[1:]]
+        told = next((line for line in lines if line and not line.startswith((" ", "\t"))), "")
+        if told and not told.startswith(_OF_LAUNCHERS):
+            return told.strip(), header + trace
+        before, header, trace = before.rpartition(_HEADER)
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else output.strip()[:80], output
 

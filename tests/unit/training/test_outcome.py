@@ -42,6 +42,12 @@ def why(
             '  File "train.py", line 1\n    x = (\n        ^\nSyntaxError: never closed\n',
             "SyntaxError: never closed",
         ),
+        (
+            "".join(f"[rank1]: {line}\n" for line in TRACE.splitlines())
+            + 'Traceback (most recent call last):\n  File "run.py", line 1, in main\n'
+            + "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n=====\n",
+            "ValueError: learning rate must be positive",
+        ),
         ("cp: cannot stat 'x'\n", "cp: cannot stat 'x'"),
         ("", "train.py exited with code 1"),
     ],
