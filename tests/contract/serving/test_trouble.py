@@ -242,7 +242,8 @@ def test_a_client_that_does_not_read_holds_no_slot(image: str, ml: Path) -> None
 
 
 def test_the_log_has_one_line_a_request_and_no_data(image: str, ml: Path) -> None:
-    with Server(image, ml, SAGEMAKER_MODEL_SERVER_ACCESS_LOG="json") as server:
+    settings = {"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "json", "SAGEMAKER_MODEL_SERVER_WORKERS": 1}
+    with Server(image, ml, **settings) as server:
         for _ in range(3):
             assert server.invoke(b'"private"', X_Custom="private").status_code == 200
         requests.get(f"{server.url}/nothing?private", timeout=2)
