@@ -265,7 +265,7 @@ def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
     """The channels that the platform names; where it names none, the directories that lie there."""
-    if not inputs and os.path.isdir(layout.DATA):
+    if not inputs and os.access(layout.DATA, os.R_OK):
         inputs = {name: {} for name in os.listdir(layout.DATA) if os.path.isdir(f"{layout.DATA}/{name}")}
     channels = {}
     for name in sorted(inputs):

@@ -23,8 +23,8 @@ class Program(Record):
     name: str
     """The entry point as the job names it: a file of the directory, a module, or a command on PATH."""
     kind: str
-    """`script` or `module` for Python, `shell`, `command`, or `function`: `module:function` of a
-    framework."""
+    """`script` or `module` of Python, `shell` script, other `executable` file, `command` on PATH, or
+    `function`: `module:function` of a framework."""
     python: str
     """The interpreter of user code: the first `python3` on PATH."""
 
@@ -45,7 +45,7 @@ class Program(Record):
             return [self.python, "-c", f"import {module}; {module}.{function}()"]
         if self.kind == "shell":
             return [which("bash") or "/bin/sh", self.name]
-        return [self.name]
+        return [os.path.join(self.directory, self.name) if self.kind == "executable" else self.name]
 
 
 def find(job: Job, directory: str, named: str | None = None) -> Program:
@@ -63,9 +63,10 @@ def find(job: Job, directory: str, named: str | None = None) -> Program:
     name = job.program or named or _obvious(directory)
     if os.path.isabs(name) and name.startswith(f"{directory}/"):
         name = os.path.relpath(name, directory)
-    return Program(
-        directory=directory, name=_runnable(directory, name), kind=_kind(directory, name), python=python
-    )
+    kind = _kind(directory, name)
+    if kind == "executable":
+        _make_executable(os.path.join(directory, name))
+    return Program(directory=directory, name=name, kind=kind, python=python)
 
 
 def which(command: str) -> str | None:
@@ -93,10 +94,9 @@ def _kind(directory: str, name: str) -> str:
     if os.path.isfile(path):
         if name.endswith(".py"):
             return "module" if is_package(directory) else "script"
-        return "shell" if name.endswith(".sh") else "command"
-    if os.path.isfile(f"{path.replace('.', '/')}.py") or os.path.isfile(
-        f"{path.replace('.', '/')}/__main__.py"
-    ):
+        return "shell" if name.endswith(".sh") else "executable"
+    module = os.path.join(directory, name.replace(".", "/"))
+    if os.path.isfile(f"{module}.py") or os.path.isfile(f"{module}/__main__.py"):
         return "module"
     if "/" not in name and which(name):
         return "command"
@@ -132,14 +132,11 @@ def _content(directory: str) -> str:
     return f"holds {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _runnable(directory: str, name: str) -> str:
-    """The name by which a command is started: a file of the directory needs its path and the right to run."""
-    path = os.path.join(directory, name)
-    if name.endswith((".py", ".sh")) or not os.path.isfile(path):
-        return name
-    if not os.access(path, os.X_OK):
-        try:
-            os.chmod(path, os.stat(path).st_mode | 0o111)
-        except OSError as error:
-            raise Problem(f"{path} is not executable; run chmod +x on it") from error
-    return path
+def _make_executable(path: str) -> None:
+    """Code that came from S3 or a Windows host has lost the right to run."""
+    if os.access(path, os.X_OK):
+        return
+    try:
+        os.chmod(path, os.stat(path).st_mode | 0o111)
+    except OSError as error:
+        raise Problem(f"{path} is not executable; run chmod +x on it") from error

@@ -86,6 +86,14 @@ def test_a_config_that_cannot_be_read(training: Training) -> None:
     assert "cannot read /opt/ml/input/config/hyperparameters.json: Permission denied" in training.failure
 
 
+def test_input_that_cannot_be_listed_is_no_crash(training: Training) -> None:
+    training.code("train.py", "print('ran')")
+    (training.root / "input/data").chmod(0o000)
+    done = training.train("--user=12345")
+    (training.root / "input/data").chmod(0o777)
+    assert done.code == 0, done.output
+
+
 @pytest.mark.parametrize("output", ["absent", "a file", "read-only"])
 def test_the_exit_code_does_not_depend_on_the_output(training: Training, output: str) -> None:
     training.code("train.py", "raise SystemExit(42)")

@@ -54,6 +54,7 @@ def test_settings_of_tools_do_not_make_a_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["pkg/main.py", "pkg/main/__main__.py"])
 def test_a_module_by_its_name(tmp_path: Path, file: str) -> None:
+    tmp_path = tmp_path / "version.1"
     put(tmp_path, file)
     assert argv(tmp_path, "pkg.main") == ["python3", "-m", "pkg.main"]
 
@@ -66,7 +67,8 @@ def test_shell_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o755, 0o644])
 def test_an_executable_is_made_one_and_started_by_its_path(tmp_path: Path, mode: int) -> None:
     put(tmp_path, "run", mode=mode)
-    assert find(a_job(program="run"), str(tmp_path)).argv == [f"{tmp_path}/run"]
+    program = find(a_job(program="run"), str(tmp_path))
+    assert (program.name, program.argv) == ("run", [f"{tmp_path}/run"])
     assert os.access(tmp_path / "run", os.X_OK)
 
 
