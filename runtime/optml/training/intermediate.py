@@ -11,6 +11,7 @@ import os
 
 from .. import layout
 from ..report import say
+from .supervisor import Stopped
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ class Upload:
     def finish(self) -> None:
         """Upload the last changes and stop. What could not be uploaded is told, and does not fail the job."""
         self._over.set()
-        self._thread.join()
+        try:
+            self._thread.join()
+        except Stopped:
+            say(f"asked to stop: the last changes of {self._directory} may not be uploaded")
+            return
         for reason in sorted(set(self._failed.values())):
             say(f"not everything of {self._directory} was uploaded: {reason}")
 
