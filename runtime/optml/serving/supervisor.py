@@ -86,7 +86,13 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.settings.preload and self.program:
             self.drop_privileges()  # the model is user code
             self.configure_logging()
-            self.model = Model(load_program(self.program), self.settings, None)
+            try:
+                self.model = Model(load_program(self.program), self.settings, None)
+            except Problem:
+                raise
+            except BaseException as error:  # the SystemExit of a user's module is a failure as well
+                traceback.print_exc()
+                raise Problem(f"the model does not load: {type(error).__name__}, see above") from None
             # What exists now is not looked at by the collector again, so that its pages stay shared.
             gc.collect()
             gc.freeze()
@@ -178,7 +184,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         ready = self.table.any_ready()
         if ready:
             self.dismiss_greeter()
-        elif not self.greeter:
+        elif not self.greeter or not os.path.exists(f"/proc/{self.greeter}"):
             self.greet()
         if self.staged and ready:
             self.staged = False

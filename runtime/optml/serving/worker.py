@@ -104,7 +104,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sys.setswitchinterval(0.001)
         settings = self.settings
         self.access_log = AccessLog(settings.access_log)
-        count, share = (settings.threads, -(-settings.queue // self.app.planned_workers))
+        count, share = settings.threads, -(-settings.queue // self.app.planned_workers)
         self.slots = Slots(count, share, self.run_call) if self.row >= 0 else Slots(0, 0, self.run_call)
         self.poller = select.epoll()
         self.poller.register(self.PIPE[0], select.EPOLLIN)
@@ -162,6 +162,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.poller.unregister(fd)
             listener.close()
         self.listeners = {}
+        self.yielded = 0.0
         while time.monotonic() < limit:
             busy = {call.connection for call in self.slots.calls}
             for connection in list(self.connections.values()):

@@ -99,7 +99,7 @@ def test_the_user_may_have_a_word_on_health(image: str, ml: Path) -> None:
         + ECHO
         + "\ndef ping_fn(model):\n    return os.path.exists('/tmp/once')\n"
     )
-    with Server(image, ml, source) as server:
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
         assert server.ping() == 200
         server.exec("rm", "/tmp/once")
         assert server.ping() == 503

@@ -287,6 +287,22 @@ def test_preload_shares_one_model(image: str, ml: Path) -> None:
         assert server.invoke().json()[2] == 1000
 
 
+def test_a_shared_model_that_does_not_load_ends_the_container(image: str, ml: Path) -> None:
+    source = "def model_fn(model_dir):\n    raise RuntimeError('weights are broken')\n"
+    with Server(image, ml, source, ready=False, SAGEMAKER_MODEL_SERVER_PRELOAD="true") as server:
+        assert server.wait() not in (0, 137)
+        log = server.log().output
+        assert log.count("Traceback") == 1
+        assert log.splitlines()[-1] == "optml: error: the model does not load: RuntimeError, see above"
+
+
+def test_root_without_capabilities_serves(image: str, ml: Path) -> None:
+    options = ("--cap-drop=ALL", "--read-only", "--tmpfs=/tmp")
+    with Server(image, ml, ECHO, *options, hardened=False) as server:
+        assert server.invoke().status_code == 200
+        assert "workers stay root" in server.log().output
+
+
 def test_requirements_are_installed_once(image: str, ml: Path, tmp_path: Path) -> None:
     wheel = ml / "model" / "code" / "greeting-1.0-py3-none-any.whl"
     wheel.parent.mkdir()
