@@ -1,4 +1,4 @@
-"""What the entry point starts, as `python3 …/optml/__main__.py train|serve`; for people, `python -m optml env`."""
+"""What the entry point starts, as `python3 …/optml/__main__.py train`; for people, `python -m optml env`."""
 
 from __future__ import annotations
 
