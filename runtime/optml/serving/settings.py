@@ -36,7 +36,6 @@ class Settings:
     program: str
     code_dirs: tuple[str, ...]  # searched in this order
     app: str | None  # module:app, a WSGI application that replaces our own
-    batch: bool
     batch_strategy: str
     max_concurrent_transforms: int | None
     gpus: int
@@ -62,7 +61,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         program=os.path.basename(program),
         code_dirs=_code_dirs(environ, program),
         app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
-        batch=read.boolean("SAGEMAKER_BATCH"),
         batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or _batch_strategy(environ),
         max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
         gpus=machine.gpu_count(),

@@ -23,12 +23,10 @@ def test_the_names_of_the_platform() -> None:
             "SAGEMAKER_MODEL_SERVER_WORKERS": " 3 ",
             "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2.5",
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6",
-            "SAGEMAKER_BATCH": "True",
         }
     )
     assert (settings.port, settings.workers, settings.timeout) == (9000, 3, 2.5)
     assert settings.max_payload == 6 << 20
-    assert settings.batch
 
 
 def test_where_the_code_lies() -> None:
