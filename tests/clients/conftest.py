@@ -1,0 +1,136 @@
+"""The SDKs as clients of the images: each in a virtual environment of its own, with moto for AWS."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.clients.workplace import HERE, PROJECT, Workplace, free_port
+from tests.support.docker import docker, inspect
+from tests.support.matrix import ROOT, Cell, built, matrix
+
+BUCKET = "points"
+NETWORK = "sagemaker-local"
+"""How every SDK names the network of its containers."""
+
+
+def cell(image: str, variant: str) -> Cell:
+    """The cell of the matrix, built."""
+    found = next(c for c in matrix() if (c.image, c.variant) == (image, variant))
+    assert found in built(), f"not built: {found.tag}; run make build-all"
+    return found
+
+
+@pytest.fixture(scope="session")
+def variant(request: pytest.FixtureRequest) -> str:
+    """The variant under test. One is enough: what the SDKs ask of an image differs in no variant."""
+    return request.config.getoption("--variant") or matrix()[0].variant
+
+
+@pytest.fixture(scope="session")
+def train_image(variant: str) -> str:
+    return cell("cpu-train", variant).tag
+
+
+@pytest.fixture(scope="session")
+def serve_image(variant: str) -> str:
+    return cell("cpu-serve", variant).tag
+
+
+@pytest.fixture(scope="session")
+def own_image(train_image: str) -> Iterator[str]:
+    """An image with the project's program inside."""
+    tag = f"optml-test-own-{uuid.uuid4().hex[:12]}"
+    docker("build", "--force-rm", "--build-arg", f"IMAGE={train_image}", "--tag", tag, PROJECT)
+    yield tag
+    docker("rmi", "--force", tag)
+
+
+def _venv(name: str) -> Path:
+    """The Python of a virtual environment with what requirements-NAME.lock names, made where it is absent."""
+    lock, venv = HERE / f"requirements-{name}.lock", ROOT / "build/venvs" / name
+    digest, stamp = hashlib.sha256(lock.read_bytes()).hexdigest(), venv / "made-from"
+    if not stamp.exists() or stamp.read_text() != digest:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", venv], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "--quiet"]
+        options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile")
+        subprocess.run([*pip, "install", *options, "--requirement", lock], check=True)
+        stamp.write_text(digest)
+    return venv / "bin/python"
+
+
+@pytest.fixture(scope="session")
+def sdk2() -> Path:
+    return _venv("sdk2")
+
+
+@pytest.fixture(scope="session")
+def sdk3() -> Path:
+    return _venv("sdk3")
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a moto server with one bucket, at an address that containers reach, too."""
+    bridge = str(ipaddress.ip_network(inspect("bridge")["IPAM"]["Config"][0]["Subnet"])[1])
+    port = free_port(bridge)
+    command = [sys.executable, "-m", "moto.server", "--host", bridge, "--port", str(port)]
+    with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((bridge, port), timeout=1).close()
+            break
+        except OSError:
+            assert server.poll() is None and time.monotonic() < deadline, "the moto server does not answer"
+            time.sleep(0.1)
+    url = f"http://{bridge}:{port}"
+    requests.put(f"{url}/{BUCKET}", timeout=10).raise_for_status()
+    yield url
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[None]:
+    """Leave no network behind that was not here."""
+    before = docker("network", "inspect", NETWORK, check=False).code == 0
+    yield
+    if not before:
+        docker("network", "rm", NETWORK, check=False)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, aws: str, network: None) -> Iterator[Workplace]:
+    """A workplace with fake credentials, set up for local mode by the SDKs' own settings."""
+    subprocess.run([ROOT / "scripts/compose"], cwd=ROOT, check=True)
+    place = Workplace(
+        tmp_path,
+        {
+            "PATH": f"{ROOT}/build/bin:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "PROJECT": str(PROJECT),
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_ENDPOINT_URL": aws,
+        },
+    )
+    place.containers.mkdir()
+    place.configure(serving_port=free_port("0.0.0.0"))
+    # The SDK would ask STS for the name of the default bucket, at an address that cannot be set.
+    place.set_defaults(TelemetryOptOut=True, Session={"DefaultS3Bucket": BUCKET})
+    yield place
+    place.remove_containers()

@@ -1,0 +1,58 @@
+"""The SageMaker SDK 3.x in local mode: its own shell driver runs the program, not our entry point."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.clients.test_sdk2 import LINE, NESTED, told
+from tests.clients.workplace import Workplace, content
+
+
+def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> None:
+    result = workplace.run(
+        sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=json.dumps(NESTED)
+    )
+    assert result.code == 0, result.output
+    results = workplace.containers / "compressed_artifacts"
+    assert content(results / "model.tar.gz")["line.json"] == LINE
+    (given,) = told(results / "output.tar.gz")
+    assert given["hyperparameters"] == NESTED
+
+
+def test_model_trainer_on_two_hosts(sdk3: Path, workplace: Workplace, train_image: str) -> None:
+    result = workplace.run(
+        sdk3, "sdk3/train.py", image=train_image, hosts="2", hyperparameters='{"epochs": 1}'
+    )
+    assert result.code == 0, result.output
+    assert len(told(workplace.containers / "compressed_artifacts/output.tar.gz")) == 2
+
+
+def test_model_trainer_sees_a_failure(sdk3: Path, workplace: Workplace, train_image: str) -> None:
+    broken = json.dumps({"epochs": 1, "broken": "yes"})
+    result = workplace.run(sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=broken)
+    assert result.code != 0
+    assert "Process exited with code: 1" in " ".join(result.output.split())
+    output = content(workplace.containers / "compressed_artifacts/output.tar.gz")
+    assert "train.py" in output["failure"]  # in the words of the SDK's driver
+
+
+def test_model_trainer_with_an_image_of_ones_own(sdk3: Path, workplace: Workplace, own_image: str) -> None:
+    result = workplace.run(
+        sdk3, "sdk3/bring_your_own.py", image=own_image, hosts="2", hyperparameters=json.dumps(NESTED)
+    )
+    assert result.code == 0, result.output
+    results = workplace.containers / "compressed_artifacts"
+    assert content(results / "model.tar.gz")["line.json"] == LINE
+    notes = told(results / "output.tar.gz")
+    assert [note["hosts"] for note in notes] == [["algo-1", "algo-2"]] * 2
+    assert notes[0]["hyperparameters"] == NESTED
+
+
+def test_endpoint_and_transform(sdk3: Path, workplace: Workplace, serve_image: str) -> None:
+    model = workplace.path / "model"
+    model.mkdir()
+    (model / "line.json").write_text(json.dumps(LINE))
+    answer = workplace.answer(sdk3, "sdk3/serve.py", image=serve_image, model=str(model))
+    assert answer == {"answer": [9.0, 11.0], "strategy": "MultiRecord"}
+    assert (workplace.path / "transformed/x.csv.out").read_text().split() == ["9.0", "11.0", "-1.0"]
