@@ -150,6 +150,13 @@ def test_any_other_command_runs_as_given(cell: Cell) -> None:
     assert run(cell.tag, "bash", "-c", "echo $0 $1; exit 7", "x", "y").code == 7
 
 
+def test_help_says_what_there_is(cell: Cell) -> None:
+    result = run(cell.tag, "--help")
+    assert result.code == 0
+    for word in ("train", "serve", "PROGRAM"):
+        assert word in result.stdout
+
+
 def test_an_unknown_verb_gets_one_line(cell: Cell) -> None:
     result = run(cell.tag, "trian")
     assert result.code == 127
