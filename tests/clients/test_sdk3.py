@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
+import pytest
+
+from tests.clients.registry import registry
 from tests.clients.test_sdk2 import LINE, NESTED, told
-from tests.clients.workplace import Workplace, content
+from tests.clients.workplace import PROJECT, Workplace, content
+from tests.support.docker import docker
 
 
 def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> None:
@@ -56,3 +61,29 @@ def test_endpoint_and_transform(sdk3: Path, workplace: Workplace, serve_image: s
     answer = workplace.answer(sdk3, "sdk3/serve.py", image=serve_image, model=str(model))
     assert answer == {"answer": [9.0, 11.0], "strategy": "MultiRecord"}
     assert (workplace.path / "transformed/x.csv.out").read_text().split() == ["9.0", "11.0", "-1.0"]
+
+
+def test_model_builder(sdk3: Path, workplace: Workplace, serve_image: str) -> None:
+    """It always pulls, listens on port 8080 only, and mounts MODEL/code as /opt/ml/model."""
+    try:
+        socket.create_server(("0.0.0.0", 8080)).close()
+    except OSError:
+        pytest.skip("the SDK can serve at port 8080 alone, and something listens there")
+    handlers = workplace.path / "model/code/code"
+    handlers.mkdir(parents=True)
+    (handlers.parent / "line.json").write_text(json.dumps(LINE))
+    (handlers / "inference.py").write_bytes((PROJECT / "inference.py").read_bytes())
+    # After this container the SDK starts a second one by its local mode, and takes the first's /ping for it.
+    workplace.configure()
+    with registry(serve_image) as image:
+        try:
+            answer = workplace.answer(
+                sdk3,
+                "sdk3/model_builder.py",
+                image=image,
+                model=str(workplace.path / "model"),
+                sagemaker_validate_role="false",
+            )
+        finally:
+            docker("rmi", image, check=False)
+    assert answer == [[9.0, 11.0]]

@@ -61,7 +61,7 @@ class Workplace:
     def run(self, python: Path, script: str, **settings: str) -> Result:
         """Run one of the scripts beside this file to its end, with `settings` in its environment."""
         done = subprocess.run(
-            ["timeout", "--kill-after=5", "150", python, HERE / script],
+            ["timeout", "--signal=INT", "--kill-after=30", "150", python, HERE / script],
             cwd=self.path,
             env=self.environment | {name.upper(): value for name, value in settings.items()},
             capture_output=True,
