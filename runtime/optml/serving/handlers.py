@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
 import sys
 
 from .. import layout
@@ -34,6 +35,8 @@ _ARGUMENTS = {
     "model_warmup_fn": 1,
     "execution_parameters_fn": 0,
 }
+# https://www.w3.org/TR/trace-context/: version, trace, parent and flags. Version ff does not exist.
+_TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 _ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # reach input_fn as str, by the rule of the toolkits
 
 
@@ -59,7 +62,8 @@ class Headers(dict[str, str]):
 class Context:
     """What a handler may ask about its call, and say about the answer.
 
-    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None);
+    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None),
+    `traceparent` (the W3C trace context of the caller, or None);
     `status` and `response_headers` may be set by the handler.
     """
 
@@ -79,6 +83,11 @@ class Context:
         if self._headers is None:  # most calls never look
             self._headers = Headers(self._pairs)
         return self._headers
+
+    @property
+    def traceparent(self) -> str | None:
+        given: str = self.request_headers.get("traceparent", "")
+        return given if re.fullmatch(_TRACEPARENT, given) else None
 
 
 class Model:

@@ -1,18 +1,24 @@
 """A small table in shared memory: the state of every worker, which all processes read without asking.
 
-/ping is answered from it alone, so an answer needs no model, no lock and no other process.
+/ping is answered from it alone, so an answer needs no model, no lock and no other process. What was counted
+is in it, too, so that any worker can tell it for all.
 """
 
 from __future__ import annotations
 
 import mmap
+import threading
 import time
 
 LOADING, READY, RETIRING = 1, 2, 3
 
 # Columns of a row. Each is one aligned 64-bit number, which the machine writes whole.
-_STATE, _HEARTBEAT, _SERVED, _CONNECTIONS = range(4)
-_COLUMNS = 4
+_STATE, _HEARTBEAT, _SERVED, _CONNECTIONS, _CALLS = range(5)  # of the worker that has the row
+_STARTS, _DONE, _QUEUED, _MODELED = range(5, 9)  # of all that had it; the last two in nanoseconds
+_STATUS = 9  # one column for each status from 100 to 599
+_RECENT = _STATUS + 500  # a ring of the last latencies in nanoseconds
+_KEPT = 32
+_COLUMNS = _RECENT + _KEPT
 
 
 class Table:
@@ -21,11 +27,13 @@ class Table:
     def __init__(self, rows: int) -> None:
         self.rows = range(rows)
         self._cells = memoryview(mmap.mmap(-1, rows * _COLUMNS * 8)).cast("q")
+        self._counting = threading.Lock()  # for the threads of one worker
 
     def begin(self, row: int) -> None:
         """A new worker takes the row: it is loading and has served nothing."""
-        for column in range(_COLUMNS):
+        for column in range(_STARTS):
             self._cells[row * _COLUMNS + column] = 0
+        self._cells[row * _COLUMNS + _STARTS] += 1
         self.set_state(row, LOADING)
 
     def set_state(self, row: int, state: int) -> None:
@@ -35,6 +43,7 @@ class Table:
     def end(self, row: int) -> None:
         """The worker of the row is gone."""
         self._cells[row * _COLUMNS + _STATE] = 0
+        self.set_calls(row, 0)
 
     def state(self, row: int) -> int:
         return self._cells[row * _COLUMNS + _STATE]
@@ -43,6 +52,10 @@ class Table:
         """Whether at least one worker can answer a call: what /ping tells."""
         cells = self._cells
         return any(cells[row * _COLUMNS] == READY for row in self.rows)
+
+    def ready(self) -> int:
+        """How many workers can answer a call."""
+        return sum(self.state(row) == READY for row in self.rows)
 
     def beat(self, row: int) -> None:
         """The loop of this worker is alive."""
@@ -69,3 +82,53 @@ class Table:
             self.state(other) == READY and self._cells[other * _COLUMNS + _CONNECTIONS] < mine
             for other in self.rows
         )
+
+    # What is counted
+
+    def set_calls(self, row: int, count: int) -> None:
+        """So many calls run or wait in this worker."""
+        self._cells[row * _COLUMNS + _CALLS] = count
+
+    def calls(self, row: int) -> int:
+        return self._cells[row * _COLUMNS + _CALLS]
+
+    def count_status(self, row: int, status: int) -> None:
+        """A request was answered."""
+        if 100 <= status <= 599:
+            with self._counting:
+                self._cells[row * _COLUMNS + _STATUS + status - 100] += 1
+
+    def count_call(self, row: int, queue: float, model: float) -> None:
+        """A call was answered that took these seconds."""
+        cells, start = self._cells, row * _COLUMNS
+        with self._counting:
+            done = cells[start + _DONE]
+            cells[start + _QUEUED] += int(queue * 1e9)
+            cells[start + _MODELED] += int(model * 1e9)
+            cells[start + _RECENT + done % _KEPT] = int((queue + model) * 1e9)
+            cells[start + _DONE] = done + 1
+
+    def restarts(self) -> int:
+        """Workers that took the place of another."""
+        return sum(max(0, self._cells[row * _COLUMNS + _STARTS] - 1) for row in self.rows)
+
+    def done(self) -> tuple[int, float, float]:
+        """Calls answered, and their seconds in the queue and in the model."""
+        count, queued, modeled = (
+            sum(self._cells[row * _COLUMNS + column] for row in self.rows)
+            for column in (_DONE, _QUEUED, _MODELED)
+        )
+        return count, queued / 1e9, modeled / 1e9
+
+    def statuses(self) -> dict[int, int]:
+        """How many requests were answered with each status."""
+        counts = {
+            status: sum(self._cells[row * _COLUMNS + _STATUS + status - 100] for row in self.rows)
+            for status in range(100, 600)
+        }
+        return {status: count for status, count in counts.items() if count}
+
+    def recent(self) -> list[float]:
+        """Seconds that the last calls of each worker took, in no order."""
+        starts = [row * _COLUMNS + _RECENT for row in self.rows]
+        return [cell / 1e9 for start in starts for cell in self._cells[start : start + _KEPT] if cell]

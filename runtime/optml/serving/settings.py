@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MB = 1 << 20
 ACCESS_LOGS = ("text", "json", "off")
 USERS = ("ml", "root")
+# What SageMaker gives a container that it runs itself, and its SDK's local mode does not.
+PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Settings:
     default_accept: str
     max_payload: int
     access_log: str
+    metrics: bool  # answer /metrics
     log_level: int
     program: str
     code_dirs: tuple[str, ...]  # searched in this order
@@ -57,6 +60,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
+        metrics=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_METRICS"),
         log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
         program=os.path.basename(program),
         code_dirs=_code_dirs(environ, program),
@@ -117,6 +121,11 @@ class _Reader:
 
     def boolean(self, name: str) -> bool:
         return self.one_of(name, ("false", "true")) == "true"
+
+    def unless_on_platform(self, name: str) -> bool:
+        """What is said, else true unless the platform runs this container."""
+        said = self.one_of(name, ("auto", "false", "true"))
+        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in PLATFORM))
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """One of the choices, in any case; the first is the default."""

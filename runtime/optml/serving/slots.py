@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from queue import SimpleQueue
 
 TYPE_CHECKING = False
@@ -100,3 +101,24 @@ class Slots:
                 call.started = time.monotonic()
                 self._run(call)
                 self.release(call)
+
+
+class Side:
+    """One thread beside the loop, started when it is first needed, that does one thing after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._actions: SimpleQueue[Callable[[], None]] | None = None
+
+    def do(self, action: Callable[[], None]) -> None:
+        if self._actions is None:
+            self._actions = SimpleQueue()
+            threading.Thread(target=self._work, args=(self._actions,), name=self._name, daemon=True).start()
+        self._actions.put(action)
+
+    def _work(self, actions: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            try:
+                actions.get()()
+            except Exception:
+                traceback.print_exc()

@@ -41,6 +41,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.listener = listener
         self.planned_workers, self.reason = plan_workers(settings)
         self.table = Table(self.planned_workers)
+        # Connections that the greeter took for the workers: it sends, and whoever looks up first receives.
+        self.handing, self.handed = socket.socketpair()
+        self.handing.setblocking(False)
+        self.handed.setblocking(False)
         self.model: Model | None = None
         self.drop_to: tuple[int, str] | None = None
         self._tracebacks = mmap.mmap(-1, 8)
@@ -142,7 +146,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter with our rules.
 
     The first worker loads alone: a model that does not load says so once, and the size of one that does
-    tells how many fit. While none is ready the greeter answers.
+    tells how many fit. While none is ready, or all hold the interpreter, the greeter answers.
     """
 
     WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`
@@ -182,9 +186,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.stopping:
             return
         ready = self.table.any_ready()
-        if ready:
-            self.dismiss_greeter()
-        elif not self.greeter or not os.path.exists(f"/proc/{self.greeter}"):
+        if not self.greeter or not os.path.exists(f"/proc/{self.greeter}"):
             self.greet()
         if self.staged and ready:
             self.staged = False
@@ -194,7 +196,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             super().manage_workers()
 
     def greet(self) -> None:
-        """Fork the process that answers 503 while no worker can."""
+        """Fork the process that answers while no worker can."""
         greeter = Worker(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
         self.greeter = os.fork()
         if self.greeter:
@@ -202,6 +204,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             return
         try:
             greeter.pid = os.getpid()
+            with open("/proc/self/comm", "w") as name:  # told apart in `ps`
+                name.write("greeter")
             greeter.init_process()
         finally:
             os._exit(0)

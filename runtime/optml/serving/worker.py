@@ -3,20 +3,21 @@
 The loop reads whole requests, answers /ping and refusals itself, and hands calls to the slots. It never
 waits for a client or a slot, so /ping and the 504 of a call that takes too long work while all are busy.
 
-The greeter is a worker without a model: it answers 503 until another has loaded its own.
+The greeter is a worker without a model. It answers 503 until another has loaded its own. Then it takes only
+connections that no worker wants for a while, because their models hold the interpreter: it answers /ping and
+gives what is no /ping to the first worker that looks up.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections import deque
+from functools import cached_property
 from queue import SimpleQueue
 
 from gunicorn.http.wsgi import Response
@@ -30,7 +31,7 @@ from .connection import Connection
 from .errors import InferenceError, phrase
 from .handlers import Context, Model
 from .readiness import READY, RETIRING
-from .slots import Call, Slots
+from .slots import Call, Side, Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connec
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
 _READ_SIZE = 256 << 10
 _YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
+_PATIENCE = 0.1  # seconds that the greeter leaves a new connection to the workers
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
 _LISTENING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
+_PING = b"GET /ping"
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
@@ -67,7 +70,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.table = self.app.table
         self.connections: dict[int, Connection] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._side: SimpleQueue[Callable[[], None]] | None = None
+        self.health, self.control = Side("health"), Side("control")
         self._id_prefix = f"{self.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
         self._ids = 0
         self.app.drop_privileges()
@@ -108,30 +111,35 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.slots = Slots(count, share, self.run_call) if self.row >= 0 else Slots(0, 0, self.run_call)
         self.poller = select.epoll()
         self.poller.register(self.PIPE[0], select.EPOLLIN)
+        if self.row >= 0:
+            self.poller.register(self.app.handed, select.EPOLLIN)
         self.listeners = {listener.fileno(): listener.sock for listener in self.sockets}
         for fd in self.listeners:
             self.poller.register(fd, _LISTENING)
         self.resting: deque[Connection] = deque()
         self.yielded = 0.0  # when this worker began to leave new connections to the others
+        self.patience = _YIELD if self.row >= 0 else _PATIENCE  # for how long it does
         if self.row >= 0:
             self.table.set_state(self.row, READY)
         self.now = self.looked = time.monotonic()
-        while self.alive and not (self.row < 0 and self.table.any_ready()):
+        while self.alive:
             self.turn()
         self.drain()
 
     def turn(self) -> None:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
-        events = self.poller.poll(_YIELD if self.yielded else _REST / 5 if self.resting else _TICK)
+        events = self.poller.poll(self.patience if self.yielded else _REST / 5 if self.resting else _TICK)
         self.now = time.monotonic()
         for fd, _ in events:
             if fd in self.listeners:
                 self.on_listener(fd)
             elif fd == self.PIPE[0]:
                 self.run_posted()
+            elif fd == self.app.handed.fileno():
+                self.take_handed()
             elif fd in self.connections:
                 self.on_event(self.connections[fd])
-        if self.yielded and self.now - self.yielded >= _YIELD:
+        if self.yielded and self.now - self.yielded >= self.patience:
             for fd in self.listeners:
                 self.on_listener(fd)
         if self.resting:
@@ -161,6 +169,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 pass
             self.poller.unregister(fd)
             listener.close()
+        if self.row >= 0:
+            self.poller.unregister(self.app.handed)
         self.listeners = {}
         self.yielded = 0.0
         while time.monotonic() < limit:
@@ -191,16 +201,19 @@ class Worker(BaseWorker):  # type: ignore[misc]
     # Connections: from the loop alone, but for `respond` and `send`
 
     def on_listener(self, fd: int) -> None:
-        """Someone connects. A free worker shall have it, so a busy one waits a moment before it tries."""
-        if self.row < 0:
-            if self.table.any_ready():
-                return
-        elif not self.yielded and (self.slots.busy or self.table.has_most_connections(self.row)):
+        """Someone connects. A free worker shall have it, so others wait a moment before they try."""
+        if not self.yielded and self.has_betters():
             self.yielded = self.now
             return
         self.yielded = 0.0
         self.accept(self.listeners[fd])
         self.poller.modify(fd, _LISTENING)
+
+    def has_betters(self) -> bool:
+        """Whether another should have the next connection."""
+        if self.row < 0:
+            return bool(self.table.any_ready())
+        return bool(self.slots.busy or self.table.has_most_connections(self.row))
 
     def wake_resting(self) -> None:
         """Listen again to clients that were refused: one as soon as there is room, all in their time."""
@@ -217,12 +230,38 @@ class Worker(BaseWorker):  # type: ignore[misc]
             sock, peer = listener.accept()
         except OSError:
             return False  # another worker was faster, or the client is gone
+        self.adopt(sock, peer)
+        return True
+
+    def adopt(self, sock: socket.socket, peer: Any) -> None:
         sock.setblocking(False)
         connection = Connection(sock, peer, sock.getsockname(), self.settings.max_payload, self.now)
         self.connections[connection.fd] = connection
         self.poller.register(connection.fd, _WAITING)
         self.count_connections()
+
+    def hand_over(self, connection: Connection) -> bool:
+        """Give away a connection on which anything but /ping arrives; false when it stays."""
+        try:
+            if connection.sock.recv(len(_PING), socket.MSG_PEEK) in (_PING, b""):
+                return False
+            socket.send_fds(self.app.handing, [b"\0"], [connection.fd])
+        except OSError:  # so many wait already that this one is refused, or the client is gone
+            return False
+        self.close(connection)
         return True
+
+    def take_handed(self) -> None:
+        try:
+            _, fds, _, _ = socket.recv_fds(self.app.handed, 1, 1)
+        except BlockingIOError:
+            return  # another worker was faster
+        for fd in fds:
+            sock = socket.socket(fileno=fd)
+            try:
+                self.adopt(sock, sock.getpeername())
+            except OSError:
+                sock.close()  # the client is gone
 
     def close(self, connection: Connection) -> None:
         if self.connections.get(connection.fd) is not connection:
@@ -242,6 +281,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         connection.seen = self.now
         if connection.outgoing:
             self.flush(connection)
+            return
+        if self.row < 0 and self.table.any_ready() and self.hand_over(connection):
             return
         try:
             data = connection.sock.recv(_READ_SIZE)
@@ -277,7 +318,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if request.path == "/ping":
             self.ping(connection, request)
         elif self.row < 0:
-            self.refuse(connection, request, _LOADING)
+            self.refuse(connection, request, _FULL if self.table.any_ready() else _LOADING)
         elif self.wsgi is not None:
             self.call(connection, request)
         elif request.path == "/invocations":
@@ -285,26 +326,26 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.call(connection, request)
             else:
                 self.refuse(connection, request, InferenceError("Use POST.", 405, {"Allow": "POST"}))
-        elif request.path == "/execution-parameters":
-            self.beside(lambda: self.execution_parameters(connection, request))
         else:
-            self.refuse(connection, request, InferenceError(f"There is nothing at {request.path}.", 404))
+            self.beside(self.control, self.ask_control, connection, request)
 
     def ping(self, connection: Connection, request: Request) -> None:
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
         if not self.table.any_ready():
             self.respond(connection, request, Answer(503, headers={"Retry-After": "1"}))
         elif self.wsgi is not None:
-            self.beside(lambda: self.run_wsgi(connection, request))
+            self.beside(self.health, self.ask_app, connection, request)
         elif self.model is not None and self.model.has_ping:
-            self.beside(lambda: self.user_ping(connection, request))
+            self.beside(self.health, self.ask_user, connection, request)
         else:
             self.respond(connection, request, Answer(200))
 
     def call(self, connection: Connection, request: Request) -> None:
         """Give the request to a slot, now or in its turn, or refuse it at once."""
         call = Call(request, connection, self.new_id(), self.now, self.settings.timeout)
-        if not self.slots.admit(call):
+        if self.slots.admit(call):
+            self.table.set_calls(self.row, len(self.slots.calls))
+        else:
             connection.rest = True
             self.refuse(connection, request, _FULL)
 
@@ -317,7 +358,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         id = self.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
-        self.access_log.add(request.method, request.path, error.status, id)
+        self.note(request, error.status, id)
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
         """Answer a request that is malformed or too large, and read no more."""
@@ -327,6 +368,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         connection.drop()
         self.send(connection, malformed(error, id), True)
         self.access_log.add(method, path, error.status, id)
+        if self.row >= 0:
+            self.table.count_status(self.row, error.status)
 
     def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
         """Send a whole answer; from any thread."""
@@ -401,7 +444,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if self.wsgi is None:
                 self.invoke(call)
             else:
-                self.run_wsgi(call.connection, call.request, call)
+                status = self.run_wsgi(call, self.wsgi)
+                if status is not None:
+                    self.log_call(call, status, time.monotonic())
         except BaseException as error:
             if not isinstance(error, OSError):  # those are clients that hung up
                 traceback.print_exc()
@@ -469,27 +514,27 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.slots.release(call)
         self.send(call.connection, b"", response.should_close())
 
-    def run_wsgi(self, connection: Connection, request: Request, call: Call | None = None) -> None:
-        """Answer with the user's own application."""
+    def run_wsgi(self, call: Call, app: Any) -> int | None:
+        """Have a WSGI application answer, the user's own or the control plane. Gives its status, if any."""
+        connection, request = call.connection, call.request
         payload, request.body = request.body, request.body.file()
         sock = connection.sock
         sock.settimeout(self.settings.timeout)
         response, environ = wsgi_environ(request, sock, connection.peer, connection.server, self.cfg)
         environ["wsgi.multithread"] = True
+        environ["optml.request_id"] = call.id
         if not self.alive:
             response.force_close()
         try:
-            parts = self.wsgi(environ, response.start_response)
+            parts = app(environ, response.start_response)
             chunks = iter(parts)
             first = next(chunks, b"")
-            if call is not None:
-                if not call.claim():
-                    return  # the deadline has answered
-                call.streaming = True
+            if not call.claim():
+                return None  # the deadline has answered
+            call.streaming = True
             response.write(first)
             for chunk in chunks:
-                if call is not None:
-                    call.deadline = time.monotonic() + self.settings.timeout
+                call.deadline = time.monotonic() + self.settings.timeout
                 response.write(chunk)
             response.close()
             if hasattr(parts, "close"):
@@ -500,55 +545,68 @@ class Worker(BaseWorker):  # type: ignore[misc]
         except OSError:
             raise
         except BaseException as error:
-            answer = failure(error, call.id if call else self.new_id())
+            answer = failure(error, call.id)
             if response.headers_sent:
                 raise ConnectionAbortedError from error
-            if call is not None and not call.streaming and not call.claim():
-                return
+            if not call.streaming and not call.claim():
+                return None
             sock.setblocking(False)
             status = answer.status
             self.respond(connection, request, answer)
         finally:
             request.body = payload
-        if call is not None:
-            self.log_call(call, status, time.monotonic())
+        return int(status)
 
     def log_call(self, call: Call, status: int, ended: float) -> None:
-        total = time.monotonic() - call.received
         queue, model = call.started - call.received, ended - call.started
-        request = call.request
-        self.access_log.add(request.method, request.path, status, call.id, total, queue, model)
+        self.table.count_call(self.row, queue, model)
+        self.note(call.request, status, call.id, time.monotonic() - call.received, queue, model)
 
-    # The user's code that is no call: it takes no slot, and the loop no time
+    def note(self, request: Request, status: int, id: str, *seconds: float) -> None:
+        """Count a request and write its line."""
+        if self.row >= 0:
+            self.table.count_status(self.row, status)
+            self.table.set_calls(self.row, len(self.slots.calls))
+        self.access_log.add(request.method, request.path, status, id, *seconds)
 
-    def beside(self, action: Callable[[], None]) -> None:
-        """Run the action on one thread that is kept for it."""
-        if self._side is None:
-            self._side = SimpleQueue()
-            threading.Thread(target=self._work_beside, args=(self._side,), name="side", daemon=True).start()
-        self._side.put(action)
+    # Beside the loop: it takes no slot, and the loop no time
 
-    def _work_beside(self, actions: SimpleQueue[Callable[[], None]]) -> None:
-        while True:
-            try:
-                actions.get()()
-            except Exception:
-                traceback.print_exc()
+    def ask_app(self, call: Call) -> None:
+        """/ping of the user's own application."""
+        self.run_wsgi(call, self.wsgi)
 
-    def user_ping(self, connection: Connection, request: Request) -> None:
+    def ask_user(self, call: Call) -> None:
+        """The user's word on health."""
         assert self.model is not None
         try:
             healthy = self.model.ping()
         except Exception:
             traceback.print_exc()
             healthy = False
-        self.respond(connection, request, Answer(200 if healthy else 503))
+        self.respond(call.connection, call.request, Answer(200 if healthy else 503))
 
-    def execution_parameters(self, connection: Connection, request: Request) -> None:
-        assert self.model is not None
-        try:
-            body = json.dumps(self.model.execution_parameters() or self.app.execution_parameters()).encode()
-            answer = Answer(200, body, {"Content-Type": "application/json"})
-        except Exception as error:
-            answer = failure(error, self.new_id())
-        self.respond(connection, request, answer)
+    def ask_control(self, call: Call) -> None:
+        status = self.run_wsgi(call, self.control_app)
+        self.note(call.request, status or 500, call.id)
+        call.request.body.close()
+
+    @cached_property
+    def control_app(self) -> Any:
+        from .control import create_app  # flask takes 190 ms to import
+
+        return create_app(self)
+
+    def beside(
+        self, side: Side, action: Callable[[Call], None], connection: Connection, request: Request
+    ) -> None:
+        call = Call(request, connection, self.new_id(), self.now, self.settings.timeout)
+
+        def act() -> None:
+            try:
+                action(call)
+            except BaseException as error:
+                if not isinstance(error, OSError):  # those are clients that hung up
+                    traceback.print_exc()
+                self.post(lambda: self.close(connection))
+
+        side.do(act)

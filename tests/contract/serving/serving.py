@@ -83,7 +83,8 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
     except OSError:
         continue
-    if fields[1] == "1" and "serve" in open(f"/proc/{pid}/cmdline").read():
+    serves = "serve" in open(f"/proc/{pid}/cmdline").read()
+    if fields[1] == "1" and serves and open(f"/proc/{pid}/comm").read() != "greeter\\n":
         print(pid)
 """
 

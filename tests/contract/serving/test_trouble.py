@@ -41,6 +41,8 @@ def predict_fn(data, model):
         raise ValueError("secret of the user")
     if data == "hold":  # the interpreter, so that not even the loop of the worker runs
         ctypes.PyDLL(None).sleep(600)
+    if isinstance(data, dict):
+        return ctypes.PyDLL(None).sleep(data["hold"])
     time.sleep(float(data))
     return data
 """
@@ -153,6 +155,27 @@ def test_a_handler_that_holds_the_interpreter_is_killed(image: str, ml: Path) ->
             server.invoke(b'"hold"', timeout=40)
         assert "hangs in its model" in server.log().output
         eventually(lambda: len(server.workers()) == 2 and server.invoke().status_code == 200)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ping_answers_while_every_model_holds_the_interpreter(image: str, ml: Path, workers: int) -> None:
+    with (
+        Server(image, ml, ACTOR, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        eventually(lambda: len(server.workers()) == workers)
+        held = [pool.submit(server.invoke, b'{"hold": 4}') for _ in range(workers)]
+        time.sleep(1)
+        waiting = pool.submit(server.invoke, b"[1]")
+        for _ in range(5):
+            began = time.monotonic()
+            assert server.ping() == 200
+            assert time.monotonic() - began < 1
+        assert not waiting.done()
+        assert not any(answer.done() for answer in held)
+        # Who came meanwhile was not refused: the first worker that was free took the call.
+        assert waiting.result().status_code == 200
+        assert all(answer.result().status_code == 200 for answer in held)
 
 
 def test_a_fault_of_the_handler_is_500_and_stays_in_the_log(image: str, ml: Path) -> None:

@@ -1,0 +1,85 @@
+"""The control plane: every route but /ping and /invocations, as a flask application.
+
+The two are split by what they cost. flask takes 190 ms to import, half of what the whole server takes to
+start, and gives half the requests/s of raw WSGI, itself a fraction of what the loop answers. So
+the loop keeps /ping and /invocations, and flask is imported by the first request for anything else, on a
+thread beside the loop.
+"""
+
+from __future__ import annotations
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from .answers import failure
+from .errors import InferenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .readiness import Table
+    from .worker import Worker
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(worker: Worker) -> Flask:
+    """The application of this worker, which answers for all."""
+    app = Flask(__name__, static_folder=None)
+    app.register_error_handler(Exception, _failed)
+
+    @app.get("/execution-parameters")
+    def execution_parameters() -> Any:
+        own = worker.model.execution_parameters() if worker.model else None
+        return jsonify(own or worker.app.execution_parameters())
+
+    if worker.settings.metrics:
+
+        @app.get("/metrics")
+        def metrics() -> Response:
+            lines = _metrics(worker.table, worker.settings.threads)
+            return Response("".join(f"{line}\n" for line in lines), content_type=_PROMETHEUS)
+
+    return app
+
+
+def _failed(error: Exception) -> Response:
+    """Every error as the JSON that /invocations answers, too."""
+    if isinstance(error, HTTPException):
+        said = {
+            404: f"There is nothing at {request.path}.",
+            405: f"{request.path} does not take {request.method}.",
+        }
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+        code = error.code or 500
+        error = InferenceError(said.get(code) or error.description or error.name, code, headers)
+    answer = failure(error, request.environ["optml.request_id"])
+    return Response(answer.body, answer.status, answer.headers)
+
+
+def _metrics(table: Table, threads: int) -> Iterator[str]:
+    """What was counted, in the text format of Prometheus."""
+    calls = [table.calls(row) for row in table.rows]
+    running = sum(min(count, threads) for count in calls)
+    count, queue, model = table.done()
+    yield from _described("requests_total", "counter", "Requests answered, /ping excepted.")
+    for status, number in table.statuses().items():
+        yield f'optml_requests_total{{status="{status}"}} {number}'
+    yield from _described("calls_in_flight", "gauge", "Calls that run in a model.")
+    yield f"optml_calls_in_flight {running}"
+    yield from _described("calls_queued", "gauge", "Calls that wait for a slot.")
+    yield f"optml_calls_queued {sum(calls) - running}"
+    for name, seconds, where in (("queue", queue, "the queue"), ("model", model, "the model")):
+        yield from _described(f"{name}_seconds", "summary", f"Seconds that calls spent in {where}.")
+        yield f"optml_{name}_seconds_sum {seconds:.6f}"
+        yield f"optml_{name}_seconds_count {count}"
+    yield from _described("workers_ready", "gauge", "Workers that can answer a call.")
+    yield f"optml_workers_ready {table.ready()}"
+    yield from _described("worker_restarts_total", "counter", "Workers that took the place of another.")
+    yield f"optml_worker_restarts_total {table.restarts()}"
+
+
+def _described(name: str, kind: str, help: str) -> tuple[str, str]:
+    return f"# HELP optml_{name} {help}", f"# TYPE optml_{name} {kind}"

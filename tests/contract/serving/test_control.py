@@ -1,0 +1,123 @@
+"""What is beside the calls: /execution-parameters, unknown paths, /metrics, the trace of a request."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from .serving import ECHO, Server, eventually
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+
+def metrics(server: Server) -> dict[str, float]:
+    answer = requests.get(f"{server.url}/metrics", timeout=5)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r'[a-z_]+(\{status="\d{3}"\})? [0-9.]+', line) for line in lines)
+    return {name: float(value) for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def test_other_paths_and_methods_are_refused_as_json(image: str, ml: Path) -> None:
+    with Server(image, ml) as server:
+        absent = requests.get(f"{server.url}/nothing", timeout=5)
+        assert (absent.status_code, absent.json()["type"]) == (404, "NotFound")
+        assert absent.json()["message"] == "There is nothing at /nothing."
+        for path, allowed in (("/invocations", "POST"), ("/execution-parameters", "GET")):
+            wrong = requests.put(f"{server.url}{path}", timeout=5)
+            assert (wrong.status_code, wrong.json()["code"]) == (405, 405)
+            assert allowed in wrong.headers["Allow"]
+
+
+def test_the_control_plane_is_imported_by_whoever_asks_for_it(image: str, ml: Path) -> None:
+    source = ECHO.replace("return data", "import sys; return 'flask' in sys.modules")
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        assert server.invoke().json() is False
+        requests.get(f"{server.url}/nothing", timeout=5)
+        assert server.invoke().json() is True
+
+
+def test_a_slow_control_plane_holds_up_nobody(image: str, ml: Path) -> None:
+    source = (
+        ECHO
+        + """
+import time
+def ping_fn(model):
+    return True
+def execution_parameters_fn():
+    time.sleep(3)
+    raise ValueError("private")
+"""
+    )
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(requests.get, f"{server.url}/execution-parameters", timeout=10)
+        time.sleep(0.3)
+        began = time.monotonic()
+        for _ in range(20):
+            assert server.ping() == 200
+            assert server.invoke().status_code == 200
+        assert time.monotonic() - began < 2 and not slow.done()
+        assert slow.result().status_code == 500
+        assert "private" not in slow.result().text
+
+
+def test_metrics_count_for_all_workers(image: str, ml: Path) -> None:
+    source = """
+    import time
+    def model_fn(model_dir):
+        return None
+    def predict_fn(data, model):
+        time.sleep(data)
+        return data
+    """
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server, ThreadPoolExecutor(3) as pool:
+        eventually(lambda: metrics(server)["optml_workers_ready"] == 2)
+        for _ in range(5):
+            assert server.invoke(b"0.1").status_code == 200
+        assert server.invoke(b"{").status_code == 400
+        running = [pool.submit(server.invoke, b"1.5") for _ in range(3)]
+        time.sleep(0.5)
+        said = metrics(server)
+        assert (said["optml_calls_in_flight"], said["optml_calls_queued"]) == (2, 1)
+        assert all(answer.result().status_code == 200 for answer in running)
+        eventually(lambda: metrics(server).get('optml_requests_total{status="200"}', 0) >= 8)
+        said = metrics(server)
+        assert said['optml_requests_total{status="400"}'] == 1
+        assert (said["optml_calls_in_flight"], said["optml_calls_queued"]) == (0, 0)
+        assert said["optml_model_seconds_count"] == 9
+        assert 5 * 0.1 + 3 * 1.5 < said["optml_model_seconds_sum"] < 8
+        assert 0.5 < said["optml_queue_seconds_sum"] < 3
+        # What was counted outlives the worker that counted it.
+        server.exec("sh", "-c", f"kill -9 {server.workers()[0]}")
+        eventually(lambda: metrics(server)["optml_worker_restarts_total"] == 1)
+        assert metrics(server)["optml_model_seconds_count"] == 9
+
+
+@pytest.mark.parametrize(
+    ("environment", "status"),
+    [
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 404),
+        ({"SAGEMAKER_SAFE_PORT_RANGE": "9000-9999", "SAGEMAKER_MODEL_SERVER_METRICS": "true"}, 200),
+        ({"SAGEMAKER_MODEL_SERVER_METRICS": "false"}, 404),
+    ],
+)
+def test_metrics_are_switched(image: str, ml: Path, environment: dict[str, str], status: int) -> None:
+    with Server(image, ml, **environment) as server:
+        assert requests.get(f"{server.url}/metrics", timeout=5).status_code == status
+
+
+def test_the_trace_of_a_request_reaches_the_handlers(image: str, ml: Path) -> None:
+    source = ECHO.replace("data, model", "data, model, context").replace(
+        "return data", "return context.traceparent"
+    )
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with Server(image, ml, source) as server:
+        assert server.invoke(traceparent=trace).json() == trace
+        assert server.invoke().json() is None
+        for broken in ("00-x-y-01", trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32), trace + "z"):
+            assert server.invoke(traceparent=broken).json() is None
