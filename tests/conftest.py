@@ -31,7 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give `cell` and `image` their values.
 
     A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
-    Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant.
+    Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant, or with
+    @pytest.mark.one_variant in the first alone.
     """
     if "cell" in metafunc.fixturenames:
         name = Path(str(metafunc.definition.path)).parent.name
@@ -43,6 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             f"{metafunc.definition.nodeid} takes `image` without saying which, with @pytest.mark.image"
         )
         cells = [c for c in _cells(metafunc.config) if c.image == marker.args[0]]
+        if metafunc.definition.get_closest_marker("one_variant"):
+            cells = cells[:1]
         metafunc.parametrize("image", [c.tag for c in cells], ids=[c.id for c in cells])
 
 

@@ -112,6 +112,7 @@ class Job(Record):
     """What lies here at the end is kept beside the model."""
     output_intermediate_dir: str = layout.OUTPUT_INTERMEDIATE
     checkpoint_dir: str = layout.CHECKPOINTS
+    """Where checkpoints are kept in S3 while the job runs: `LocalPath` of checkpointconfig.json."""
 
     @property
     def current_group_hosts(self) -> list[str]:
@@ -142,18 +143,19 @@ class Job(Record):
         return str(self.framework_parameters.get(name, "")).lower() in ("true", "1")
 
 
-def read(environ: Mapping[str, str] = os.environ) -> Job:
-    """Read the job from `/opt/ml/input/config` and the environment.
+def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None = None) -> Job:
+    """Read the job from `/opt/ml/input/config` and the environment, with `given` hyperparameters or those
+    of the platform.
 
     Raises Problem where a file cannot be read or does not say what it must.
     """
-    given = {
+    decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
-        for key, value in _read_config("hyperparameters.json").items()
+        for key, value in (given or _read_config("hyperparameters.json")).items()
     }
-    platform = {key: value for key, value in given.items() if key.startswith(_PREFIX)}
+    platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
     hyperparameters = {
-        key: value for key, value in given.items() if key not in platform and key not in _NOT_THE_USERS
+        key: value for key, value in decoded.items() if key not in platform and key not in _NOT_THE_USERS
     }
 
     def setting(variable: str, parameter: str) -> str | None:
@@ -196,6 +198,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Job:
         log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
         resource_config=resources,
         input_data_config=inputs,
+        checkpoint_dir=str(_read_config("checkpointconfig.json").get("LocalPath") or layout.CHECKPOINTS),
     )
 
 
@@ -294,4 +297,4 @@ def _log_level(level: str | None) -> int:
     """A number or a name of `logging`; anything else is not worth failing a job."""
     if not level:
         return _INFO
-    return int(level) if level.isdecimal() else _LOG_LEVELS.get(level.upper(), _INFO)
+    return int(level) if level.isdecimal() and len(level) < 10 else _LOG_LEVELS.get(level.upper(), _INFO)

@@ -3,14 +3,17 @@ under Open MPI."""
 
 from __future__ import annotations
 
+import os
+
 from ..report import Problem
+from . import job as jobs
 from . import privilege
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .job import Job
-    from .links import Links
+    from .links import Meeting
     from .program import Program
 
 # Distributions of the toolkits that are no engine of ours.
@@ -68,13 +71,30 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
     return Launch(engine=engine, argv=argv, environment=environment)
 
 
-def link(job: Job, launch: Launch) -> Links | None:
-    """The connections by which the hosts of a distributed program notice that one of them is lost."""
-    if launch.engine == "process" or len(job.distribution_hosts) == 1:
-        return None
-    from .links import connect  # socket takes 10 ms to import
+def meet(job: Job) -> Meeting | None:
+    """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
-    return connect(job, follow=launch.engine == "sshd")
+    None where there is one host alone, or each runs a program of its own. Studio's local mode
+    (SM_STUDIO_LOCAL_MODE) has no names by which hosts could find each other.
+    """
+    hosts = job.distribution_hosts
+    engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
+    if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
+        return None
+    if os.environ.get("SM_STUDIO_LOCAL_MODE"):
+        return None
+    from .links import Meeting  # socket takes 10 ms to import
+
+    follow = job.enabled("sagemaker_mpi_enabled") and job.current_host != job.master
+    return Meeting(job.current_host, hosts, follow)
+
+
+def meet_blindly() -> Meeting | None:
+    """The same where the job cannot be read: its hosts are told in case they meet."""
+    try:
+        return meet(jobs.read(given={_TORCHRUN[0]: "true"}))
+    except Problem:
+        return None
 
 
 def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[str]:

@@ -1,23 +1,27 @@
 """One TCP connection from each host to the first one, so that a host that vanishes is noticed and named.
 
 torchrun and MPI do the work. What they do not tell in time is that a whole host has been killed or
-cut from the network: without this a job hangs until some timeout of half an hour. Each host also
-tells its end, with its exit code. Nothing else is said here, and only the hosts of the job are
-listened to.
+cut from the network, or never gets so far as to start its program: without this a job hangs until
+some timeout of half an hour. Each host also tells its end, with its exit code. Nothing else is said
+here, and only the hosts of the job are listened to.
+
+What is said are lines. A host opens with its name, and the first host answers with an empty line once
+all are there. `HOST CODE` is an end, before that or after it.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 
 from ..report import Problem, say
 from .network import PATIENCE, addresses, wait_for_names
+from .supervisor import Stopped
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
-    from .job import Job
     from .supervisor import Ended
 
 PORT = 7778
@@ -86,78 +90,154 @@ class Links:
     def _send(self, line: str, but: str = "") -> None:
         for host, link in self._sockets.items():
             if host != but:
-                try:
-                    link.sendall(f"{line}\n".encode("ascii"))
-                except OSError:
-                    pass  # that host has ended
+                _send(link, line)
 
 
-def connect(job: Job, follow: bool = False) -> Links | None:
-    """Link the hosts of the distribution; None where there is one alone.
+class Meeting:
+    """The hosts of the distribution until all have come. The first one listens from the start, so that
+    also a host that fails at once finds somebody to tell."""
 
-    With `follow` this host has nothing to do but for the first one, and ends with it.
+    def __init__(self, current: str, hosts: list[str], follow: bool = False) -> None:
+        """With `follow` this host has nothing to do but for the first one, and ends with it."""
+        self._current, self._hosts, self._first = current, hosts, hosts[0]
+        self._follow = follow
+        self._waiting: dict[str, socket.socket] = {}
+        self._ends: dict[str, int] = {}
+        self._links: Links | None = None
+        self._server = None
+        if current == self._first:
+            try:
+                self._server = socket.create_server(("", PORT), backlog=len(hosts))
+            except OSError as error:
+                raise Problem(f"cannot listen to the other hosts on port {PORT}: {error.strerror}") from error
+            self._server.settimeout(1)
 
-    Returns when all hosts are there. Raises Problem naming those that are not within 15 minutes.
-    """
-    hosts = job.distribution_hosts
-    if len(hosts) == 1:
-        return None
-    others = [host for host in hosts if host != job.current_host]
-    if job.current_host == job.master:
-        return Links(job.current_host, _accept(others))
-    link = _call(job.master, job.current_host)
-    return Links(job.current_host, {job.master: link}, job.master if follow else None)
+    def join(self) -> Links:
+        """Link the hosts. Returns when all are there; raises Problem naming those that are not within 15
+        minutes, or one that ended before."""
+        self._links = self._gather() if self._server else self._call()
+        return self._links
 
+    def cancel(self, code: int, patience: float) -> None:
+        """Tell the others that this host ends with this code, and wait so many seconds for those to come
+        that are not there yet."""
+        deadline = time.monotonic() + patience
+        try:
+            if self._links:
+                self._links.close(code)
+            elif self._server:
+                self._send_away(code, deadline)
+            elif not self._ends:
+                self._excuse(code, deadline)
+        except (OSError, Stopped):
+            pass  # nobody to tell it to, or no time left
 
-def _accept(others: list[str]) -> dict[str, socket.socket]:
-    links: dict[str, socket.socket] = {}
-    deadline = time.monotonic() + PATIENCE
-    with socket.create_server(("", PORT), backlog=len(others)) as server:
-        server.settimeout(1)
-        while missing := [host for host in others if host not in links]:
+    def _gather(self) -> Links:
+        assert self._server
+        deadline = time.monotonic() + PATIENCE
+        others = [host for host in self._hosts if host != self._current]
+        while missing := [host for host in others if host not in self._waiting]:
             if time.monotonic() > deadline:
                 raise Problem(
                     f"no sign of {', '.join(missing)} in {PATIENCE:.0f} s; see the logs of these hosts"
                 )
+            self._accept()
+            self._stop_if_one_has_ended()
+        self._server.close()
+        for link in self._waiting.values():
+            _send(link, "")
+        return Links(self._current, self._waiting)
+
+    def _accept(self) -> None:
+        """Take in the next host that comes, if one does within a second."""
+        assert self._server
+        try:
+            link, (address, *_) = self._server.accept()
+        except TimeoutError:
+            return
+        link.settimeout(5)
+        host, _, end = _said(link).partition("\n")
+        known = addresses(host)
+        # The name of a host that has ended may be gone before we come to read its words.
+        if host not in self._hosts[1:] or not (address in known or (end and not known)):
+            say(f"a connection from {address} is not of this job")
+            link.close()
+        elif end:
+            self._ends[host] = _code(end)
+        else:
+            self._waiting[host] = _kept_alive(link)
+
+    def _call(self) -> Links:
+        deadline = time.monotonic() + PATIENCE
+        wait_for_names([self._first])
+        while True:
             try:
-                link, (address, *_) = server.accept()
-            except TimeoutError:
-                continue
-            link.settimeout(5)
-            host = _name(link)
-            if host in missing and address in addresses(host):
-                links[host] = _kept_alive(link)
-            else:
-                say(f"a connection from {address} is not of this job")
+                link = socket.create_connection((self._first, PORT), timeout=5)
+                _send(link, self._current)
+                link.settimeout(PATIENCE)
+                answer = link.recv(1)
+                if answer == b"\n":
+                    break
+                if answer:
+                    host, _, end = (answer.decode("ascii", "replace") + _said(link)).partition(" ")
+                    self._ends[host] = _code(end)
                 link.close()
-    for link in links.values():
-        link.sendall(b"\n")
-    return links
+            except OSError:
+                pass  # not up yet
+            self._stop_if_one_has_ended()
+            if time.monotonic() > deadline:
+                raise Problem(f"host {self._first} does not answer on port {PORT}; see its log")
+            time.sleep(_PAUSE)
+        return Links(self._current, {self._first: _kept_alive(link)}, self._first if self._follow else None)
+
+    def _stop_if_one_has_ended(self) -> None:
+        for host, code in self._ends.items():
+            raise Problem(f"host {host} ended with code {code} before its program started; see its log")
+
+    def _send_away(self, code: int, deadline: float) -> None:
+        host, code = next(iter(self._ends.items()), (self._current, code))
+        told = {self._current}
+        while True:
+            for name in self._waiting.keys() - told:
+                _send(self._waiting[name], f"{host} {code}")
+                told.add(name)
+            if told | self._ends.keys() >= set(self._hosts) or time.monotonic() > deadline:
+                return
+            self._accept()
+
+    def _excuse(self, code: int, deadline: float) -> None:
+        while True:
+            try:
+                with socket.create_connection((self._first, PORT), timeout=5) as link:
+                    # The container may end right after this: not before the words have arrived.
+                    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
+                    link.sendall(f"{self._current}\n{self._current} {code}\n".encode("ascii"))
+                return
+            except OSError:
+                pass  # not up yet
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE)
 
 
-def _name(link: socket.socket) -> str:
+def _send(link: socket.socket, line: str) -> None:
     try:
-        return link.recv(256).decode("ascii", "replace").strip()
+        link.sendall(f"{line}\n".encode("ascii"))
+    except OSError:
+        pass  # that host has ended
+
+
+def _said(link: socket.socket) -> str:
+    try:
+        return link.recv(256).decode("ascii", "replace").removesuffix("\n")
     except OSError:
         return ""
 
 
-def _call(master: str, current: str) -> socket.socket:
-    deadline = time.monotonic() + PATIENCE
-    wait_for_names([master])
-    while True:
-        try:
-            link = socket.create_connection((master, PORT), timeout=5)
-            link.sendall(f"{current}\n".encode("ascii"))
-            link.settimeout(PATIENCE)
-            if link.recv(1):
-                return _kept_alive(link)
-            link.close()
-        except OSError:
-            pass  # not up yet
-        if time.monotonic() > deadline:
-            raise Problem(f"host {master} does not answer on port {PORT}; see its log")
-        time.sleep(_PAUSE)
+def _code(end: str) -> int:
+    """The code at the end of `HOST CODE`."""
+    code = end.rpartition(" ")[2].strip()
+    return int(code) if code.isdecimal() else 1
 
 
 def _kept_alive(link: socket.socket) -> socket.socket:

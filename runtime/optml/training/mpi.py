@@ -17,7 +17,7 @@ import tempfile
 
 from ..report import Problem
 from . import jsontext
-from .network import addresses, wait_for_names
+from .network import addresses
 from .program import which
 
 TYPE_CHECKING = False
@@ -65,7 +65,6 @@ def mpirun(
         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     }
     if len(hosts) > 1:
-        wait_for_names(hosts)
         agent = f"{_need('ssh')} -F {_ssh_config(job)}"
         settings |= {
             "OMPI_MCA_plm_rsh_agent": agent,
@@ -82,7 +81,6 @@ def mpirun(
 
 def sshd(job: Job, environment: dict[str, str]) -> list[str]:
     """The command line of the sshd of another host. Raises Problem where a part of it is missing here."""
-    wait_for_names([job.master])
     return [_need("sshd"), "-D", "-e", "-f", _sshd_config(job, environment)]
 
 

@@ -21,6 +21,9 @@ from . import (
 from .arguments import arguments
 from .environment import environment
 
+# Seconds that a host takes to let the others know that its program does not even start.
+_NOTICE = 30.0
+
 
 def train(argv: list[str]) -> int:
     """Run the training job of this container and return its exit code: that of the user's program.
@@ -29,6 +32,7 @@ def train(argv: list[str]) -> int:
     one line, in the log and in `output/failure`, and gives 1.
     """
     hidden = secrets.secret_values({})
+    job = meeting = None
     try:
         supervisor.stop_on_signals()
         outcome.prepare()
@@ -36,6 +40,7 @@ def train(argv: list[str]) -> int:
 
         job = jobs.read()
         hidden = secrets.secret_values(job.hyperparameters)
+        meeting = launchers.meet(job)
         directory, named = source.fetch(job)
         entry = program.find(job, directory, named)
         words = arguments(job.hyperparameters) + argv
@@ -43,10 +48,10 @@ def train(argv: list[str]) -> int:
         log.start(job, entry, hidden)
         requirements.install(entry, variables)
 
+        linked = meeting.join() if meeting else None
         launch = launchers.launch(job, entry, words, variables)
         log.command(launch.argv, hidden)
         upload = intermediate.start(job)
-        linked = launchers.link(job, launch)
         ended = supervisor.run(launch.argv, launch.environment, directory, linked)
         code = linked.code(ended) if linked else ended.code
         if linked:
@@ -58,9 +63,16 @@ def train(argv: list[str]) -> int:
         killed = machine.oom_kills() - killed_before
         return outcome.fail(code, outcome.reason(entry.name, ended, killed), hidden)
     except Problem as problem:
-        return outcome.fail(1, str(problem), hidden)
+        code, reason, patience = 1, str(problem), _NOTICE
     except supervisor.Stopped as stopped:
         number = stopped.args[0]
-        return outcome.fail(128 + number, f"stopped by signal {number} while no program was running", hidden)
+        code, reason, patience = 128 + number, f"stopped by signal {number} while no program was running", 0.0
     except Exception as bug:
-        return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", hidden)
+        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
+        code, patience = 1, _NOTICE
+    outcome.fail(code, reason, hidden)
+    if job is None:
+        meeting = launchers.meet_blindly()
+    if meeting:
+        meeting.cancel(code, patience)
+    return code

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.contract.training.conftest import Training
-from tests.support.docker import Container, docker
+from tests.support.docker import Container, docker, run
 
-pytestmark = pytest.mark.image("cpu-train")
+pytestmark = [pytest.mark.image("cpu-train"), pytest.mark.one_variant]
 
 ENGINE = (
     "import runpy, sys; sys.argv = [a for a in sys.argv[1:] if a[:2] != '--']; runpy.run_path(sys.argv[0])"
@@ -117,10 +117,63 @@ def test_a_program_that_fails_by_itself_is_not_cut_short(cluster: Cluster) -> No
     assert "ValueError: my own words" in cluster.hosts["algo-1"].failure
 
 
+@pytest.mark.parametrize("victim", HOSTS[:2])
+@pytest.mark.parametrize("trouble", ["no code", "a bad hyperparameter", "a bad file of hyperparameters"])
+def test_a_host_that_fails_before_its_program_starts_is_named_at_once(
+    cluster: Cluster, victim: str, trouble: str
+) -> None:
+    failing = cluster.hosts[victim]
+    if trouble == "no code":
+        shutil.rmtree(failing.root / "code")
+    elif trouble == "a bad hyperparameter":
+        on = {"sagemaker_torch_distributed_enabled": "true"}
+        failing.config("hyperparameters.json", {**on, "name": "half a pair: \ud800"})
+    else:
+        failing.config("hyperparameters.json", "no JSON")
+    start = time.monotonic()
+    cluster.start()
+    assert cluster.codes() == [1, 1, 1]
+    assert time.monotonic() - start < 20
+    for host in set(HOSTS) - {victim}:
+        assert cluster.hosts[host].failure.startswith(
+            f"host {victim} ended with code 1 before its program started"
+        )
+    assert "host" not in failing.failure
+
+
+def test_a_host_that_fails_is_heard_by_those_that_come_late(cluster: Cluster) -> None:
+    shutil.rmtree(cluster.hosts["algo-2"].root / "code")
+    cluster.start("algo-2", "algo-3")
+    cluster.containers["algo-2"].wait_for_log("Reporting training FAILURE")
+    cluster.start("algo-1")
+    assert cluster.codes() == [1, 1, 1]
+    for host in ("algo-1", "algo-3"):
+        assert cluster.hosts[host].failure.startswith("host algo-2 ended with code 1")
+
+
+def test_a_host_that_is_stopped_before_its_program_starts_is_named(cluster: Cluster) -> None:
+    cluster.start("algo-1", "algo-3")
+    cluster.containers["algo-3"].wait_for_log("training environment")
+    time.sleep(1)
+    cluster.containers["algo-3"].kill("TERM")
+    assert cluster.containers["algo-3"].wait() == 143
+    cluster.start("algo-2")
+    assert cluster.codes() == [1, 1, 143]
+    for host in ("algo-1", "algo-2"):
+        assert cluster.hosts[host].failure.startswith("host algo-3 ended with code 143")
+
+
+def test_studio_waits_for_no_names(cluster: Cluster) -> None:
+    cluster.code("print('running')")
+    options = cluster.hosts["algo-2"].options(f"--network={cluster.network}", SM_STUDIO_LOCAL_MODE="true")
+    done = run(cluster.hosts["algo-2"].image, "train", options=options, timeout=20)
+    assert done.stdout == "running\n", done.output
+
+
 def test_no_one_else_is_listened_to(cluster: Cluster) -> None:
     cluster.start("algo-1", "algo-2")
     intruder = "import socket; s = socket.create_connection(('algo-1', 7778)); s.sendall(b'algo-3\\n')"
-    cluster.containers["algo-2"].wait_for_log("$ ")
+    cluster.containers["algo-1"].wait_for_log("training environment")
     cluster.containers["algo-2"].exec("python3", "-c", f"{intruder}; print(s.recv(9))")
     cluster.containers["algo-1"].wait_for_log("is not of this job")
     cluster.start("algo-3")
