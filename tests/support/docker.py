@@ -85,6 +85,10 @@ class Container:
     def kill(self, signal: str = "KILL") -> None:
         docker("kill", "--signal", signal, self.name)
 
+    def stop(self, grace: int = 10) -> None:
+        """`docker stop`: SIGTERM, and SIGKILL after so many seconds."""
+        docker("stop", f"--time={grace}", self.name)
+
     def wait(self, timeout: float = 60) -> int:
         """The exit code, once it has ended."""
         return int(docker("wait", self.name, timeout=timeout).stdout)

@@ -100,8 +100,11 @@ def _kind(directory: str, name: str) -> str:
         return "module"
     if "/" not in name and which(name):
         return "command"
-    if is_package(directory) and not name.endswith((".py", ".sh")):
-        return "module"  # the package may put it elsewhere when it is installed
+    if not name.endswith((".py", ".sh")):
+        if is_package(directory):
+            return "module"  # the package may put it elsewhere when it is installed
+        if "/" not in name and os.path.isfile(f"{directory}/requirements.txt"):
+            return "command"  # one of the requirements may bring it
     raise Problem(
         f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
         " that name; set SAGEMAKER_PROGRAM to one of them"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
-import tarfile
-import zipfile
-from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training
+from tests.contract.training.conftest import Training, pack, wheel
 from tests.support.docker import HARDENED, run
 
 pytestmark = pytest.mark.image("cpu-train")
@@ -94,95 +89,6 @@ def test_input_that_cannot_be_listed_is_no_crash(training: Training) -> None:
     assert done.code == 0, done.output
 
 
-@pytest.mark.parametrize("output", ["absent", "a file", "read-only"])
-def test_the_exit_code_does_not_depend_on_the_output(training: Training, output: str) -> None:
-    training.code("train.py", "raise SystemExit(42)")
-    shutil.rmtree(training.root / "output")
-    if output == "a file":
-        (training.root / "output").write_text("")
-    done = training.train(*(["--tmpfs=/opt/ml/output:ro"] if output == "read-only" else []))
-    assert done.code == 42
-    assert "Reporting training FAILURE" in done.stderr
-
-
-def test_a_full_disk(training: Training) -> None:
-    training.code("train.py", "f = open('/opt/ml/output/data/x', 'wb')\nwhile True: f.write(bytes(65536))")
-    done = training.train("--mount=type=tmpfs,destination=/opt/ml/output,tmpfs-size=65536")
-    assert done.code == 1
-    assert "No space left on device" in done.stderr
-
-
-def test_out_of_memory_is_told(training: Training) -> None:
-    training.code("train.py", "x = [bytearray(1 << 20) for _ in range(1000)]")
-    done = training.train("--memory=64m", "--memory-swap=64m")
-    assert done.code == 137
-    assert "SIGKILL" in training.failure
-    assert "out of memory (limit 64 MiB)" in training.failure.splitlines()[0]
-
-
-def test_a_thousand_orphans_are_reaped(training: Training) -> None:
-    training.code(
-        "train.py",
-        "import os, time\n"
-        "for _ in range(1000):\n"
-        "    if os.fork() == 0:\n"
-        "        if os.fork() == 0: time.sleep(0.01)\n"
-        "        os._exit(0)\n"
-        "    os.wait()\n"
-        "time.sleep(1)\n"
-        "states = []\n"
-        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "    try: states.append(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[0])\n"
-        "    except OSError: pass\n"
-        "print(states.count('Z'))\n",
-    )
-    assert training.train().stdout == "0\n"
-
-
-def test_docker_stop_lets_the_program_save(training: Training) -> None:
-    training.code(
-        "train.py",
-        "import signal, sys, time\n"
-        "def save(*_): time.sleep(0.5); open('/opt/ml/checkpoints/last', 'w').close(); sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, save)\n"
-        "print('ready', flush=True); time.sleep(60)\n",
-    )
-    with training.start() as container:
-        container.wait_for_log("ready")
-        container.kill("TERM")
-        assert container.wait() == 0
-    assert (training.root / "checkpoints/last").exists()
-
-
-def test_the_memory_of_pid_1(training: Training) -> None:
-    training.code(
-        "train.py", "print(*(line.split()[1] for line in open('/proc/1/status') if 'VmHWM' in line))"
-    )
-    assert int(training.train().stdout) <= 14 * 1024
-
-
-def wheel(directory: Path, name: str) -> str:
-    """The smallest wheel there is."""
-    path = directory / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
-        info = f"{name}-1.0.dist-info"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path.name
-
-
-@pytest.mark.parametrize("program", ["train.py", "train.sh"])
-def test_requirements_are_installed_for_every_kind(training: Training, program: str) -> None:
-    training.code("requirements.txt", "./" + wheel(training.root / "code", "tinypkg"))
-    training.code("train.py", "import tinypkg; print(tinypkg.NAME)")
-    training.code("train.sh", "python3 -c 'import tinypkg; print(tinypkg.NAME)'")
-    done = training.train(SAGEMAKER_PROGRAM=program)
-    assert done.code == 0, done.output
-    assert done.stdout.endswith("tinypkg\n")
-
-
 def test_a_requirement_that_fails_is_named(training: Training) -> None:
     training.code("requirements.txt", "no-such-package-here==9")
     training.code("train.py", "print('never')")
@@ -201,15 +107,11 @@ def test_requirements_where_nothing_can_be_installed(training: Training) -> None
 
 
 def test_code_from_an_archive_lands_in_tmp_where_all_else_is_read_only(training: Training) -> None:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as archive:
-        info = tarfile.TarInfo("./train.py")
-        text = b"print('from the archive')"
-        info.size = len(text)
-        archive.addfile(info, io.BytesIO(text))
-    channel = training.root / "input/data/code"
+    channel, source = training.root / "input/data/code", training.root.parent / "source"
     channel.mkdir()
-    (channel / "sourcedir.tar.gz").write_bytes(data.getvalue())
+    source.mkdir()
+    (source / "train.py").write_text("print('from the archive')")
+    pack(source, channel / "sourcedir.tar.gz")
     (training.root / "code").chmod(0o555)
     assert training.train(*HARDENED).stdout == "from the archive\n"
     os.chmod(training.root / "code", 0o777)

@@ -76,6 +76,13 @@ def test_a_command_on_path(tmp_path: Path) -> None:
     assert argv(tmp_path, "ls") == ["ls"]
 
 
+def test_a_command_that_a_requirement_may_bring(tmp_path: Path) -> None:
+    put(tmp_path, "requirements.txt")
+    assert argv(tmp_path, "accelerate") == ["accelerate"]
+    with pytest.raises(Problem):
+        argv(tmp_path, "absent.py")
+
+
 def test_a_function_of_a_framework(tmp_path: Path) -> None:
     found = find(a_job(training_module="frame.work:main"), str(tmp_path))
     assert found.argv[1:] == ["-c", "import frame.work; frame.work.main()"]
