@@ -11,7 +11,8 @@ if not __package__:
     _package = os.path.dirname(os.path.abspath(__file__))
     _lib = os.path.dirname(_package)
     sys.path[:] = [entry for entry in sys.path if entry != _package]
-    sys.path += [_lib, f"{os.path.dirname(_lib)}/deps"]
+    _home = os.path.dirname(_lib)
+    sys.path += [_lib, f"{_home}/deps", f"{_home}/shims"]
 
 from optml.report import Problem, complain
 
