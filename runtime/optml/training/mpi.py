@@ -1,8 +1,12 @@
 """Open MPI over ssh: the first host runs mpirun, the others an sshd that only the first one may use.
 
-The hosts of a job share nothing but its configuration, so the keys are derived from that: from the
-job's ARN, its hosts and hyperparameters, and SAGEMAKER_MPI_SECRET where the user gives one. Nothing
-of them is in an image. Each host gives its ranks its own environment, but for credentials of AWS.
+What keeps strangers out is, first, the network of the job, which should hold nobody else. On it, sshd takes
+connections of one key from one address, the first host's, as long as the job runs. The hosts share nothing
+but the job's configuration, so the keys are derived from that: its ARN, name, hosts and hyperparameters.
+Whoever knows all of these can derive them, too, unless the user mixes in a secret of the job's own,
+SAGEMAKER_MPI_SECRET. No key is in an image, and none outlives the containers of its job.
+
+Each host gives its ranks its own environment, but for credentials of AWS.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ def mpirun(
     `argv` is one rank, `processes` how many a host has. Raises Problem where a part of it is missing here.
     """
     parameters = job.framework_parameters
-    hosts = job.distribution_hosts
+    # mpirun knows itself by the name of the system alone, and would call any other by ssh.
+    hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
     options = [
         *["-np", str(parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
@@ -122,7 +127,8 @@ def _sshd_config(job: Job, environment: dict[str, str]) -> str:
         f"Port {PORT}\nPidFile none\nHostKey {directory}/key\n"
         f"AuthorizedKeysFile {directory}/authorized_keys\n"
         f"AllowUsers {allowed}\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nLogLevel ERROR\nMaxStartups 100\n"
+        "KbdInteractiveAuthentication no\nDisableForwarding yes\nPermitTTY no\n"
+        "UsePAM no\nStrictModes no\nLogLevel ERROR\nMaxStartups 100\n"
         f"SetEnv {_set_env(environment)}\n",
     )
 
@@ -165,7 +171,9 @@ def _seed(job: Job, role: str) -> bytes:
         job.hyperparameters,
         os.environ.get(SECRET),
     ]
-    return hashlib.sha256(jsontext.dumps(shared).encode("ascii")).digest()
+    # Slow on purpose (50 ms): sshd shows its public key to all who ask, and they may try what it comes from.
+    text = jsontext.dumps(shared).encode("ascii")
+    return hashlib.scrypt(text, salt=b"optml", n=1 << 14, r=8, p=1, dklen=32)
 
 
 def _public_bytes(job: Job, role: str) -> bytes:
