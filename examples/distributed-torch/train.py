@@ -1,0 +1,73 @@
+"""Data-parallel training of a small network, on one host or on many.
+
+torchrun starts this file on every host and says in RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT who is who.
+"""
+
+import argparse
+import json
+import os
+
+import torch
+import torch.distributed as dist
+from torch.nn.functional import mse_loss
+from torch.nn.parallel import DistributedDataParallel
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--model-dir", default=os.environ["SM_MODEL_DIR"])
+    parser.add_argument("--output-dir", default=os.environ["SM_OUTPUT_DATA_DIR"])
+    return parser.parse_args()
+
+
+def sum_over_ranks(value: float) -> float:
+    total = torch.tensor(value)
+    dist.all_reduce(total)
+    return total.item()
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+
+    # Every rank makes the same data and keeps its own part of it.
+    torch.manual_seed(1)
+    points = torch.rand(1024, 2) * 4 - 2
+    heights = (points.sin().sum(1, keepdim=True))[rank::size]
+    points = points[rank::size]
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+    model = DistributedDataParallel(network)
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+
+    losses = []
+    for epoch in range(options.epochs):
+        optimizer.zero_grad()
+        loss = mse_loss(model(points), heights)
+        loss.backward()  # here the ranks average their gradients
+        optimizer.step()
+        losses.append(sum_over_ranks(loss.item()) / size)
+        if rank == 0:
+            print(f"epoch {epoch} loss {losses[-1]:.4f}", flush=True)
+
+    metrics = {
+        "rank": rank,
+        "ranks": size,
+        "sum of ranks": sum_over_ranks(float(rank)),
+        "points": len(points),
+        "losses": losses,
+        "weights": sum(parameter.abs().sum().item() for parameter in network.parameters()),
+    }
+    with open(f"{options.output_dir}/metrics-{rank}.json", "w") as file:
+        json.dump(metrics, file)
+    if rank == 0:
+        torch.save(network.state_dict(), f"{options.model_dir}/network.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

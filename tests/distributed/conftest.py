@@ -1,0 +1,151 @@
+"""Jobs on several hosts: a container for each host, on a network where they find each other by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.training.conftest import Training
+from tests.support.docker import Container, docker
+from tests.support.matrix import ROOT, built, matrix
+
+PROGRAMS = Path(__file__).parent / "programs"
+EXAMPLES = ROOT / "examples"
+
+BOUND = 100.0
+"""Seconds within which a job in trouble must have ended everywhere: generous, for slow machines."""
+
+
+class Cluster:
+    """One job, with a container for each of its hosts."""
+
+    def __init__(self, image: str, root: Path, network: str) -> None:
+        self.image, self.root, self.network = image, root, network
+        self.options: tuple[str, ...] = ()
+        self.hosts: dict[str, Training] = {}
+        self.containers: dict[str, Container] = {}
+        self._running = ExitStack()
+
+    def configure(self, hyperparameters: dict[str, Any], *hosts: str, **resources: Any) -> None:
+        """Give every host what the platform gives it: the same hyperparameters, and who is who."""
+        for host in hosts:
+            ml = self.root / host
+            for part in ("input/config", "input/data", "model", "output/data"):
+                (ml / part).mkdir(parents=True)
+            self.hosts[host] = Training(self.image, ml)
+            self.hosts[host].config("hyperparameters.json", hyperparameters)
+            self.hosts[host].config(
+                "resourceconfig.json",
+                {"current_host": host, "hosts": hosts, "network_interface_name": "eth0", **resources},
+            )
+
+    def start(self, *hosts: str, options: tuple[str, ...] = ()) -> None:
+        """Start these hosts, or all."""
+        for host in hosts or self.hosts:
+            ml = self.hosts[host].root
+            mounts = [f"--volume={ml / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
+            alias = (f"--network={self.network}", f"--network-alias={host}")
+            container = Container(self.image, "train", options=(*mounts, *alias, *self.options, *options))
+            self.containers[host] = self._running.enter_context(container)
+
+    def wait_for(self, text: str, *hosts: str) -> None:
+        """Block until these hosts, or all, have written it."""
+        for host in hosts or self.hosts:
+            self.containers[host].wait_for_log(text, timeout=BOUND)
+
+    def cut_off(self, host: str) -> None:
+        docker("network", "disconnect", self.network, self.containers[host].name)
+
+    def codes(self) -> dict[str, int]:
+        """The exit code of each host. Fails if one has not ended in time."""
+        deadline = time.monotonic() + BOUND
+        return {host: self.containers[host].wait(deadline - time.monotonic()) for host in self.hosts}
+
+    def assert_success(self) -> None:
+        codes = self.codes()
+        assert not any(codes.values()), {host: self.containers[host].log().output for host in self.hosts}
+        assert all(training.success for training in self.hosts.values())
+
+    def output(self, host: str, name: str) -> Any:
+        """A JSON file that the program left in output/data."""
+        return json.loads((self.hosts[host].root / "output/data" / name).read_text())
+
+    def close(self, error: BaseException | None = None) -> None:
+        self._running.__exit__(type(error) if error else None, error, None)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, network: str) -> Iterator[Callable[[str], Cluster]]:
+    """Makes the cluster of an image."""
+    with ExitStack() as made:
+
+        def make(image: str) -> Cluster:
+            cluster = Cluster(image, tmp_path, network)
+            made.callback(cluster.close)
+            return cluster
+
+        yield make
+
+
+def fetched(name: str, requirement: str, python: str) -> Path:
+    """A folder with the wheels of a requirement and of all that it needs, from the index that pip knows here.
+
+    Skips the test where there are none for this machine.
+    """
+    folder = ROOT / f"build/wheels-{name}"
+    stamp = folder / "requirement"
+    if not stamp.exists() or stamp.read_text() != requirement + python:
+        shutil.rmtree(folder, ignore_errors=True)
+        machine = platform.machine()
+        target = ["--python-version", python, "--platform", f"manylinux2014_{machine}"]
+        target += ["--platform", f"manylinux_2_28_{machine}", "--only-binary", ":all:"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--dest",
+            str(folder),
+            *target,
+            requirement,
+        ]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"pip finds no wheel of {requirement} here: {done.stderr.strip().splitlines()[-1]}")
+        stamp.write_text(requirement + python)
+    return folder
+
+
+def python_of(variant: str) -> str:
+    return next(cell.python for cell in matrix() if cell.variant == variant)
+
+
+@pytest.fixture(scope="session")
+def torch_image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image of examples/distributed-torch with PyTorch for CPUs, in the variant that it names."""
+    variant = "bookworm"
+    if request.config.getoption("--variant") not in (None, variant):
+        pytest.skip(f"the example is for {variant}")
+    assert any((cell.image, cell.variant) == ("cpu-train", variant) for cell in built()), "run make build-all"
+    # `+cpu` names the build without CUDA, wherever it comes from.
+    wheels = fetched("torch", "torch==2.13.0+cpu", python_of(variant))
+    context = tmp_path_factory.mktemp("distributed") / "torch"
+    shutil.copytree(EXAMPLES / "distributed-torch", context)
+    shutil.copytree(wheels, context / "wheels", copy_function=os.link)
+    tag = f"optml-test-distributed-torch:{variant}"
+    options = ("--force-rm", "--build-arg", "PIP_NO_INDEX=1", "--build-arg", f"TAG={variant}", "--tag", tag)
+    docker("build", *options, context, timeout=600)
+    yield tag
+    docker("rmi", "--force", tag)

@@ -1,0 +1,11 @@
+"""Trains with the others under torchrun; where that has not started it, writes down its environment."""
+
+import json
+import os
+import runpy
+
+if "RANK" in os.environ:
+    runpy.run_path("train.py", run_name="__main__")
+else:
+    with open(f"{os.environ['SM_OUTPUT_DATA_DIR']}/environment.json", "w") as file:
+        json.dump(dict(os.environ), file)

@@ -1,0 +1,123 @@
+"""torchrun on several hosts: gloo, a real all-reduce, a real training, and real trouble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.distributed.conftest import PROGRAMS, Cluster
+
+HYPERPARAMETERS = {"sagemaker_torch_distributed_enabled": "true", "epochs": "40"}
+HOSTS = ("algo-1", "algo-2", "algo-3")
+
+
+def program(name: str) -> tuple[str, ...]:
+    """Options that run a program of this folder instead of the example's."""
+    return (f"--volume={PROGRAMS}:/opt/ml/code/programs:ro", f"--env=SAGEMAKER_PROGRAM=programs/{name}")
+
+
+@pytest.fixture
+def job(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
+    return cluster(torch_image)
+
+
+def assert_trained_together(job: Cluster, *hosts: str) -> None:
+    """Every rank summed over all, saw a part of the data, and ended with the same weights."""
+    metrics = [job.output(host, f"metrics-{rank}.json") for rank, host in enumerate(hosts)]
+    size = len(hosts)
+    for rank, found in enumerate(metrics):
+        assert (found["rank"], found["ranks"]) == (rank, size)
+        assert found["sum of ranks"] == sum(range(size))
+        assert found["losses"] == metrics[0]["losses"]
+        assert found["weights"] == pytest.approx(metrics[0]["weights"])
+    assert sum(found["points"] for found in metrics) == 1024
+    losses = metrics[0]["losses"]
+    assert losses[-1] < losses[0] / 5
+    assert (job.hosts[hosts[0]].root / "model/network.pt").stat().st_size > 500
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int) -> None:
+    hosts = [f"algo-{number}" for number in range(1, size + 1)]
+    job.configure(HYPERPARAMETERS, *hosts)
+    job.start()
+    job.assert_success()
+    assert_trained_together(job, *hosts)
+
+
+def test_two_processes_on_each_host(job: Cluster) -> None:
+    job.configure(HYPERPARAMETERS, "algo-1", "algo-2")
+    job.start(options=("--env=SAGEMAKER_PROCESSES_PER_HOST=2",))
+    job.assert_success()
+    for host, ranks in (("algo-1", (0, 1)), ("algo-2", (2, 3))):
+        assert [job.output(host, f"metrics-{rank}.json")["ranks"] for rank in ranks] == [4, 4]
+
+
+@pytest.mark.parametrize("late", ["algo-1", "algo-2"])
+def test_a_host_whose_name_resolves_late_is_waited_for(job: Cluster, late: str) -> None:
+    hosts = ("algo-1", "algo-2")
+    job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has
+    job.start(*({*hosts} - {late}))
+    time.sleep(8)
+    job.start(late)
+    job.assert_success()
+    assert_trained_together(job, *hosts)
+    assert "eth0 (there is no interface ethwe here)" in job.containers[late].log().stderr
+
+
+@pytest.mark.parametrize("victim", ["algo-1", "algo-3"])
+def test_a_host_that_is_killed_ends_the_others_and_is_named(job: Cluster, victim: str) -> None:
+    job.configure(HYPERPARAMETERS, *HOSTS)
+    job.start(options=program("endless.py"))
+    job.wait_for("running")
+    job.containers[victim].kill("KILL")
+    assert 0 not in job.codes().values()
+    for host in {*HOSTS} - {victim}:
+        assert job.hosts[host].failure.startswith(f"host {victim} vanished")
+
+
+@pytest.mark.parametrize("victim", ["algo-1", "algo-3"])
+def test_a_host_that_is_cut_from_the_network_ends_them_all(job: Cluster, victim: str) -> None:
+    job.configure(HYPERPARAMETERS, *HOSTS)
+    job.start(options=program("endless.py"))
+    job.wait_for("running")
+    job.cut_off(victim)
+    assert 0 not in job.codes().values()
+    for host in {*HOSTS} - {victim}:
+        assert job.hosts[host].failure.startswith(f"host {victim} vanished")
+    assert "vanished" in job.hosts[victim].failure
+
+
+def test_a_rank_that_fails_ends_all_with_its_exception(job: Cluster) -> None:
+    job.configure({**HYPERPARAMETERS, "epochs": "100000"}, *HOSTS)
+    job.hosts["algo-2"].config("hyperparameters.json", {**HYPERPARAMETERS, "output-dir": "/nowhere"})
+    job.start()
+    assert 0 not in job.codes().values()
+    assert job.hosts["algo-2"].failure.startswith("FileNotFoundError")
+    for host in ("algo-1", "algo-3"):
+        assert job.hosts[host].failure.startswith("host algo-2 ended with code 1")
+
+
+def test_only_the_hosts_of_the_distribution_groups_train_together(job: Cluster) -> None:
+    groups = {"feed": ["algo-1"], "train": ["algo-2", "algo-4"], "watch": ["algo-3"]}
+    described = [
+        {"instance_group_name": name, "instance_type": "ml.m5.large", "hosts": hosts}
+        for name, hosts in groups.items()
+    ]
+    hyperparameters = {**HYPERPARAMETERS, "sagemaker_distribution_instance_groups": '["train"]'}
+    hosts = [f"algo-{number}" for number in range(1, 5)]
+    for name, members in groups.items():
+        for host in members:
+            job.configure(hyperparameters, host)
+            resources = {"current_host": host, "hosts": hosts, "instance_groups": described}
+            job.hosts[host].config("resourceconfig.json", {**resources, "current_group_name": name})
+    job.start(options=program("by_group.py"))
+    job.assert_success()
+    assert_trained_together(job, "algo-2", "algo-4")
+    for host in ("algo-1", "algo-3"):  # the program runs there, too, but alone
+        environment = job.output(host, "environment.json")
+        assert environment["SM_CURRENT_HOST"] == host
+        assert environment["SM_DISTRIBUTION_INSTANCE_GROUPS"] == '["train"]'
+        assert environment["MASTER_ADDR"] == "algo-2"
