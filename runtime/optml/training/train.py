@@ -39,7 +39,7 @@ def train(argv: list[str]) -> int:
         killed_before = machine.oom_kills()
 
         job = jobs.read()
-        hidden = secrets.secret_values(job.hyperparameters)
+        hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
         meeting = launchers.meet(job)
         directory, named = source.fetch(job)
         entry = program.find(job, directory, named)
