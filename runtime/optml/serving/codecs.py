@@ -78,7 +78,9 @@ def decode(payload: Payload, content_type: str) -> Any:
         raise InferenceError(f"Content type {content_type!r} is not supported; supported: {known}.", 415)
     try:
         return decoder(payload)
-    except (ValueError, EOFError, OSError, RecursionError) as error:
+    except (InferenceError, MemoryError):
+        raise
+    except Exception as error:  # parsers raise anything on a client's bytes: numpy lets TokenError through
         raise InferenceError(f"The body is not valid {content_type}: {error}") from error
 
 
@@ -86,11 +88,17 @@ def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
     """The prediction in the first media type that can hold it. Raises InferenceError 406 if there is none."""
     if isinstance(prediction, (bytes, bytearray, memoryview)):
         return bytes(prediction), OCTETS
+    unfit = ""
     for wanted in accept:
         encoder = ENCODERS.get(wanted)
-        if encoder is not None:
+        if encoder is None:
+            continue
+        try:
             return encoder(prediction), wanted
-    raise InferenceError(f"None of {', '.join(accept)} can be sent; possible: {', '.join(ENCODERS)}.", 406)
+        except ValueError as error:  # this type cannot hold it: rows of unequal length are no NPY array
+            unfit = f" ({wanted}: {error})"
+    possible = ", ".join(ENCODERS)
+    raise InferenceError(f"None of {', '.join(accept)} can be sent{unfit}; possible: {possible}.", 406)
 
 
 def _decode_json(payload: Payload) -> Any:
@@ -134,14 +142,8 @@ def _decode_npy(payload: Payload) -> Any:
 
 
 def _decode_npz(payload: Payload) -> Any:
-    import zipfile  # numpy needs it for the same
-
-    numpy = _needed_numpy(NPZ)
-    try:
-        with numpy.load(payload.file(), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, AttributeError, KeyError, NotImplementedError) as error:
-        raise ValueError("not an archive of arrays") from error
+    with _needed_numpy(NPZ).load(payload.file(), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _encode_json(prediction: Any) -> bytes:
@@ -169,7 +171,7 @@ def _encode_csv(prediction: Any) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     for row in _rows(prediction):
         writer.writerow(row if isinstance(row, (list, tuple)) else [row])
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="replace")  # JSON may bring half a surrogate pair
 
 
 def _encode_npy(prediction: Any) -> bytes:
@@ -182,7 +184,8 @@ def _encode_npy(prediction: Any) -> bytes:
 
 
 def _encode_text(prediction: Any) -> bytes:
-    return (prediction if isinstance(prediction, str) else str(_plain_or_self(prediction))).encode()
+    text = prediction if isinstance(prediction, str) else str(_plain_or_self(prediction))
+    return text.encode(errors="replace")  # as above
 
 
 def _rows(prediction: Any) -> list[Any]:

@@ -115,6 +115,23 @@ def test_unknown_types() -> None:
     assert refused.value.status == 406
 
 
+def test_a_type_that_cannot_hold_the_prediction_gives_way() -> None:
+    ragged = [[1], [2, 3]]
+    assert codecs.encode(ragged, [codecs.NPY, codecs.JSON])[1] == codecs.JSON
+    with pytest.raises(InferenceError, match="inhomogeneous") as refused:
+        codecs.encode(ragged, [codecs.NPY])
+    assert refused.value.status == 406
+    assert codecs.encode(["\ud800"], [codecs.CSV])[0] == b"?\n"
+
+
+def test_an_array_with_a_damaged_head_is_no_fault_of_ours() -> None:
+    with pytest.raises(InferenceError, match="not valid") as refused:
+        codecs.decode(
+            payload(npy(numpy.eye(3)).replace(b"'fortran_order':", b"'fortran_order'[")), codecs.NPY
+        )
+    assert refused.value.status == 400
+
+
 def test_json_writes_arrays_and_scalars() -> None:
     prediction = {"a": numpy.arange(2), "b": numpy.float32(0.5), "c": {1}, "d": b"x"}
     body, _ = codecs.encode(prediction, [codecs.JSON])
