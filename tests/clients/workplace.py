@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import tarfile
@@ -26,10 +27,14 @@ def content(archive: Path) -> dict[str, Any]:
 
 
 def free_port(address: str) -> int:
-    """A port of this address that nobody listens on now."""
-    with socket.create_server((address, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port of this address that nobody uses now, nor takes for a connection of its own until it is used."""
+    while True:
+        port = random.randrange(20000, 32768)  # below those that Linux gives to connections
+        try:
+            socket.create_server((address, port)).close()
+            return port
+        except OSError:
+            continue
 
 
 @dataclass(frozen=True)
