@@ -1,0 +1,284 @@
+"""The HTTP surface under thousands of inputs, as openapi.json describes it and as nobody would."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import jsonschema
+import numpy
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+
+from optml.serving.control import create_app
+from tests.support.matrix import ROOT
+
+from .serving import Server
+
+DOCUMENT = json.loads((ROOT / "runtime/optml/serving/openapi.json").read_text())
+OPERATIONS = {
+    (method.upper(), path): operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+INPUTS = 4000  # well-formed requests to each variant, and half as many others
+SECONDS = 20  # for each of the two, after which no more are sent
+
+# numpy for an image with the Python of this machine; in another variant arrays are an unknown type.
+PACKAGES = f"/opt/venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+NUMPY = tuple(
+    f"--volume={path}:{PACKAGES}/{path.name}:ro"
+    for path in (Path(numpy.__file__).parent, Path(numpy.__file__).parent.with_name("numpy.libs"))
+    if path.exists()
+)
+
+
+def test_the_document_is_valid_and_lists_every_route() -> None:
+    validate(DOCUMENT)
+    flask = create_app(MagicMock())
+    served = {
+        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in flask.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert set(OPERATIONS) == served | {("GET", "/ping"), ("POST", "/invocations")}  # the loop's own
+
+
+def _saved(save: Any, array: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, array)
+    return buffer.getvalue()
+
+
+def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
+    """The bytes as they are, cut off, or with a few of them replaced."""
+    spot = st.integers(0, len(whole))
+    replaced = st.builds(
+        lambda at, new: whole[:at] + new + whole[at + len(new) :], spot, st.binary(max_size=4)
+    )
+    return st.just(whole) | spot.map(lambda end: whole[:end]) | replaced
+
+
+NUMBERS = st.integers() | st.floats() | st.integers(min_value=10**300, max_value=10**310)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+JSON = VALUES.map(lambda value: json.dumps(value).encode()) | st.sampled_from(
+    [
+        b"[" * 100_000,
+        b"[" * 900 + b"]" * 900,
+        b"9" * 5000,
+        b'"\\ud800"',
+        b"NaN",
+        b"\xff\xfe[1]",
+        b"\xef\xbb\xbf[1]",
+    ]
+)
+CELLS = st.floats().map(str) | st.integers().map(str) | st.text(max_size=8)
+ROWS = st.lists(st.lists(CELLS, max_size=4), max_size=4)
+ARRAYS = st.sampled_from(
+    [numpy.eye(3), numpy.array(1), numpy.array(["text", "ü"]), numpy.zeros((0, 3)), numpy.array([1j])]
+    + [numpy.array([(1, 2.0)], dtype="i4,f8"), numpy.array([b"\xff"]), numpy.datetime64("2026-01-01", "D")]
+    + [numpy.array([{"a": 1}], dtype=object), numpy.array([numpy.nan, numpy.inf], dtype="f2")]
+)
+BODIES: dict[str, st.SearchStrategy[bytes]] = {
+    "application/json": JSON,
+    "application/jsonlines": st.lists(JSON, max_size=3).map(b"\n".join),
+    "text/csv": ROWS.map(lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "replace")),
+    "application/x-npy": ARRAYS.map(lambda array: _saved(numpy.save, array)).flatmap(_damaged),
+    "application/x-npz": ARRAYS.map(lambda array: _saved(numpy.savez, array)).flatmap(_damaged),
+    "text/plain": st.text(max_size=50).map(lambda text: text.encode("utf-8", "replace")),
+}
+HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30)
+_SENT = OPERATIONS["POST", "/invocations"]["requestBody"]["content"]
+_GIVEN = OPERATIONS["POST", "/invocations"]["responses"]["200"]["content"]
+TYPES = st.sampled_from(sorted(_SENT))
+WANTED = st.lists(st.sampled_from([*sorted(_GIVEN), "*/*", "text/*", "image/png;q=0.5"]), max_size=3).map(
+    ", ".join
+)
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[bytes]]:
+    """Method, path, headers and body, most of them as the document has them; a list goes in chunks."""
+    content_type = draw(TYPES)
+    matching = draw(st.integers(0, 3)) > 0
+    body: bytes | list[bytes] = draw(
+        BODIES.get(content_type, st.binary()) if matching else st.binary(max_size=200)
+    )
+    if draw(st.booleans()):
+        cut = draw(st.integers(0, len(body)))
+        body = [piece for piece in (body[:cut], body[cut:]) if piece]
+    accept = draw(WANTED)
+    if draw(st.integers(0, 9)) == 0:
+        content_type, accept = draw(HEADER), draw(HEADER)
+    headers = {"Content-Type": content_type, "Accept": accept}
+    for parameter in OPERATIONS["POST", "/invocations"]["parameters"]:
+        if draw(st.integers(0, 9)) == 0:
+            headers[parameter["name"]] = draw(HEADER)
+    method, path = draw(st.sampled_from([("POST", "/invocations")] * 12 + sorted(OPERATIONS)))
+    if draw(st.integers(0, 19)) == 0:
+        path += draw(st.sampled_from(["?a=%00", "/", "/../ping", "%2f", ";x", "//"]))
+    if draw(st.integers(0, 19)) == 0:
+        method = draw(st.sampled_from(["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]))
+    return method, path, headers, body
+
+
+def _check(method: str, target: str, answer: http.client.HTTPResponse, body: bytes) -> None:
+    """That the document has this answer, and what it has in its place for what it does not list."""
+    path = target.partition("?")[0]
+    operation = OPERATIONS.get((method, path))
+    content_type = (answer.headers["Content-Type"] or "").partition(";")[0]
+    if operation is None:
+        if path == "/ping" or method == "OPTIONS":
+            return
+        assert answer.status == (405 if path in DOCUMENT["paths"] else 404), answer.status
+        content: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    else:
+        assert answer.status != 500
+        assert str(answer.status) in operation["responses"], answer.status
+        content = operation["responses"][str(answer.status)].get("content", {"": {}})
+    assert content_type in content, (answer.status, content_type)
+    schema = content[content_type].get("schema", {})
+    if content_type == "application/json" and schema:
+        jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
+
+
+def _unharmed(server: Server, workers: list[int]) -> None:
+    assert server.invoke(b"[1]").json() == [1]
+    assert server.workers() == workers
+    assert "Traceback" not in server.log().output
+
+
+# The echo of what every type can hold, and a description of the rest.
+MODEL = """
+def model_fn(model_dir):
+    return "biufU"
+
+def predict_fn(data, model):
+    arrays = data.values() if isinstance(data, dict) else [data]
+    kinds = {array.dtype.kind for array in arrays if hasattr(array, "dtype")}
+    return data if kinds <= set(model) else repr(data)
+"""
+
+
+def fuzz(inputs: int) -> Any:
+    """So many inputs, fewer where they take too long; what fails is reduced to its core."""
+    phases = (Phase.generate, Phase.shrink)
+    return settings(
+        max_examples=inputs,
+        deadline=None,
+        phases=phases,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.image("cpu-serve")
+def test_every_answer_is_documented(image: str, ml: Path) -> None:
+    with (
+        Server(image, ml, MODEL, *NUMPY) as server,
+        closing(http.client.HTTPConnection(server.address, 8080, timeout=10)) as client,
+    ):
+        workers = server.workers()
+        end = time.monotonic() + SECONDS
+        seen: dict[int, int] = {}
+
+        @fuzz(INPUTS)
+        @given(exchanges())
+        def exchange(sent: tuple[str, str, dict[str, str], bytes | list[bytes]]) -> None:
+            if time.monotonic() > end:
+                return
+            method, target, headers, body = sent
+            try:
+                client.request(method, target, iter(body) if isinstance(body, list) else body, headers)
+                answer = client.getresponse()
+                received = answer.read()
+            except BaseException:
+                client.close()
+                raise
+            seen[answer.status] = seen.get(answer.status, 0) + 1
+            _check(method, target, answer, received)
+
+        exchange()
+        print(f"{sum(seen.values())} answers: {seen}")
+        assert seen[200] > 100  # the inputs are not all nonsense
+        _unharmed(server, workers)
+
+
+WHOLE = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+PIECES = st.sampled_from(
+    [
+        WHOLE,
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n",
+        b"[1]",
+        b"3\r\n[1]\r\n0\r\n\r\n",
+    ]
+    + [
+        b"GET /ping HTTP/1.1\r\n\r\n",
+        b"GET http://x/ping HTTP/1.0\r\n",
+        b"Content-Length: -1\r\n",
+        b"\n",
+        b"\x00",
+    ]
+    + [
+        b"Expect: 100-continue\r\n",
+        b"Connection: upgrade\r\n",
+        b"ffffffffffffffff\r\n",
+        b" : x\r\n",
+        b"x" * 9000,
+    ]
+    + [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PROXY TCP4 1 2 3 4\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ]
+)
+STREAMS = (
+    st.binary(max_size=300)
+    | st.lists(PIECES | st.binary(max_size=10), max_size=8).map(b"".join)
+    | _damaged(WHOLE + b"Content-Length: 3\r\n\r\n[1]")
+    | _damaged(WHOLE + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n1]\r\n0\r\nA: b\r\n\r\n")
+)
+
+
+@pytest.mark.image("cpu-serve")
+def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
+    with Server(image, ml) as server:
+        workers = server.workers()
+        end = time.monotonic() + SECONDS
+
+        @fuzz(INPUTS // 2)
+        @given(STREAMS)
+        def stream(sent: bytes) -> None:
+            if time.monotonic() > end:
+                return
+            received = b""
+            with socket.create_connection((server.address, 8080), timeout=10) as client:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                try:
+                    while more := client.recv(1 << 16):
+                        received += more
+                except ConnectionResetError:
+                    pass  # closed with bytes of ours unread
+            for answer in received.split(b"HTTP/1.1 ")[1:]:
+                assert answer[:3] != b"500"
+            assert received[:9] in (b"", b"HTTP/1.1 "), received
+
+        stream()
+        _unharmed(server, workers)
