@@ -85,5 +85,5 @@ def test_model_builder(sdk3: Path, workplace: Workplace, serve_image: str) -> No
                 sagemaker_validate_role="false",
             )
         finally:
-            docker("rmi", image, check=False)
+            docker("rmi", "--force", image, check=False)
     assert answer == [[9.0, 11.0]]
