@@ -81,7 +81,7 @@ def meet(job: Job) -> Meeting | None:
     engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
     if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
         return None
-    if os.environ.get("SM_STUDIO_LOCAL_MODE"):
+    if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":
         return None
     from .links import Meeting  # socket takes 10 ms to import
 

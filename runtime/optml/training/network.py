@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 
@@ -16,11 +15,8 @@ _REMIND_EVERY = 30.0
 def wait_for_names(hosts: list[str], patience: float = PATIENCE) -> None:
     """Wait until every one of these names resolves; all are asked in each round.
 
-    Raises Problem naming those that do not within `patience` seconds. Studio's local mode
-    (SM_STUDIO_LOCAL_MODE) has no names to wait for.
+    Raises Problem naming those that do not within `patience` seconds.
     """
-    if os.environ.get("SM_STUDIO_LOCAL_MODE"):
-        return
     start = time.monotonic()
     said = start
     while missing := [host for host in hosts if not resolves(host)]:
