@@ -131,9 +131,10 @@ lint: .venv/tests
 .PHONY: lock
 lock: ## Write every requirements.lock anew from its requirements.in, with the newest versions and their hashes
 lock: .venv/tests
-	for file in images/*/requirements.in tests/requirements.in; do \
-	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: --allow-unsafe \
-	        --no-emit-index-url --no-emit-find-links --no-emit-build-options --custom-compile-command "make lock" \
+	for file in images/*/requirements.in tests/requirements.in tests/clients/*.in; do \
+	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	        --only-binary :all: --allow-unsafe --excludes tests/clients/excluded.txt --no-emit-index-url \
+	        --no-emit-find-links --no-emit-build-options --custom-compile-command "make lock" \
 	        "$$file" -o "$${file%.in}.lock"; \
 	done
 
