@@ -18,6 +18,7 @@ def unpack(path: str, target: str) -> None:
     """
     try:
         with tarfile.open(path) as archive:
+            archive.extraction_filter = lambda member, _path: member  # ours is stricter than tarfile's own
             members = archive.getmembers()
             _check_size(path, members, target)
             for member in members:
