@@ -178,7 +178,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         hyperparameters=hyperparameters,
         framework_parameters=platform,
         hosts=hosts,
-        current_host=str(resources.get("current_host") or hosts[0]),
+        current_host=_current_host(resources, hosts, environ),
         network_interface=_network_interface(
             platform.get("sagemaker_network_interface_name") or resources.get("network_interface_name")
         ),
@@ -251,6 +251,20 @@ def _hosts(resources: dict[str, Any]) -> list[str]:
             f"{layout.CONFIG}/resourceconfig.json: current_host {current!r} is not one of hosts {hosts}"
         )
     return hosts
+
+
+def _current_host(resources: dict[str, Any], hosts: list[str], environ: Mapping[str, str]) -> str:
+    """This host as the platform names it; where a Kubernetes Job runs an indexed pod for each host, by the
+    pod's index."""
+    index = environ.get("JOB_COMPLETION_INDEX", "")
+    if resources.get("current_host") or len(hosts) == 1 or not index.isdecimal():
+        return str(resources.get("current_host") or hosts[0])
+    if int(index) >= len(hosts):
+        raise Problem(
+            f"{layout.CONFIG}/resourceconfig.json names {len(hosts)} hosts, and none for JOB_COMPLETION_INDEX"
+            f" {index}; name as many as the Job has completions"
+        )
+    return hosts[int(index)]
 
 
 def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:

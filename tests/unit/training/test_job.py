@@ -76,6 +76,29 @@ def test_the_lower_case_resource_config_wins(ml: Ml) -> None:
     assert ask(ml, "optml.job().current_host") == "lower"
 
 
+@pytest.mark.parametrize(
+    ("config", "index", "expected"),
+    [
+        ({"hosts": ["a", "b"]}, "1", "b"),
+        ({"hosts": ["a", "b"]}, "", "a"),
+        ({"hosts": ["a", "b"], "current_host": "a"}, "1", "a"),
+        ({}, "7", "localhost"),  # each pod is a job of its own
+    ],
+)
+def test_the_index_of_a_kubernetes_pod_names_the_host(
+    ml: Ml, config: dict[str, object], index: str, expected: str
+) -> None:
+    ml.config("resourceconfig.json", config)
+    assert ask(ml, "optml.job().current_host", JOB_COMPLETION_INDEX=index) == expected
+
+
+def test_a_pod_without_a_host_is_told_so(ml: Ml) -> None:
+    ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        ask(ml, "optml.job()", JOB_COMPLETION_INDEX="2")
+    assert "names 2 hosts, and none for JOB_COMPLETION_INDEX 2" in failed.value.stderr
+
+
 def test_an_interface_that_is_not_there_gives_way(ml: Ml) -> None:
     ml.config(
         "resourceconfig.json", {"current_host": "a", "hosts": ["a"], "network_interface_name": "ethwe-none"}
