@@ -37,13 +37,17 @@ class Cluster:
         self.containers: dict[str, Container] = {}
         self._running = ExitStack()
 
+    def add(self, *hosts: str) -> None:
+        """Give each host an empty /opt/ml of its own."""
+        for host in hosts:
+            for part in ("input/config", "input/data", "model", "output/data"):
+                (self.root / host / part).mkdir(parents=True)
+            self.hosts[host] = Training(self.image, self.root / host)
+
     def configure(self, hyperparameters: dict[str, Any], *hosts: str, **resources: Any) -> None:
         """Give every host what the platform gives it: the same hyperparameters, and who is who."""
+        self.add(*hosts)
         for host in hosts:
-            ml = self.root / host
-            for part in ("input/config", "input/data", "model", "output/data"):
-                (ml / part).mkdir(parents=True)
-            self.hosts[host] = Training(self.image, ml)
             self.hosts[host].config("hyperparameters.json", hyperparameters)
             self.hosts[host].config(
                 "resourceconfig.json",
@@ -51,13 +55,16 @@ class Cluster:
             )
 
     def start(self, *hosts: str, options: tuple[str, ...] = ()) -> None:
-        """Start these hosts, or all."""
+        """Start these hosts, or all, as the platform does."""
         for host in hosts or self.hosts:
             ml = self.hosts[host].root
             mounts = [f"--volume={ml / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
-            alias = (f"--network={self.network}", f"--network-alias={host}")
-            container = Container(self.image, "train", options=(*mounts, *alias, *self.options, *options))
-            self.containers[host] = self._running.enter_context(container)
+            self.run(host, *mounts, *self.options, *options)
+
+    def run(self, host: str, *options: str) -> None:
+        alias = (f"--network={self.network}", f"--network-alias={host}")
+        container = Container(self.image, "train", options=(*alias, *options))
+        self.containers[host] = self._running.enter_context(container)
 
     def wait_for(self, text: str, *hosts: str) -> None:
         """Block until these hosts, or all, have written it."""
@@ -70,19 +77,26 @@ class Cluster:
     def codes(self) -> dict[str, int]:
         """The exit code of each host. Fails if one has not ended in time."""
         deadline = time.monotonic() + BOUND
-        return {host: self.containers[host].wait(deadline - time.monotonic()) for host in self.hosts}
+        while any(container.running for container in self.containers.values()):
+            assert time.monotonic() < deadline, f"not ended within {BOUND:.0f} s: {self.logs()}"
+            time.sleep(0.2)
+        return {host: self.containers[host].wait() for host in self.hosts}
+
+    def logs(self) -> str:
+        logs = {host: container.log().output[-2000:] for host, container in self.containers.items()}
+        return "".join(f"\n--- {host}\n{log}" for host, log in logs.items())
 
     def assert_success(self) -> None:
         codes = self.codes()
-        assert not any(codes.values()), {host: self.containers[host].log().output for host in self.hosts}
+        assert not any(codes.values()), self.logs()
         assert all(training.success for training in self.hosts.values())
 
     def output(self, host: str, name: str) -> Any:
         """A JSON file that the program left in output/data."""
         return json.loads((self.hosts[host].root / "output/data" / name).read_text())
 
-    def close(self, error: BaseException | None = None) -> None:
-        self._running.__exit__(type(error) if error else None, error, None)
+    def close(self) -> None:
+        self._running.close()
 
 
 @pytest.fixture
