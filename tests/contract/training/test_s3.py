@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
@@ -112,6 +114,7 @@ def test_an_object(training: Training, s3: S3) -> None:
         (f"s3://{BUCKET}/x.tar.gz", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot reach S3"),
     ],
 )
+@pytest.mark.one_variant
 def test_what_goes_wrong_is_one_line(
     training: Training, s3: S3, uri: str, variables: dict[str, str], said: str
 ) -> None:
@@ -119,6 +122,62 @@ def test_what_goes_wrong_is_one_line(
     assert done.code == 1
     assert said in training.failure and "\n" not in training.failure
     assert "Traceback" not in done.output and "s3cr3t-key" not in done.output
+
+
+class Moody(BaseHTTPRequestHandler):
+    """S3 that answers with the statuses it is given, one after the other, then with a program."""
+
+    statuses: ClassVar[list[int]]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        status = self.statuses.pop(0) if self.statuses else 200
+        body = b"print('after all')" if status == 200 else b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def moody() -> Iterator[str]:
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Moody)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://objects:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        ([503, 500], None),
+        ([200, 503, 503], None),
+        ([403] * 9, "access to s3://bucket/train.py is denied (403); give the job's role s3:GetObject"),
+        ([503] * 40, "cannot transfer s3://bucket/train.py: "),
+    ],
+    ids=["at first", "later", "denied", "for ever"],
+)
+@pytest.mark.one_variant
+def test_what_s3_refuses_for_a_moment_is_asked_again(
+    training: Training, moody: str, statuses: list[int], said: str | None
+) -> None:
+    Moody.statuses = statuses
+    variables = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key", "S3_ENDPOINT_URL": moody}
+    done = training.train(SERVER, SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/train.py", **variables)
+    if said:
+        assert done.code == 1
+        assert training.failure.startswith(said) and "\n" not in training.failure
+    else:
+        assert (done.code, done.stdout) == (0, "after all\n"), done.output
 
 
 def test_an_archive_that_leaves_the_code_directory(training: Training, s3: S3) -> None:
@@ -140,6 +199,8 @@ def test_intermediate_output_is_copied_while_the_job_runs_and_at_its_end(trainin
         "open(f'{out}/deep/new', 'w').write('renamed')\n"
         "os.rename(f'{out}/deep/new', f'{out}/deep/file')\n"
         "while not os.path.exists('/opt/ml/model/go'): time.sleep(0.05)\n"
+        "open(f'{out}/deep/new', 'w').write('atomic!')\n"  # as long as what it takes the place of
+        "os.replace(f'{out}/deep/new', f'{out}/deep/file')\n"
         "open(f'{out}/last', 'w').write('at the end')\n",
     )
     place = "out/job-1/output/intermediate"
@@ -151,6 +212,7 @@ def test_intermediate_output_is_copied_while_the_job_runs_and_at_its_end(trainin
         (training.root / "model/go").write_text("")
         assert container.wait() == 0
     assert s3.get(f"{place}/last") == "at the end"
+    assert s3.get(f"{place}/deep/file") == "atomic!"
 
 
 def test_output_that_cannot_be_copied_does_not_fail_the_job(training: Training, s3: S3) -> None:
