@@ -8,9 +8,12 @@ thread beside the loop.
 
 from __future__ import annotations
 
+import os
+
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from .. import layout
 from .answers import failure
 from .errors import InferenceError
 
@@ -19,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .readiness import Table
     from .worker import Worker
 
+_NOTHING_FROM_ELSEWHERE = (
+    "default-src 'none'; img-src data:; connect-src 'self'; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -39,8 +45,19 @@ def create_app(worker: Worker) -> Flask:
 
         @app.get("/metrics")
         def metrics() -> Response:
-            lines = _metrics(worker.table, worker.settings.threads)
+            lines = _metrics(worker)
             return Response("".join(f"{line}\n" for line in lines), content_type=_PROMETHEUS)
+
+    if worker.settings.page:
+
+        @app.get("/")
+        def page() -> Response:
+            with open(f"{os.path.dirname(__file__)}/page.html", encoding="utf-8") as file:
+                return Response(file.read(), headers={"Content-Security-Policy": _NOTHING_FROM_ELSEWHERE})
+
+        @app.get("/status")
+        def status() -> Any:
+            return jsonify(_status(worker))
 
     return app
 
@@ -59,10 +76,36 @@ def _failed(error: Exception) -> Response:
     return Response(answer.body, answer.status, answer.headers)
 
 
-def _metrics(table: Table, threads: int) -> Iterator[str]:
+def _calls(worker: Worker) -> tuple[int, int]:
+    """Calls that run, and calls that wait."""
+    calls = [worker.table.calls(row) for row in worker.table.rows]
+    running = sum(min(count, worker.slots.count) for count in calls)
+    return running, sum(calls) - running
+
+
+def _status(worker: Worker) -> dict[str, Any]:
+    """What the page shows."""
+    table, settings = worker.table, worker.settings
+    running, queued = _calls(worker)
+    planned = worker.app.planned_workers
+    return {
+        "model": "many, see /models" if settings.multi_model else f"{layout.MODEL}, {worker.app.program}",
+        "paths": [] if settings.multi_model else ["/invocations"],
+        "workers": table.ready(),
+        "workersPlanned": planned,
+        "restarts": table.restarts(),
+        "slots": planned * worker.slots.count,
+        "running": running,
+        "queued": queued,
+        "requests": table.statuses(),
+        "recent": table.recent(),
+    }
+
+
+def _metrics(worker: Worker) -> Iterator[str]:
     """What was counted, in the text format of Prometheus."""
-    calls = [table.calls(row) for row in table.rows]
-    running = sum(min(count, threads) for count in calls)
+    table = worker.table
+    running, queued = _calls(worker)
     count, queue, model = table.done()
     yield from _described("requests_total", "counter", "Requests answered, /ping excepted.")
     for status, number in table.statuses().items():
@@ -70,7 +113,7 @@ def _metrics(table: Table, threads: int) -> Iterator[str]:
     yield from _described("calls_in_flight", "gauge", "Calls that run in a model.")
     yield f"optml_calls_in_flight {running}"
     yield from _described("calls_queued", "gauge", "Calls that wait for a slot.")
-    yield f"optml_calls_queued {sum(calls) - running}"
+    yield f"optml_calls_queued {queued}"
     for name, seconds, where in (("queue", queue, "the queue"), ("model", model, "the model")):
         yield from _described(f"{name}_seconds", "summary", f"Seconds that calls spent in {where}.")
         yield f"optml_{name}_seconds_sum {seconds:.6f}"

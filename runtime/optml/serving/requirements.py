@@ -22,8 +22,11 @@ def find_requirements(program: str | None) -> str | None:
     return None
 
 
-def install(path: str) -> None:
-    """Install a requirements.txt into this interpreter. Raises Problem with the installer's own words."""
+def install(path: str, folder: str | None = None) -> None:
+    """Install a requirements.txt into this interpreter, or into a folder that it alone looks into.
+
+    Raises Problem with the installer's own words.
+    """
     say(f"installing {path}")
     command = [
         sys.executable,
@@ -37,9 +40,11 @@ def install(path: str) -> None:
     ]
     import sysconfig  # only here
 
-    if not os.access(sysconfig.get_path("purelib"), os.W_OK):
-        command += ["--target", _PACKAGES, "--upgrade"]
-        sys.path.insert(1, _PACKAGES)
+    if folder is None and not os.access(sysconfig.get_path("purelib"), os.W_OK):
+        folder = _PACKAGES
+    if folder is not None:
+        command += ["--target", folder, "--upgrade"]
+        sys.path.insert(1, folder)
     environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
     done = subprocess.run(
         command, env=environment, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace"

@@ -26,7 +26,7 @@ def serve(argv: list[str]) -> int:
         ) from None
     from .handlers import find_program
 
-    program = None if settings.app else find_program(settings)
+    program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
     from .supervisor import Server  # imports gunicorn, which takes most of the time
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import layout, machine
 from ..report import Problem
@@ -33,8 +33,10 @@ class Settings:
     user: str
     default_accept: str
     max_payload: int
+    multi_model: bool
     access_log: str
     metrics: bool  # answer /metrics
+    page: bool  # answer / with a page for people
     log_level: int
     program: str
     code_dirs: tuple[str, ...]  # searched in this order
@@ -42,6 +44,10 @@ class Settings:
     batch_strategy: str
     max_concurrent_transforms: int | None
     gpus: int
+
+    def of_model(self) -> Settings:
+        """The same, with the code of the model that `layout.MODEL` has come to be."""
+        return replace(self, code_dirs=_code_dirs(os.environ, os.environ.get("SAGEMAKER_PROGRAM", "")))
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -59,8 +65,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         user=read.one_of("SAGEMAKER_MODEL_SERVER_USER", USERS),
         default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
+        multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
         metrics=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_METRICS"),
+        page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
         program=os.path.basename(program),
         code_dirs=_code_dirs(environ, program),

@@ -102,10 +102,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             gc.freeze()
 
     def has_preparations(self) -> bool:
+        if self.settings.multi_model:
+            return False  # each model has its own
         return self.settings.preload or find_requirements(self.program) is not None
 
     def load(self, worker: Worker) -> None:
         """Give the worker its model, or the user's whole application."""
+        if self.settings.multi_model:
+            worker.wsgi = load_router(worker)
+            return
         if self.settings.app:
             worker.wsgi = load_app(self.settings)
             return
@@ -305,6 +310,8 @@ class Log:
 
 def plan_workers(settings: Settings) -> tuple[int, str]:
     """How many workers, and why in a few words."""
+    if settings.multi_model:
+        return 1, "the router of many models"
     if settings.workers is not None:
         return settings.workers, "SAGEMAKER_MODEL_SERVER_WORKERS"
     if settings.gpus:
@@ -333,9 +340,8 @@ def decide_user(app: Server) -> tuple[int, str] | None:
     except KeyError:
         say("there is no user ml: workers stay root")
         return None
-    reason = _why_not(
-        entry.pw_uid, entry.pw_dir, [layout.MODEL, *(os.path.dirname(p) for p in [app.program] if p)]
-    )
+    folders = [layout.MODEL, *(os.path.dirname(p) for p in [app.program] if p)]
+    reason = _why_not(entry.pw_uid, entry.pw_dir, [] if app.settings.multi_model else folders)
     if reason:
         say(f"user ml {reason}: workers stay root")
         return None
@@ -381,6 +387,19 @@ def become(uid: int, home: str) -> None:
     os.setgid(0)
     os.setuid(uid)
     os.environ["HOME"] = home
+
+
+def load_router(worker: Worker) -> Any:
+    """The application of a multi-model server, beside the nursery of its models."""
+    import tempfile
+
+    from .nursery import fork_nursery
+
+    home = tempfile.mkdtemp(prefix="optml-models-")
+    nursery = fork_nursery(worker, home)
+    from .router import create_router  # flask and its memory are the router's alone, so after the fork
+
+    return create_router(worker, nursery, home)
 
 
 def load_app(settings: Settings) -> Any:

@@ -10,6 +10,7 @@ gives what is no /ping to the first worker that looks up.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -49,6 +50,7 @@ _READ_SIZE = 256 << 10
 _YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
 _PATIENCE = 0.1  # seconds that the greeter leaves a new connection to the workers
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
+_ROUTED = 128  # calls that a router has on their way to models
 _LISTENING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
@@ -96,6 +98,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if not self.booted:
             os._exit(0)  # the model is loading: there is nothing to finish
         self.alive = False
+        self.post(lambda: None)  # wake up the loop
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         os._exit(0)
@@ -107,7 +110,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sys.setswitchinterval(0.001)
         settings = self.settings
         self.access_log = AccessLog(settings.access_log)
-        count, share = settings.threads, -(-settings.queue // self.app.planned_workers)
+        count = _ROUTED if settings.multi_model else settings.threads
+        share = -(-settings.queue // self.app.planned_workers)
         self.slots = Slots(count, share, self.run_call) if self.row >= 0 else Slots(0, 0, self.run_call)
         self.poller = select.epoll()
         self.poller.register(self.PIPE[0], select.EPOLLIN)
@@ -333,7 +337,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
         if not self.table.any_ready():
             self.respond(connection, request, Answer(503, headers={"Retry-After": "1"}))
-        elif self.wsgi is not None:
+        elif self.settings.app:
             self.beside(self.health, self.ask_app, connection, request)
         elif self.model is not None and self.model.has_ping:
             self.beside(self.health, self.ask_user, connection, request)
@@ -342,7 +346,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def call(self, connection: Connection, request: Request) -> None:
         """Give the request to a slot, now or in its turn, or refuse it at once."""
-        call = Call(request, connection, self.new_id(), self.now, self.settings.timeout)
+        # A router keeps no time: the process of the model does.
+        timeout = math.inf if self.settings.multi_model else self.settings.timeout
+        call = Call(request, connection, self.new_id(), self.now, timeout)
         if self.slots.admit(call):
             self.table.set_calls(self.row, len(self.slots.calls))
         else:
@@ -534,7 +540,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
             call.streaming = True
             response.write(first)
             for chunk in chunks:
-                call.deadline = time.monotonic() + self.settings.timeout
+                if call.deadline < math.inf:
+                    call.deadline = time.monotonic() + self.settings.timeout
                 response.write(chunk)
             response.close()
             if hasattr(parts, "close"):

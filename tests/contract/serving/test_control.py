@@ -121,3 +121,40 @@ def test_the_trace_of_a_request_reaches_the_handlers(image: str, ml: Path) -> No
         assert server.invoke().json() is None
         for broken in ("00-x-y-01", trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32), trace + "z"):
             assert server.invoke(traceparent=broken).json() is None
+
+
+def test_the_page_for_people_needs_nothing_from_elsewhere(image: str, ml: Path) -> None:
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        page = requests.get(server.url, timeout=5)
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert not re.search(r"""(src|href)=["'](?!data:)|https?:|@import|url\(""", page.text)
+        # Whatever can be filled in has a label.
+        fields = re.findall(r'<(?:input|select|textarea) id="(\w+)"', page.text)
+        assert len(fields) == 5 and all(f'<label for="{field}">' in page.text for field in fields)
+        # What its script shows is there.
+        shown = set(re.findall(r"said\.(\w+)", page.text))
+        for _ in range(3):
+            server.invoke()
+        eventually(
+            lambda: requests.get(f"{server.url}/status", timeout=5).json()["requests"].get("200", 0) >= 3
+        )
+        said = requests.get(f"{server.url}/status", timeout=5).json()
+        assert shown == set(said)
+        assert (said["workers"], said["slots"], len(said["recent"])) == (1, 1, 3)
+        assert said["model"] == "/opt/ml/model, /opt/ml/model/code/inference.py"
+        assert all(0 < seconds < 1 for seconds in said["recent"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "status"),
+    [
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 404),
+        ({"SAGEMAKER_SAFE_PORT_RANGE": "9000-9999", "SAGEMAKER_MODEL_SERVER_PAGE": "true"}, 200),
+        ({"SAGEMAKER_MODEL_SERVER_PAGE": "false"}, 404),
+    ],
+)
+def test_the_page_is_switched(image: str, ml: Path, environment: dict[str, str], status: int) -> None:
+    with Server(image, ml, **environment) as server:
+        for path in ("/", "/status"):
+            assert requests.get(f"{server.url}{path}", timeout=5).status_code == status

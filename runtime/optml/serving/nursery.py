@@ -1,0 +1,175 @@
+"""The nursery: a process that forks one child for each model of a multi-model server.
+
+It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
+A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
+those of any worker. The child tells its process id, then how loading went; its pipe ends when it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from types import SimpleNamespace
+
+from .. import layout
+from ..report import Problem, complain
+from .handlers import Model, find_program, load_program
+from .readiness import Table
+from .requirements import find_requirements, install
+from .worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from .settings import Settings
+
+_FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
+
+
+def fork_nursery(router: Worker, home: str) -> socket.socket:
+    """The socket that takes orders: JSON with `url` and `packages`, a listening socket, a pipe to report."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork():
+        theirs.close()
+        return ours
+    try:
+        ours.close()
+        _tend(router, theirs)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        os._exit(0)
+
+
+def _tend(router: Worker, orders: socket.socket) -> None:
+    """Fork on demand until the router is gone, then end all children."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
+    for listener in router.sockets:
+        listener.close()
+    _own_proc_files()
+    children: set[int] = set()
+    while True:
+        order, fds, _, _ = socket.recv_fds(orders, 65536, 2)
+        children -= _reaped()
+        if not order:
+            break
+        child = os.fork()
+        if child == 0:
+            orders.close()
+            _be_model(router, json.loads(order), *fds)
+        children.add(child)
+        for fd in fds:
+            os.close(fd)
+    for child in children:
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # forked a moment ago, and not yet the leader of a group: it sees that we are gone
+
+
+def _reaped() -> set[int]:
+    reaped = set()
+    try:
+        while child := os.waitpid(-1, os.WNOHANG)[0]:
+            reaped.add(child)
+    except ChildProcessError:
+        pass  # there are none
+    return reaped
+
+
+def _be_model(router: Worker, order: dict[str, str], listener: int, reports: int) -> NoReturn:
+    try:
+        os.setsid()  # a group that can be ended with all that the model starts
+        os.write(reports, b"%d\n" % os.getpid())
+        os.set_inheritable(reports, False)
+        layout.MODEL = order["url"]
+        app = ModelApp(router.settings, order["packages"], reports)
+        sock = socket.socket(fileno=listener)
+        sock.setblocking(False)
+        wrapped = SimpleNamespace(sock=sock, fileno=sock.fileno)
+        worker = Worker(0, os.getppid(), [wrapped], app, 0, router.cfg, router.log)
+        worker.row, worker.pid = 0, os.getpid()
+        worker.init_process()
+    finally:
+        os._exit(1)
+
+
+class ModelApp:
+    """What a worker asks of its application, for a process with one model."""
+
+    planned_workers = 1
+
+    def __init__(self, settings: Settings, packages: str, reports: int) -> None:
+        self.settings = dataclasses.replace(settings.of_model(), access_log="off", multi_model=False)
+        self.packages = packages
+        self.reports = reports
+        self.table = Table(1)
+        self.table.begin(0)
+        self.handing, self.handed = socket.socketpair()  # nobody hands over: there is no greeter
+
+    def drop_privileges(self) -> None:
+        """The router has."""
+
+    def load(self, worker: Worker) -> None:
+        _set_oom_score(_FIRST_TO_GO)
+        try:
+            worker.model = self._load()
+        except BaseException as error:
+            # All of it before the report, upon which the router ends this process.
+            if isinstance(error, Problem):
+                complain(str(error))
+            else:
+                traceback.print_exc()
+            sys.stdout.flush()
+            self._report(*_told(error))
+            os._exit(1)
+        _set_oom_score(_SOON_TO_GO)
+        self._report(200, "")
+
+    def _load(self) -> Model:
+        program = find_program(self.settings)
+        if os.path.isdir(self.packages):  # an earlier process of this model has installed them
+            sys.path.insert(1, self.packages)
+        elif path := find_requirements(program):
+            install(path, self.packages)
+        import logging  # gunicorn has imported it
+
+        logging.basicConfig(level=self.settings.log_level)
+        return Model(load_program(program), self.settings, self.gpu_of(0))
+
+    def gpu_of(self, row: int) -> int | None:
+        return os.getpid() % self.settings.gpus if self.settings.gpus else None
+
+    def _report(self, status: int, message: str) -> None:
+        os.write(self.reports, json.dumps([status, message]).encode() + b"\n")
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """Status and message for a model that does not load."""
+    if isinstance(error, Problem):
+        return 400, str(error)
+    if isinstance(error, MemoryError):
+        return 507, "Not enough memory to load the model."
+    return 500, f"The model does not load: {type(error).__name__}; the log tells more."
+
+
+def _own_proc_files() -> None:
+    """After giving up root the files of this process in /proc are root's, unless it says otherwise."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE
+
+
+def _set_oom_score(score: int) -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError:
+        pass  # then the kernel chooses by size alone

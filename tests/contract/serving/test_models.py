@@ -1,0 +1,295 @@
+"""Section 2 of the contract: many models behind one router, each a process of its own."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import HARDENED, Container, docker, inspect, wait_for_ping
+
+from .serving import ECHO, eventually
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+ACTOR = """
+import ctypes, os, signal, sys, time
+
+def model_fn(model_dir):
+    return open(f"{model_dir}/weights").read()
+
+def predict_fn(data, model):
+    if data == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data == "grow":
+        return len(bytearray(b"x") * (1 << 30))
+    if data == "memory":
+        raise MemoryError
+    if data == "pid":
+        return os.getpid()
+    if data == "hold":
+        ctypes.PyDLL(None).sleep(600)
+    if isinstance(data, float):
+        time.sleep(data)
+    return model
+
+def output_fn(prediction, accept):
+    if prediction == "stream":
+        return (part for part in (b"a", b"b"))
+    return prediction, "text/plain"
+""".replace("return prediction,", "return str(prediction),")
+
+
+class Models(Container):
+    """A multi-model server over a folder of models; each has a name, its handlers and a file of weights."""
+
+    def __init__(self, image: str, folder: Path, *options: str, **environment: object) -> None:
+        variables = [
+            f"--env={name}={value}"
+            for name, value in {"SAGEMAKER_MULTI_MODEL": "true", **environment}.items()
+        ]
+        mount = f"--volume={folder}:/opt/ml/models:ro"
+        super().__init__(image, "serve", options=(*HARDENED, mount, *variables, *options))
+
+    def __enter__(self) -> Models:
+        super().__enter__()
+        self.url = wait_for_ping(self)
+        return self
+
+    def load(self, name: str, folder: str | None = None) -> requests.Response:
+        body = {"model_name": name, "url": f"/opt/ml/models/{folder or name}"}
+        return requests.post(f"{self.url}/models", json=body, timeout=60)
+
+    def unload(self, name: str) -> requests.Response:
+        return requests.delete(f"{self.url}/models/{name}", timeout=60)
+
+    def invoke(self, name: str, data: bytes = b"1", timeout: float = 30) -> requests.Response:
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/models/{name}/invoke"
+        return requests.post(url, data=data, headers=headers, timeout=timeout)
+
+    def names(self, **query: object) -> tuple[list[str], str | None]:
+        said = requests.get(f"{self.url}/models", params=query, timeout=5).json()  # type: ignore[arg-type]
+        return [model["modelName"] for model in said["models"]], said.get("nextPageToken")
+
+    def memory(self, pid: str, what: str = "Private_") -> int:
+        """KiB that belong to one process alone."""
+        rollup = self.exec("cat", f"/proc/{pid}/smaps_rollup").stdout
+        return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(what))
+
+    def processes(self) -> int:
+        return len(docker("top", self.name).stdout.splitlines()) - 1
+
+
+def write_model(ml: Path, name: str, source: str = ACTOR) -> Path:
+    code = ml / "models" / name / "code"
+    code.mkdir(parents=True)
+    (code / "inference.py").write_text(textwrap.dedent(source))
+    (code.parent / "weights").write_text(f"weights of {name}")
+    return code
+
+
+def refused(answer: requests.Response, status: int, message: str) -> bool:
+    said = answer.json()
+    return (answer.status_code, said["code"]) == (status, status) and message in said["message"]
+
+
+def test_models_come_and_go(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    write_model(ml, "b")
+    with Models(image, ml / "models") as server:
+        assert server.names() == ([], None)
+        assert refused(server.invoke("a"), 404, "Model not found: a")
+        idle = server.processes()
+        for name in "ab":
+            loaded = server.load(name)
+            assert (loaded.status_code, loaded.json()) == (200, {"status": "Workers scaled"})
+            assert server.invoke(name).text == f"weights of {name}"
+        assert server.invoke("a", b'"pid"').text != server.invoke("b", b'"pid"').text
+        assert server.names() == (["a", "b"], None)
+        described = requests.get(f"{server.url}/models/a", timeout=5).json()
+        assert described == {"modelName": "a", "modelUrl": "/opt/ml/models/a"}
+        gone = server.unload("a")
+        assert (gone.status_code, gone.json()) == (200, {"status": 'Model "a" unregistered'})
+        assert refused(server.invoke("a"), 404, "Model not found: a")
+        assert refused(requests.get(f"{server.url}/models/a", timeout=5), 404, "Model not found: a")
+        assert refused(server.unload("a"), 404, "Model not found: a")
+        assert server.invoke("b").text == "weights of b"
+        assert server.load("a").status_code == 200
+        assert server.unload("a").status_code == server.unload("b").status_code == 200
+        assert server.processes() <= idle + 2  # those that ended are not all reaped yet
+        assert server.exec("sh", "-c", "ls /tmp/optml-models-*").stdout == ""
+        docker("stop", "--time=10", server.name)
+        assert server.wait() == 0
+
+
+def test_the_image_says_that_it_can(image: str) -> None:
+    assert inspect(image)["Config"]["Labels"]["com.amazonaws.sagemaker.capabilities.multi-models"] == "true"
+
+
+def test_what_cannot_be_loaded(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    write_model(ml, "broken", "def model_fn(model_dir): raise RuntimeError('weights')\n")
+    write_model(ml, "mute", "predict_fn = None\n")
+    write_model(ml, "dies", "import os\nos.kill(os.getpid(), 9)\n")
+    write_model(ml, "hungry", "def model_fn(model_dir): raise MemoryError\n")
+    with Models(image, ml / "models") as server:
+        assert server.load("a").status_code == 200
+        assert refused(server.load("a"), 409, "Model a is already registered.")
+        assert refused(server.load("x"), 404, "There is no folder /opt/ml/models/x")
+        assert refused(server.load("broken"), 500, "does not load: RuntimeError")
+        assert refused(server.load("mute"), 400, "defines no model_fn")
+        assert refused(server.load("dies"), 500, "died before it loaded")
+        assert refused(server.load("hungry"), 507, "Not enough memory")
+        for body in (b"{", b"[]", b'{"model_name": "a"}', b'{"model_name": "a/b", "url": "/tmp"}', b""):
+            assert refused(requests.post(f"{server.url}/models", data=body, timeout=5), 400, "must be JSON")
+        assert server.names() == (["a"], None)
+        assert server.log().output.count("Traceback") == 2
+
+
+def test_the_list_has_pages(image: str, ml: Path) -> None:
+    write_model(ml, "m", ECHO)
+    with Models(image, ml / "models") as server:
+        names = [f"m{number}" for number in range(7)]
+        with ThreadPoolExecutor(4) as pool:
+            assert {one.status_code for one in pool.map(lambda name: server.load(name, "m"), names)} == {200}
+        page, token = server.names(limit=3)
+        assert page == names[:3]
+        server.unload("m1")  # a page that was read shifts nothing
+        page, token = server.names(limit=3, next_page_token=token)
+        assert page == names[3:6]
+        assert server.names(limit=3, next_page_token=token) == (["m6"], None)
+        for limit in ("0", "101", "x"):
+            answer = requests.get(f"{server.url}/models?limit={limit}", timeout=5)
+            assert refused(answer, 400, f"limit={limit}")
+
+
+def test_concurrent_loads_of_one_model_make_one(image: str, ml: Path) -> None:
+    write_model(ml, "slow", "import time\ntime.sleep(1)\n" + ACTOR)
+    with Models(image, ml / "models") as server, ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(server.load, ["slow"] * 6))
+        assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
+        assert server.invoke("slow").text == "weights of slow"
+
+
+def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    with Models(image, ml / "models") as server, ThreadPoolExecutor(4) as pool:
+        server.load("a")
+        running = [pool.submit(server.invoke, "a", b"1.5") for _ in range(2)]
+        time.sleep(0.4)
+        began = time.monotonic()
+        gone = pool.submit(server.unload, "a")
+        time.sleep(0.2)
+        assert refused(server.invoke("a"), 404, "Model not found: a")
+        assert gone.result().status_code == 200
+        assert time.monotonic() - began > 1
+        assert [answer.result().text for answer in running] == ["weights of a"] * 2
+
+
+def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    write_model(ml, "b")
+    with Models(image, ml / "models", SAGEMAKER_MODEL_SERVER_TIMEOUT=2) as server:
+        server.load("a")
+        server.load("b")
+        pid = server.invoke("b", b'"pid"').text
+        stop, statuses = threading.Event(), set()
+
+        def ask() -> None:
+            while not stop.is_set():
+                statuses.add(server.invoke("b").status_code)
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(ask)
+            assert refused(server.invoke("a", b'"die"'), 500, "The process of model a died")
+            assert server.invoke("a").text == "weights of a"  # in a new process
+            assert server.invoke("a", b'"memory"').status_code == 507
+            assert refused(server.invoke("a", b"60.0"), 504, "SAGEMAKER_MODEL_SERVER_TIMEOUT")
+            assert server.invoke("a").text == "weights of a"
+            assert refused(server.invoke("a", b'"hold"'), 504, "No answer of model a in time")
+            assert server.invoke("a").text == "weights of a"
+            stop.set()
+        assert statuses == {200}
+        assert server.invoke("b", b'"pid"').text == pid
+
+
+def test_a_full_queue_is_the_models_own(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    write_model(ml, "b")
+    with (
+        Models(image, ml / "models", SAGEMAKER_MODEL_JOB_QUEUE_SIZE=1) as server,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        server.load("a")
+        server.load("b")
+        answers = [pool.submit(server.invoke, "a", b"1.5") for _ in range(5)]
+        time.sleep(0.5)
+        assert server.invoke("b").status_code == 200
+        statuses = sorted(answer.result().status_code for answer in answers)
+        assert statuses == [200, 200, 503, 503, 503]
+
+
+def test_each_has_its_own_modules_and_requirements(image: str, ml: Path) -> None:
+    for name in "ab":
+        code = write_model(
+            ml, name, "import greeting, own\n" + ECHO.replace("data\n", "greeting.hello + own.x\n")
+        )
+        (code / "own.py").write_text(f"x = ' own {name}'\n")
+        with zipfile.ZipFile(code / "greeting-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("greeting.py", f"hello = 'hello {name}'\n")
+            about = "greeting-1.0.dist-info"
+            archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr(f"{about}/RECORD", "")
+        (code / "requirements.txt").write_text(f"--no-index\n-f /opt/ml/models/{name}/code\ngreeting\n")
+    with Models(image, ml / "models") as server:
+        for name in "ab":
+            assert server.load(name).status_code == 200
+        for name in "ab":
+            assert server.invoke(name).json() == f"hello {name} own {name}"
+
+
+def test_memory_comes_back(image: str, ml: Path) -> None:
+    write_model(
+        ml, "large", ACTOR.replace('return open(f"{model_dir}/weights").read()', "return 'x' * (80 << 20)")
+    )
+    write_model(
+        ml, "huge", ACTOR.replace('return open(f"{model_dir}/weights").read()', "return 'x' * (900 << 20)")
+    )
+    write_model(ml, "small")
+    limits = ("--memory=250m", "--memory-swap=250m")
+    with Models(image, ml / "models", *limits) as server:
+        server.load("small")
+        small = server.invoke("small", b'"pid"').text
+        assert server.memory(small) < 25 << 10
+        for _ in range(6):  # more than fits at once
+            assert server.load("large").status_code == 200
+            assert server.unload("large").status_code == 200
+        server.load("large")
+        large = server.invoke("large", b'"pid"').text
+        assert refused(server.load("huge"), 507, "Not enough memory")
+        assert refused(server.invoke("small", b'"grow"'), 507, "Not enough memory")
+        assert server.invoke("large", b'"pid"').text == large
+        assert server.invoke("small").status_code == 200
+        assert server.names() == (["large", "small"], None)
+
+
+def test_the_router_without_its_nursery_begins_anew(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    with Models(image, ml / "models") as server:
+        server.load("a")
+        parent = "import os, sys; print(open(f'/proc/{sys.argv[1]}/stat').read().rsplit(')')[1].split()[1])"
+        pid = server.invoke("a", b'"pid"').text
+        nursery = server.exec("python3", "-c", parent, pid).stdout.strip()
+        server.exec("sh", "-c", f"kill -9 {nursery}")
+        # Its models end with it. The next call finds that out, and a new router knows none.
+        eventually(lambda: server.invoke("a").status_code == 404)
+        eventually(lambda: server.load("a").status_code == 200)
+        assert server.invoke("a").text == "weights of a"
