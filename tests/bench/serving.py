@@ -32,7 +32,14 @@ IMAGE = "optml-bench-serving"
 PEERS = ["sagemaker-inference==1.10.1", "multi-model-server==1.1.11", "flask", "gunicorn", "starlette"]
 PEERS += ["uvicorn", "uvloop", "httptools", "numpy", "setuptools<81"]  # sagemaker-inference has pkg_resources
 JRE = "openjdk-17-jre-headless"
-LIMITS = ("--cpus=2", "--memory=1g", "--memory-swap=1g", "--ulimit=nofile=4096:4096")
+OPTIONS = (
+    "--cpus=2",
+    "--memory=1g",
+    "--memory-swap=1g",
+    f"--volume={WORK}/model:/opt/ml/model:ro",
+    "--env=SAGEMAKER_MODEL_SERVER_WORKERS=2",
+    "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all others, and whose memory root may read
+)
 
 DOCKERFILE = """
 FROM optml/cpu-serve:bookworm
@@ -190,7 +197,7 @@ def payloads() -> dict[str, tuple[bytes, str, str]]:
 
 def build() -> None:
     """Put the peers beside the runtime, in a Python of their own."""
-    for folder in ("wheels", "jre", "programs"):
+    for folder in ("wheels", "jre", "programs", "model/code"):
         (WORK / folder).mkdir(parents=True, exist_ok=True)
     if not list((WORK / "wheels").glob("sagemaker_inference-*")):
         print(f"fetching {', '.join(PEERS)}", flush=True)
@@ -200,21 +207,9 @@ def build() -> None:
         subprocess.run(["apt-get", "download", JRE], cwd=WORK / "jre", check=False, timeout=300)
     for name, program in PROGRAMS.items():
         (WORK / "programs" / name).write_text(program)
+    (WORK / "model/code/inference.py").write_text(PROGRAMS["inference.py"])
     (WORK / "Dockerfile").write_text(DOCKERFILE.replace("PEERS", " ".join(f"'{peer}'" for peer in PEERS)))
     docker("build", "--force-rm", "--tag", IMAGE, WORK, timeout=300)
-
-
-def options() -> tuple[str, ...]:
-    """The model, as a volume: its code and nothing else."""
-    code = WORK / "model/code"
-    code.mkdir(parents=True, exist_ok=True)
-    (code / "inference.py").write_text(PROGRAMS["inference.py"])
-    return (
-        *LIMITS,
-        f"--volume={WORK}/model:/opt/ml/model:ro",
-        "--env=SAGEMAKER_MODEL_SERVER_WORKERS=2",
-        "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all others, and whose memory root may read
-    )
 
 
 def wrk(url: str, script: Path, connections: int, seconds: int) -> dict[str, float]:
@@ -229,7 +224,7 @@ def wrk(url: str, script: Path, connections: int, seconds: int) -> dict[str, flo
 def start(command: str) -> dict[str, float]:
     """Milliseconds until a server that is started in a fresh container answers."""
     stopwatch = ("python3", "/srv/stopwatch.py", f"exec {command}")
-    took: dict[str, float] = json.loads(docker("run", "--rm", *options(), IMAGE, *stopwatch).stdout)
+    took: dict[str, float] = json.loads(docker("run", "--rm", *OPTIONS, IMAGE, *stopwatch).stdout)
     return took
 
 
@@ -288,7 +283,7 @@ def main() -> None:
         urls = {}
         memory = {}
         for name, command in contenders.items():
-            server = Container(IMAGE, "sh", "-c", f"exec {command}", options=options())
+            server = Container(IMAGE, "sh", "-c", f"exec {command}", options=OPTIONS)
             stack.enter_context(server)
             urls[name] = wait_for_ping(server)
             time.sleep(2)  # all workers, not only the first
