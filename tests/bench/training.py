@@ -1,4 +1,5 @@
-"""Times the start of training: bare Python, optml and sagemaker-training, in turn, in one container.
+"""Times training: bare Python, optml and sagemaker-training, in turn, in one container. How soon a program
+starts, how fast its output passes through, and how soon it learns of SIGTERM.
 
 usage: .venv/bin/python tests/bench/training.py [ROUNDS]
 
@@ -19,11 +20,30 @@ WORK = ROOT / "build/bench"
 PEER = "sagemaker-training==5.1.4"
 IMAGE = "optml-bench-training"
 
-PROGRAM = """
+PROGRAMS = {
+    "start.py": """
 import time
 print("first line", flush=True)
 time.sleep(0.2)
-"""
+""",
+    "flood.py": """
+import os
+line = b"epoch 12 step 34567 loss 0.123456789 accuracy 0.987654321\\n"
+os.write(2, b"<<<\\n" + os.environ["BEFORE"].encode())
+for _ in range(int(os.environ["LINES"])):
+    os.write(2, line)
+os.write(2, b">>>\\n")
+""",
+    "stop.py": """
+import os, signal, time
+def caught(*_):
+    os.write(1, b"caught %r\\n" % time.monotonic())
+    os._exit(0)
+signal.signal(signal.SIGTERM, caught)
+print("ready", flush=True)
+time.sleep(30)
+""",
+}
 DOCKERFILE = """
 FROM optml/cpu-train:bookworm
 COPY wheels /tmp/wheels
@@ -32,32 +52,85 @@ RUN python3 -m venv --system-site-packages --without-pip /opt/peer \\
 """
 # Runs inside the container, so that the start of Docker itself is not in the figures.
 STOPWATCH = """
-import json, os, subprocess, sys, time
-environment = dict(os.environ, SAGEMAKER_PROGRAM="train.py")
+import json, os, signal, subprocess, sys, time
 
-def once(path, *command):
+CONTENDERS = {
+    "bare": ("", "python3", "/opt/ml/code/{}"),
+    "optml": ("", "/opt/optml/bin/entrypoint", "train"),
+    "sagemaker-training": ("/opt/peer/bin", "/opt/peer/bin/train"),
+}
+# The peer takes seconds for more: when it reads stderr at all, as AWS's framework images make it do.
+LINES = {"bare": 300_000, "optml": 300_000, "sagemaker-training": 20_000}
+CAPTURING = "from sagemaker_training import entry_point as e; " \\
+    "e.run('/opt/ml/code', 'flood.py', [], dict(PATH=__import__('os').environ['PATH']), capture_error=True)"
+
+def started(contender, program, **options):
+    path, *command = CONTENDERS[contender]
+    if contender == "sagemaker-training" and program == "flood.py":
+        command = ["/opt/peer/bin/python3", "-c", CAPTURING]
+    environment = {**os.environ, "SAGEMAKER_PROGRAM": program, "LINES": str(LINES[contender])}
+    environment["BEFORE"] = options.pop("before", "")
+    environment["PATH"] = path + ":" + environment["PATH"]
+    command = [word.format(program) for word in command]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, **options)
+
+def start(contender):
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               env={**environment, "PATH": path + ":" + environment["PATH"]})
+    process = started(contender, "start.py", stderr=subprocess.DEVNULL)
     while b"first line" not in (line := process.stdout.readline()):
-        assert line, f"{command} ended without the first line"
+        assert line, f"{contender} ended without the first line"
     first = time.perf_counter() - began
     with open(f"/proc/{process.pid}/status") as file:
         peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
     process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"{command} failed"
-    return {"first line": first * 1e3, "cpu": (usage.ru_utime + usage.ru_stime) * 1e3, "memory": peak / 1024,
-            "whole run": (time.perf_counter() - began) * 1e3}
+    assert status == 0, f"{contender} failed"
+    return {"first line": first * 1e3, "cpu": (usage.ru_utime + usage.ru_stime) * 1e3, "memory": peak / 1024}
 
-contenders = {
-    "bare": ("", "python3", "/opt/ml/code/train.py"),
-    "optml": ("", "/opt/optml/bin/entrypoint", "train"),
-    "sagemaker-training": ("/opt/peer/bin", "/opt/peer/bin/train"),
-}
-rounds = range(int(sys.argv[1]))
-print(json.dumps([{name: once(*command) for name, command in contenders.items()} for _ in rounds]))
+def flood(contender, before=""):
+    process = started(contender, "flood.py", stderr=subprocess.STDOUT, before=before)
+    out = process.stdout.fileno()
+    end, began = b"", None
+    while piece := os.read(out, 1 << 20):
+        if not began and b"<<<" in piece:
+            began = time.perf_counter()
+        end = (end + piece)[-4096:] if len(piece) < 4096 else piece[-4096:]
+        if b">>>" in end:
+            break
+    seconds = time.perf_counter() - began
+    process.stdout.close()
+    process.wait(30)
+    return LINES[contender] / seconds / 1e3
+
+def stop(contender):
+    process = started(contender, "stop.py", stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b"ready\\n"
+    time.sleep(0.1)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    caught = float(process.stdout.readline().split()[1])
+    process.wait(30)
+    return (caught - sent) * 1e3
+
+def once(contender, number):
+    figures = start(contender)
+    if number % 3 == 0:  # the longer ones less often
+        figures["output"] = flood(contender)
+        figures["after exception"] = flood(contender, "Exception\\n")
+        if contender != "sagemaker-training":  # which never forwards a signal
+            figures["SIGTERM"] = stop(contender)
+    return figures
+
+print(json.dumps([{name: once(name, number) for name in CONTENDERS} for number in range(int(sys.argv[1]))]))
 """
+UNITS = {
+    "first line": "ms",
+    "cpu": "ms",
+    "memory": "MiB",
+    "output": "1000 lines/s",
+    "after exception": "1000 lines/s",
+    "SIGTERM": "ms",
+}
 CONFIG = {
     "hyperparameters.json": {"learning-rate": "0.1", "epochs": "3", "layers": "[64, 32]"},
     "resourceconfig.json": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"},
@@ -79,11 +152,12 @@ def build() -> None:
 
 
 def measure(rounds: int) -> list[dict[str, dict[str, float]]]:
-    """The figures of each contender in each round: milliseconds, and MiB of the first process."""
+    """The figures of each contender in each round, in the units of UNITS."""
     ml = WORK / "ml"
     for part in ("input/config", "input/data/train", "code", "model", "output/data"):
         (ml / part).mkdir(parents=True, exist_ok=True)
-    (ml / "code/train.py").write_text(PROGRAM)
+    for name, text in PROGRAMS.items():
+        (ml / "code" / name).write_text(text)
     for name, content in CONFIG.items():
         (ml / "input/config" / name).write_text(json.dumps(content))
     (WORK / "stopwatch.py").write_text(STOPWATCH)
@@ -103,7 +177,7 @@ def measure(rounds: int) -> list[dict[str, dict[str, float]]]:
         [*run, "python3", "/stopwatch.py", str(rounds)],
         check=True,
         stdout=subprocess.PIPE,
-        timeout=60 + rounds,
+        timeout=60 + 10 * rounds,
     )
     measured: list[dict[str, dict[str, float]]] = json.loads(done.stdout)
     return measured
@@ -114,14 +188,17 @@ def main() -> None:
     build()
     measured = measure(rounds)
     print(f"\nmedians of {rounds} rounds in turn; in brackets the median of the ratios to bare Python")
-    units = {"first line": "ms", "cpu": "ms", "memory": "MiB"}
-    print(f"{'':20}" + "".join(f"{f'{name}, {unit}':>24}" for name, unit in units.items()))
+    print(f"{'':20}" + "".join(f"{f'{name}, {unit}':>30}" for name, unit in UNITS.items()))
     for contender in measured[0]:
         cells = []
-        for figure in units:
-            value = statistics.median(r[contender][figure] for r in measured)
-            ratio = statistics.median(r[contender][figure] / r["bare"][figure] for r in measured)
-            cells.append(f"{value:12.1f} {f'({ratio:.2f})':>11}")
+        for figure in UNITS:
+            pairs = [(r[contender][figure], r["bare"][figure]) for r in measured if figure in r[contender]]
+            if pairs:
+                value = statistics.median(mine for mine, _ in pairs)
+                ratio = statistics.median(mine / bare for mine, bare in pairs)
+                cells.append(f"{value:18.1f} {f'({ratio:.2f})':>11}")
+            else:
+                cells.append(f"{'never':>30}")
         print(f"{contender:20}" + "".join(cells))
 
 
