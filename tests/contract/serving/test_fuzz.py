@@ -129,7 +129,7 @@ def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[b
     for parameter in OPERATIONS["POST", "/invocations"]["parameters"]:
         if draw(st.integers(0, 9)) == 0:
             headers[parameter["name"]] = draw(HEADER)
-    method, path = draw(st.sampled_from([("POST", "/invocations")] * 12 + sorted(OPERATIONS)))
+    method, path = draw(st.sampled_from([("POST", "/invocations")] * 30 + sorted(OPERATIONS)))
     if draw(st.integers(0, 19)) == 0:
         path += draw(st.sampled_from(["?a=%00", "/", "/../ping", "%2f", ";x", "//"]))
     if draw(st.integers(0, 19)) == 0:
@@ -218,6 +218,35 @@ def test_every_answer_is_documented(image: str, ml: Path) -> None:
         print(f"{sum(seen.values())} answers: {seen}")
         assert seen[200] > 100  # the inputs are not all nonsense
         _unharmed(server, workers)
+
+
+@pytest.mark.image("cpu-serve")
+def test_every_answer_about_many_models_is_documented(image: str, ml: Path) -> None:
+    calls = [
+        ("POST", "/models", '{"model_name": "a", "url": "/opt/ml/model"}', 200),
+        ("POST", "/models", '{"model_name": "a", "url": "/opt/ml/model"}', 409),
+        ("POST", "/models", '{"model_name": "b", "url": "/nowhere"}', 404),
+        ("POST", "/models", "[", 400),
+        ("GET", "/models", None, 200),
+        ("GET", "/models/{name}", None, 200),
+        ("POST", "/models/{name}/invoke", "[1]", 200),
+        ("POST", "/models/{name}/invoke", "[", 400),
+        ("DELETE", "/models/{name}", None, 200),
+        ("DELETE", "/models/{name}", None, 404),
+        ("POST", "/models/{name}/invoke", "[1]", 404),
+        ("GET", "/status", None, 200),
+        ("GET", "/", None, 200),
+    ]
+    with (
+        Server(image, ml, MODEL, SAGEMAKER_MULTI_MODEL="true") as server,
+        closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client,
+    ):
+        for method, path, body, status in calls:
+            client.request(method, path.replace("{name}", "a"), body, {"Content-Type": "application/json"})
+            answer = client.getresponse()
+            received = answer.read()
+            assert answer.status == status, (method, path, received)
+            _check(method, path, answer, received)
 
 
 WHOLE = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
