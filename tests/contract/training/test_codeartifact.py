@@ -114,6 +114,7 @@ def test_requirements_come_from_it_and_the_token_is_nowhere(training: Training, 
 
 
 @pytest.mark.parametrize("requirement", ["absent-package==9", "tinypkg==2"])
+@pytest.mark.one_variant
 def test_a_package_that_it_does_not_have_is_named_without_the_token(
     training: Training, index: Index, requirement: str
 ) -> None:
@@ -153,6 +154,7 @@ def test_what_goes_wrong_is_one_line(
     assert "Traceback" not in done.output
 
 
+@pytest.mark.one_variant
 def test_without_requirements_nobody_is_asked(training: Training, index: Index) -> None:
     training.code("train.py", "print('ran')")
     assert training.train(SERVER, *HARDENED, **index.variables()).stdout == "ran\n"

@@ -65,6 +65,7 @@ def test_as_another_user_on_request(training: Training) -> None:
     assert done.stdout == "1000 /home/ml\n"
 
 
+@pytest.mark.one_variant
 def test_no_code_at_all(image: str) -> None:
     done = run(image, "train")
     assert done.code == 1
@@ -72,6 +73,7 @@ def test_no_code_at_all(image: str) -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.one_variant
 def test_a_config_that_cannot_be_read(training: Training) -> None:
     training.config("hyperparameters.json", {})
     (training.root / "input/config/hyperparameters.json").chmod(0o000)
@@ -89,6 +91,7 @@ def test_input_that_cannot_be_listed_is_no_crash(training: Training) -> None:
     assert done.code == 0, done.output
 
 
+@pytest.mark.one_variant
 def test_a_requirement_that_fails_is_named(training: Training) -> None:
     training.code("requirements.txt", "no-such-package-here==9")
     training.code("train.py", "print('never')")
@@ -98,6 +101,7 @@ def test_a_requirement_that_fails_is_named(training: Training) -> None:
     assert "never" not in done.stdout
 
 
+@pytest.mark.one_variant
 def test_requirements_where_nothing_can_be_installed(training: Training) -> None:
     training.code("requirements.txt", "./" + wheel(training.root / "code", "tinypkg"))
     training.code("train.py", "print('never')")
@@ -106,6 +110,7 @@ def test_requirements_where_nothing_can_be_installed(training: Training) -> None
     assert "is not writable here" in training.failure
 
 
+@pytest.mark.one_variant
 def test_code_from_an_archive_lands_in_tmp_where_all_else_is_read_only(training: Training) -> None:
     channel, source = training.root / "input/data/code", training.root.parent / "source"
     channel.mkdir()

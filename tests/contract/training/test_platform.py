@@ -103,6 +103,7 @@ def test_each_file_may_be_absent(platform: Training, name: str) -> None:
     assert seen(platform, SAGEMAKER_PROGRAM="main.py")["env"]["SM_CHANNELS"] == '["train"]'
 
 
+@pytest.mark.one_variant
 def test_the_camel_case_resource_config(platform: Training) -> None:
     config = platform.root / "input/config"
     (config / "resourceconfig.json").rename(config / "resourceConfig.json")
@@ -142,12 +143,14 @@ def test_a_channel_in_pipe_mode(training: Training) -> None:
         assert container.log().stdout == "epoch 0\nepoch 1\n"
 
 
+@pytest.mark.one_variant
 def test_checkpoints_lie_where_the_job_says(training: Training) -> None:
     training.config("checkpointconfig.json", {"LocalPath": "/opt/ml/mine", "S3Uri": "s3://bucket/x"})
     training.code("train.py", ASK.format("optml.job().checkpoint_dir"))
     assert training.train().stdout == '"/opt/ml/mine"\n'
 
 
+@pytest.mark.one_variant
 def test_the_variables_of_the_platform_pass_through(training: Training) -> None:
     given = {
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/1",
@@ -181,6 +184,7 @@ def test_settings(training: Training, variables: dict[str, str], expression: str
     assert done.code == 0 and json.loads(done.stdout) == expected, done.output
 
 
+@pytest.mark.one_variant
 def test_another_base_directory(training: Training) -> None:
     training.code("train.py", "import os; open(os.environ['SM_MODEL_DIR'] + '/m', 'w')")
     done = training.train(f"--volume={training.root}:/elsewhere", SAGEMAKER_BASE_DIR="/elsewhere")
@@ -195,6 +199,7 @@ def test_nothing_of_ours_is_in_the_programs_python(training: Training) -> None:
     assert not any("/opt/optml/deps" in path for path in found["path"])
 
 
+@pytest.mark.one_variant
 def test_cpus_are_those_of_the_container(training: Training) -> None:
     training.code("train.py", SHOW)
     assert seen(training, "--cpuset-cpus=0")["env"]["SM_NUM_CPUS"] == "1"
@@ -229,6 +234,7 @@ def test_a_distribution_that_is_not_here_is_never_passed_over(training: Training
     assert training.failure.startswith(f"sagemaker_{name} is not supported; use sagemaker_torch_distributed")
 
 
+@pytest.mark.one_variant
 def test_env_is_printed(platform: Training) -> None:
     platform.code("main.py", "import subprocess; subprocess.run(['python', '-m', 'optml', 'env'])")
     printed = json.loads(platform.train().stdout)
@@ -236,6 +242,7 @@ def test_env_is_printed(platform: Training) -> None:
     assert printed["channels"]["train"]["content_type"] == "text/csv"
 
 
+@pytest.mark.one_variant
 def test_time_from_start_to_first_line_is_no_surprise(training: Training) -> None:
     """Absolute times are for the benchmark; this finds a wait that should not be there."""
     training.code("train.py", "import time; print(time.time())")

@@ -83,6 +83,7 @@ def test_an_archive(training: Training, s3: S3) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["src", "src/"])
+@pytest.mark.one_variant
 def test_a_prefix(training: Training, s3: S3, prefix: str) -> None:
     s3.put("src/", b"")
     s3.put("src/train.py", "from pkg import helper; print(helper.X)")
@@ -93,6 +94,7 @@ def test_a_prefix(training: Training, s3: S3, prefix: str) -> None:
     assert "fetched 2 objects" in done.stderr
 
 
+@pytest.mark.one_variant
 def test_an_object(training: Training, s3: S3) -> None:
     s3.put("src/one.py", "print('one')")
     assert train(training, s3, f"s3://{BUCKET}/src/one.py").stdout == "one\n"
@@ -180,6 +182,7 @@ def test_what_s3_refuses_for_a_moment_is_asked_again(
         assert (done.code, done.stdout) == (0, "after all\n"), done.output
 
 
+@pytest.mark.one_variant
 def test_an_archive_that_leaves_the_code_directory(training: Training, s3: S3) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as tar:
@@ -215,6 +218,7 @@ def test_intermediate_output_is_copied_while_the_job_runs_and_at_its_end(trainin
     assert s3.get(f"{place}/deep/file") == "atomic!"
 
 
+@pytest.mark.one_variant
 def test_output_that_cannot_be_copied_does_not_fail_the_job(training: Training, s3: S3) -> None:
     training.config("hyperparameters.json", {"sagemaker_s3_output": "s3://absent/out"})
     training.code("train.py", "open('/opt/ml/output/intermediate/x', 'w').write('x')")

@@ -90,6 +90,7 @@ def test_success(training: Training) -> None:
     assert done.stderr.splitlines()[-1] == "optml: Reporting training SUCCESS"
 
 
+@pytest.mark.one_variant
 def test_failure(training: Training) -> None:
     training.code(
         "user_script.py", "import os; print('x' * 5000, file=__import__('sys').stderr); os._exit(42)"
@@ -102,6 +103,7 @@ def test_failure(training: Training) -> None:
     assert done.stderr.splitlines()[-1] == "optml: Reporting training FAILURE"
 
 
+@pytest.mark.one_variant
 def test_client_error(training: Training) -> None:
     """The user's code raises: the exception is the reason."""
     training.code("user_script.py", "def f(): raise OSError(2, 'No such dataset')\nf()")
@@ -135,6 +137,7 @@ def test_network_isolation(training: Training) -> None:
 
 
 @pytest.mark.parametrize("place", ["/opt/ml/code", "/opt/ml/input/data/code"])
+@pytest.mark.one_variant
 def test_local_directory(training: Training, place: str) -> None:
     directory = training.root / place.removeprefix("/opt/ml/")
     directory.mkdir(exist_ok=True)
@@ -146,12 +149,14 @@ def test_local_directory(training: Training, place: str) -> None:
     assert done.stdout == f"{place} {place}\n", done.output
 
 
+@pytest.mark.one_variant
 def test_a_package_in_a_folder_needs_no_setup(training: Training) -> None:
     training.code("pkg/helper.py", "NAME = 'helper'")
     training.code("pkg/train.py", "import helper, pkg.helper; print(pkg.helper.NAME)")
     assert training.train(SAGEMAKER_PROGRAM="pkg/train.py").stdout == "helper\n"
 
 
+@pytest.mark.one_variant
 def test_an_archive_that_leaves_the_code_directory_ends_the_job(training: Training) -> None:
     with tarfile.open(training.root / "evil.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../../model/evil"), io.BytesIO())
@@ -161,6 +166,18 @@ def test_an_archive_that_leaves_the_code_directory_ends_the_job(training: Traini
     assert not (training.root / "model/evil").exists()
 
 
+@pytest.mark.one_variant
+def test_an_archive_larger_than_the_disk_says_so(training: Training) -> None:
+    source = training.root.parent / "source"
+    source.mkdir()
+    (source / "train.py").write_bytes(bytes(8 << 20))
+    pack(source, training.root / "code.tar.gz")
+    small = "--tmpfs=/opt/ml/code:size=1m,mode=777"
+    assert training.train(small, SAGEMAKER_SUBMIT_DIRECTORY="/opt/ml/code.tar.gz").code == 1
+    assert training.failure.endswith("unpacks to 8 MiB but /opt/ml/code has 1 MiB free; give it more disk")
+
+
+@pytest.mark.one_variant
 def test_nothing_is_run_by_a_shell(training: Training) -> None:
     training.code("train.py", "import sys; print(sys.argv[1:])")
     training.config("hyperparameters.json", {"name": "$(touch /opt/ml/model/evil); `id` && $HOME 'x"})

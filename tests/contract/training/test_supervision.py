@@ -32,12 +32,14 @@ def test_a_program_that_a_signal_killed(training: Training, number: signal.Signa
     assert training.failure.startswith(f"train.py was killed by signal {int(number)} ({number.name})")
 
 
+@pytest.mark.one_variant
 def test_a_framework_function_that_exits(training: Training) -> None:
     training.code("frame.py", "import sys\ndef main(): sys.exit(7)")
     assert training.train(SAGEMAKER_TRAINING_MODULE="frame:main").code == 7
     assert not training.success
 
 
+@pytest.mark.one_variant
 def test_a_reason_that_the_user_wrote_stands(training: Training) -> None:
     training.code("train.py", "open('/opt/ml/output/failure', 'w').write('mine'); 1 / 0")
     assert training.train().code == 1
@@ -52,6 +54,7 @@ def test_out_of_memory_is_told(training: Training) -> None:
     assert "out of memory (limit 64 MiB)" in training.failure.splitlines()[0]
 
 
+@pytest.mark.one_variant
 def test_a_child_that_is_out_of_memory_is_told(training: Training) -> None:
     """As where a data loader is killed, and the program ends with an exception of its own."""
     training.code(
@@ -84,6 +87,7 @@ def test_a_thousand_orphans_are_reaped(training: Training) -> None:
     assert training.train().stdout == "0\n"
 
 
+@pytest.mark.one_variant
 def test_a_background_child_does_not_hold_the_end(training: Training) -> None:
     training.code(
         "train.py",
@@ -128,6 +132,7 @@ def test_two_million_lines_pass_byte_for_byte(training: Training) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 9])
+@pytest.mark.one_variant
 def test_docker_stop_lets_the_program_save(training: Training, code: int) -> None:
     training.code(
         "train.py",
@@ -146,6 +151,7 @@ def test_docker_stop_lets_the_program_save(training: Training, code: int) -> Non
         assert "asked to stop (signal 15)" in training.failure.splitlines()[0]
 
 
+@pytest.mark.one_variant
 def test_a_program_without_a_handler_is_stopped(training: Training) -> None:
     training.code("train.sh", "echo ready; sleep 60")
     with training.start() as container:
@@ -184,6 +190,7 @@ def test_the_memory_of_pid_1(training: Training) -> None:
 
 
 @pytest.mark.parametrize("output", ["absent", "a file", "read-only"])
+@pytest.mark.one_variant
 def test_the_exit_code_does_not_depend_on_the_output(training: Training, output: str) -> None:
     training.code("train.py", "raise SystemExit(42)")
     shutil.rmtree(training.root / "output")
@@ -194,6 +201,7 @@ def test_the_exit_code_does_not_depend_on_the_output(training: Training, output:
     assert "Reporting training FAILURE" in done.stderr
 
 
+@pytest.mark.one_variant
 def test_a_full_disk(training: Training) -> None:
     training.code("train.py", "f = open('/opt/ml/output/data/x', 'wb')\nwhile True: f.write(bytes(65536))")
     done = training.train("--mount=type=tmpfs,destination=/opt/ml/output,tmpfs-size=65536")
