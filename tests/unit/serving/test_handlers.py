@@ -140,3 +140,18 @@ def test_errors_become_answers(error: BaseException, status: int) -> None:
     assert answer.status == status
     assert b"private" not in answer.body
     assert b"id-1" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("sent", "valid"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", True),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("", False),
+    ],
+)
+def test_the_trace_of_the_caller(sent: str, valid: bool) -> None:
+    assert Context([("TRACEPARENT", sent)], "id", None).traceparent == (sent if valid else None)

@@ -57,3 +57,16 @@ def test_bad_values_are_named(name: str, value: str) -> None:
         read_settings({name: value})
     assert name in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({}, True),
+        ({"SAGEMAKER_MODEL_SERVER_PAGE": "false"}, False),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/x"}, False),
+        ({"SAGEMAKER_SAFE_PORT_RANGE": "1-2", "SAGEMAKER_MODEL_SERVER_PAGE": "TRUE"}, True),
+    ],
+)
+def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], shown: bool) -> None:
+    assert read_settings(environ).page is shown

@@ -105,3 +105,20 @@ def test_a_worker_knows_whether_another_has_fewer_connections() -> None:
     table.set_state(1, READY)
     assert table.has_most_connections(0)
     assert not table.has_most_connections(1)
+
+
+def test_what_was_counted_outlives_the_worker() -> None:
+    table = Table(2)
+    for row in (0, 1, 1):
+        table.begin(row)
+        table.set_calls(row, 3)
+        table.count_status(row, 200)
+        table.count_call(row, 0.5, 1.0)
+    table.end(1)
+    assert (table.calls(0), table.calls(1)) == (3, 0)
+    assert (table.statuses(), table.restarts()) == ({200: 3}, 1)
+    assert table.done() == (3, 1.5, 3.0)
+    assert table.recent() == [1.5] * 3
+    for _ in range(100):
+        table.count_call(0, 0.0, 2.0)
+    assert table.recent() == [2.0] * 32 + [1.5] * 2
