@@ -57,6 +57,7 @@ $(SUITES:%=test/%): test/%: build-all .venv/tests
 .PHONY: bench
 bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
 bench: build-all .venv/tests
+	@command -v wrk >/dev/null || scripts/apt-install wrk
 	$(foreach bench,$(wildcard tests/bench/*.py),$(VENV)/python $(bench);)
 
 ##@ Images

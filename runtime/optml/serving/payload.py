@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-SPOOL_SIZE = 1 << 20  # bytes kept in memory
+SPOOL_SIZE = 2 << 20  # bytes kept in memory: an array of 1 MiB with its header, and some
 
 
 class Payload:
