@@ -143,7 +143,7 @@ def build() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     if not list((WORK / "wheels").glob("sagemaker_training-*")):
         print(f"fetching and building {PEER} and what it needs")
-        wheel = [ROOT / ".venv/bin/python", "-m", "pip", "wheel", "--quiet", PEER, "-w", WORK / "wheels"]
+        wheel = [str(ROOT / ".venv/bin/python"), "-m", "pip", "wheel", "--quiet", PEER, "-w", WORK / "wheels"]
         subprocess.run(wheel, check=True)
     (WORK / "Dockerfile").write_text(DOCKERFILE)
     subprocess.run(
