@@ -141,8 +141,7 @@ lock: .venv/tests
 
 .PHONY: clean
 clean: ## Remove what was built: images named optml/*, build/ and .venv/
-	@images=$$(docker images --quiet --filter reference='optml/*' 2>/dev/null | sort -u); \
-	    if [[ $$images ]]; then docker rmi --force $$images; fi
+	@docker images --format '{{.Repository}}:{{.Tag}}' --filter reference='optml/*' | xargs --no-run-if-empty docker rmi
 	rm -rf build .venv
 
 .PHONY: help
