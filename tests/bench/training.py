@@ -143,8 +143,8 @@ def build() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     if not list((WORK / "wheels").glob("sagemaker_training-*")):
         print(f"fetching and building {PEER} and what it needs")
-        wheel = [str(ROOT / ".venv/bin/python"), "-m", "pip", "wheel", "--quiet", PEER, "-w", WORK / "wheels"]
-        subprocess.run(wheel, check=True)
+        pip = [f"{ROOT}/.venv/bin/python", "-m", "pip"]
+        subprocess.run([*pip, "wheel", "--quiet", PEER, "-w", f"{WORK}/wheels"], check=True)
     (WORK / "Dockerfile").write_text(DOCKERFILE)
     subprocess.run(
         ["docker", "build", "--quiet", "--tag", IMAGE, WORK], check=True, stdout=subprocess.DEVNULL
