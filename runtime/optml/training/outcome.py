@@ -100,12 +100,18 @@ def _exception(output: str) -> tuple[str, str]:
         # Launchers put a name in front of each line: "[rank0]: Traceback …".
         prefix = before.rpartition("\n")[2]
         lines = [line.removeprefix(prefix) for line in trace.split("\n")[1:]]
-        told = next((line for line in lines if line and not line.startswith((" ", "\t"))), "")
+        told = next(filter(_names_exception, lines), "")
         if told and not told.startswith(_OF_LAUNCHERS):
             return told.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else output.strip()[:80], output
+
+
+def _names_exception(line: str) -> bool:
+    """Whether this is `module.Name: message`, not a line of the trace or one that MPI throws in between."""
+    name = line.partition(":")[0]
+    return bool(name) and all(char.isalnum() or char in "._<>" for char in name)
 
 
 def _fit(head: str, output: str) -> str:

@@ -48,6 +48,10 @@ def why(
             + "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n=====\n",
             "ValueError: learning rate must be positive",
         ),
+        (
+            TRACE.replace("ValueError", "[5f1e:00000] *** An error occurred in Socket closed\nValueError"),
+            "ValueError: learning rate must be positive",
+        ),
         ("cp: cannot stat 'x'\n", "cp: cannot stat 'x'"),
         ("", "train.py exited with code 1"),
     ],
