@@ -66,6 +66,7 @@ def main() -> None:
         json.dump(metrics, file)
     if rank == 0:
         torch.save(network.state_dict(), f"{options.model_dir}/network.pt")
+    dist.barrier()  # nobody leaves before all are done
     dist.destroy_process_group()
 
 

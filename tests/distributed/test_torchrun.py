@@ -23,10 +23,10 @@ def job(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
     return cluster(torch_image)
 
 
-def assert_trained_together(job: Cluster, *hosts: str) -> None:
+def assert_trained_together(job: Cluster, *hosts: str, processes: int = 1) -> None:
     """Every rank summed over all, saw a part of the data, and ended with the same weights."""
-    metrics = [job.output(host, f"metrics-{rank}.json") for rank, host in enumerate(hosts)]
-    size = len(hosts)
+    size = len(hosts) * processes
+    metrics = [job.output(hosts[rank // processes], f"metrics-{rank}.json") for rank in range(size)]
     for rank, found in enumerate(metrics):
         assert (found["rank"], found["ranks"]) == (rank, size)
         assert found["sum of ranks"] == sum(range(size))
@@ -38,33 +38,26 @@ def assert_trained_together(job: Cluster, *hosts: str) -> None:
     assert (job.hosts[hosts[0]].root / "model/network.pt").stat().st_size > 500
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int) -> None:
+@pytest.mark.parametrize(("size", "processes"), [(2, 2), (4, 1)])
+def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int, processes: int) -> None:
     hosts = [f"algo-{number}" for number in range(1, size + 1)]
     job.configure(HYPERPARAMETERS, *hosts)
-    job.start()
+    job.start(options=(f"--env=SAGEMAKER_PROCESSES_PER_HOST={processes}",))
     job.assert_success()
-    assert_trained_together(job, *hosts)
+    assert_trained_together(job, *hosts, processes=processes)
 
 
-def test_two_processes_on_each_host(job: Cluster) -> None:
-    job.configure(HYPERPARAMETERS, "algo-1", "algo-2")
-    job.start(options=("--env=SAGEMAKER_PROCESSES_PER_HOST=2",))
-    job.assert_success()
-    for host, ranks in (("algo-1", (0, 1)), ("algo-2", (2, 3))):
-        assert [job.output(host, f"metrics-{rank}.json")["ranks"] for rank in ranks] == [4, 4]
-
-
-@pytest.mark.parametrize("late", ["algo-1", "algo-2"])
-def test_a_host_whose_name_resolves_late_is_waited_for(job: Cluster, late: str) -> None:
+def test_hosts_are_waited_for_and_a_missing_interface_is_replaced(job: Cluster) -> None:
     hosts = ("algo-1", "algo-2")
     job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has
-    job.start(*({*hosts} - {late}))
-    time.sleep(8)
-    job.start(late)
+    job.start("algo-2")
+    job.wait_for("training environment", "algo-2")
+    time.sleep(6)
+    job.start("algo-1")
     job.assert_success()
     assert_trained_together(job, *hosts)
-    assert "eth0 (there is no interface ethwe here)" in job.containers[late].log().stderr
+    for host in hosts:
+        assert "eth0 (there is no interface ethwe here)" in job.containers[host].log().stderr
 
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-3"])
