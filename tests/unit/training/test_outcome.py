@@ -49,7 +49,9 @@ def why(
             "ValueError: learning rate must be positive",
         ),
         (
-            TRACE.replace("\nValueError", "\n[5f1e:00000] *** An error occurred in Socket closed\nValueError"),
+            TRACE.replace(
+                "\nValueError", "\n[5f1e:00000] *** An error occurred in Socket closed\nValueError"
+            ),
             "ValueError: learning rate must be positive",
         ),
         ("cp: cannot stat 'x'\n", "cp: cannot stat 'x'"),
