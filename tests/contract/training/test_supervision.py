@@ -139,7 +139,8 @@ def test_docker_stop_lets_the_program_save(training: Training, code: int) -> Non
         "import signal, sys, time\n"
         f"def save(*_): time.sleep(1); open('/opt/ml/checkpoints/last', 'w').close(); sys.exit({code})\n"
         "signal.signal(signal.SIGTERM, save)\n"
-        "print('ready', flush=True); time.sleep(60)\n",
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)\n",
     )
     with training.start() as container:
         container.wait_for_log("ready")
@@ -167,13 +168,16 @@ def test_signals_reach_the_grandchildren(training: Training, number: str) -> Non
     training.code(
         "train.py",
         "import os, signal, time\n"
-        "def caught(*_): os.write(1, b'caught\\n'); os._exit(0)\n"
+        "def caught(*_):\n"
+        "    os.write(1, b'caught\\n')\n"
+        # The end of the program is the end of the job, so it waits for its children.
+        "    try:\n"
+        "        while True: os.wait()\n"
+        "    except ChildProcessError: os._exit(0)\n"
         f"signal.signal(signal.SIG{number}, caught)\n"
         "if os.fork() == 0: os.fork()\n"
         "os.write(1, b'ready\\n')\n"
-        "try:\n"
-        "    while True: os.wait()\n"
-        "except ChildProcessError: time.sleep(60)\n",
+        "while True: time.sleep(0.05)\n",
     )
     with training.start() as container:
         container.wait_for_log("ready\nready\nready\n")

@@ -217,7 +217,8 @@ def test_signals_reach_the_whole_process_group(ml: Ml, number: signal.Signals) -
         f"signal.signal({int(number)}, caught)\n"
         "child = os.fork()\n"
         "os.write(1, b'ready\\n')\n"
-        "time.sleep(60)\n",
+        # Python may take a signal just before a call that blocks, and handle it only afterwards.
+        "while True: time.sleep(0.05)\n",
     )
     process = ml.start()
     assert process.stdout
@@ -235,7 +236,8 @@ def test_a_program_that_saves_on_sigterm_finishes(ml: Ml) -> None:
         "def save(n, f):\n"
         "    time.sleep(0.3); open(os.environ['SM_MODEL_DIR'] + '/saved', 'w').close(); sys.exit(9)\n"
         "signal.signal(signal.SIGTERM, save)\n"
-        "print('ready', flush=True); time.sleep(60)\n",
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)\n",
     )
     process = ml.start()
     assert process.stdout and process.stdout.readline() == b"ready\n"
