@@ -135,14 +135,13 @@ class Server(BaseApplication):  # type: ignore[misc]
     def execution_parameters(self) -> dict[str, Any]:
         """What a batch job may send.
 
-        The strategy goes back as it came: the service says MULTI_RECORD, the SDK's local mode MultiRecord.
+        A strategy that was set goes back as it came; settings.py says which is recommended otherwise.
         """
         settings = self.settings
-        strategy = settings.batch_strategy or "MULTI_RECORD"
         return {
             "MaxConcurrentTransforms": settings.max_concurrent_transforms
             or self.planned_workers * settings.threads,
-            "BatchStrategy": strategy,
+            "BatchStrategy": settings.batch_strategy,
             "MaxPayloadInMB": min(settings.max_payload >> 20, 100),
         }
 
