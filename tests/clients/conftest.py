@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def workplace(tmp_path: Path, aws: str, network: None) -> Iterator[Workplace]:
         {
             "PATH": f"{ROOT}/build/bin:{os.environ['PATH']}",
             "HOME": str(tmp_path),
-            "PROJECT": str(PROJECT),
+            "PROJECT": str(shutil.copytree(PROJECT, tmp_path / "project")),  # from /root the SDK mounts nothing
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "eu-west-1",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PAGE = 100  # models in one answer
 _GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
+_DEATH = 1.0  # seconds that a killed process may take to be gone
 _OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "expect", "upgrade")
 
 
@@ -158,7 +159,7 @@ class Process:
         self._signal(os.kill, signal.SIGTERM)
         if not grace or not self.ended(grace):
             self._signal(os.killpg, signal.SIGKILL)
-            self.ended(grace)
+            self.ended(_DEATH)
 
     def _signal(self, send: Any, number: int) -> None:
         if self._pid and not self.ended():
@@ -217,6 +218,7 @@ class Deployed:
             raise InferenceError(f"No answer of model {self.name} in time.", 504) from None
         except (OSError, http.client.HTTPException):
             connection.close()
+            process.ended(_DEATH)  # else the next call could still reach it
             raise self._died("answered", kills) from None
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OURS]
         if answer.length is not None:
@@ -228,6 +230,8 @@ class Deployed:
             if self._gone:
                 raise InferenceError(f"Model not found: {self.name}", 404)
             try:
+                if all(process.ended() for process in self._processes[-1:]):
+                    raise ConnectionError
                 connection.open(self._processes[-1].path)
             except OSError:  # it died, or finishes its last calls
                 self._load()

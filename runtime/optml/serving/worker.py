@@ -155,7 +155,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def look_at_clock(self) -> None:
         if self.row >= 0:
             self.table.beat(self.row)
-        for call in self.slots.expired(self.now):
+        late = self.slots.expired(self.now)
+        if any(call.started for call in late):
+            self.retire()  # before the answers: who reads one and calls again shall meet another worker
+        for call in late:
             self.on_deadline(call)
         busy = {call.connection for call in self.slots.calls}
         for connection in list(self.connections.values()):
@@ -166,17 +169,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.alive = False
 
     def drain(self) -> None:
-        """Take whoever has connected already, finish what runs, and leave."""
+        """Finish what runs, and leave."""
         limit = time.monotonic() + DRAIN
-        for fd, listener in self.listeners.items():
-            while self.row >= 0 and self.table.state(self.row) == READY and self.accept(listener):
-                pass
-            self.poller.unregister(fd)
-            listener.close()
-        if self.row >= 0:
-            self.poller.unregister(self.app.handed)
-        self.listeners = {}
-        self.yielded = 0.0
+        self.stop_listening()
         while time.monotonic() < limit:
             busy = {call.connection for call in self.slots.calls}
             for connection in list(self.connections.values()):
@@ -188,6 +183,24 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.access_log.flush()
         sys.stdout.flush()
         os._exit(0)  # not sys.exit: a slot that is stuck in the model must not keep the process
+
+    def stop_listening(self) -> None:
+        """Leave whoever comes now to others."""
+        for fd, listener in self.listeners.items():
+            while self.row >= 0 and self.table.state(self.row) == READY and self.accept(listener):
+                pass  # the server stops, and these have connected already
+            self.poller.unregister(fd)
+            listener.close()
+        if self.listeners and self.row >= 0:
+            self.poller.unregister(self.app.handed)
+        self.listeners = {}
+        self.yielded = 0.0
+
+    def retire(self) -> None:
+        """Take no more calls, and be replaced: a slot is stuck in the model, and a thread cannot be stopped."""
+        self.table.set_state(self.row, RETIRING)
+        self.alive = False
+        self.stop_listening()
 
     def post(self, action: Callable[[], None]) -> None:
         """Have the loop do something; from any thread."""
@@ -427,7 +440,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.poller.modify(connection.fd, _WAITING)
 
     def on_deadline(self, call: Call) -> None:
-        """Answer 504 in place of the slot. A stuck slot ends the worker, for a thread cannot be stopped."""
+        """Answer 504 in place of the slot."""
         if call.streaming:
             self.close(call.connection)
         else:
@@ -437,8 +450,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if not call.started:
             return
         say(f"request {call.id} is over its time: worker {self.pid} finishes what it can and is replaced")
-        self.table.set_state(self.row, RETIRING)
-        self.alive = False
         for stranded in self.slots.lose_one():
             self.refuse(stranded.connection, stranded.request, _REPLACED)
 

@@ -208,14 +208,16 @@ def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
 
         with ThreadPoolExecutor(1) as pool:
             pool.submit(ask)
-            assert refused(server.invoke("a", b'"die"'), 500, "The process of model a died")
-            assert server.invoke("a").text == "weights of a"  # in a new process
-            assert server.invoke("a", b'"memory"').status_code == 507
-            assert refused(server.invoke("a", b"60.0"), 504, "SAGEMAKER_MODEL_SERVER_TIMEOUT")
-            assert server.invoke("a").text == "weights of a"
-            assert refused(server.invoke("a", b'"hold"'), 504, "No answer of model a in time")
-            assert server.invoke("a").text == "weights of a"
-            stop.set()
+            try:
+                assert refused(server.invoke("a", b'"die"'), 500, "The process of model a died")
+                assert server.invoke("a").text == "weights of a"  # in a new process
+                assert server.invoke("a", b'"memory"').status_code == 507
+                assert refused(server.invoke("a", b"60.0"), 504, "SAGEMAKER_MODEL_SERVER_TIMEOUT")
+                assert server.invoke("a").text == "weights of a"
+                assert refused(server.invoke("a", b'"hold"'), 504, "No answer of model a in time")
+                assert server.invoke("a").text == "weights of a"
+            finally:
+                stop.set()
         assert statuses == {200}
         assert server.invoke("b", b'"pid"').text == pid
 
