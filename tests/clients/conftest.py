@@ -117,12 +117,13 @@ def network() -> Iterator[None]:
 def workplace(tmp_path: Path, aws: str, network: None) -> Iterator[Workplace]:
     """A workplace with fake credentials, set up for local mode by the SDKs' own settings."""
     subprocess.run([ROOT / "scripts/compose"], cwd=ROOT, check=True)
+    project = shutil.copytree(PROJECT, tmp_path / "project")  # from below /root the SDK mounts nothing
     place = Workplace(
         tmp_path,
         {
             "PATH": f"{ROOT}/build/bin:{os.environ['PATH']}",
             "HOME": str(tmp_path),
-            "PROJECT": str(shutil.copytree(PROJECT, tmp_path / "project")),  # from /root the SDK mounts nothing
+            "PROJECT": str(project),
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "eu-west-1",

@@ -197,7 +197,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.yielded = 0.0
 
     def retire(self) -> None:
-        """Take no more calls, and be replaced: a slot is stuck in the model, and a thread cannot be stopped."""
+        """Have this worker replaced: a slot is stuck in the model, and a thread cannot be stopped."""
         self.table.set_state(self.row, RETIRING)
         self.alive = False
         self.stop_listening()
