@@ -117,6 +117,8 @@ def network() -> Iterator[None]:
 def workplace(tmp_path: Path, aws: str, network: None) -> Iterator[Workplace]:
     """A workplace with fake credentials, set up for local mode by the SDKs' own settings."""
     subprocess.run([ROOT / "scripts/compose"], cwd=ROOT, check=True)
+    if not shutil.which("pgrep"):  # by which the SDKs find the processes to end
+        subprocess.run(["scripts/apt-install", "procps"], cwd=ROOT, check=True)
     project = shutil.copytree(PROJECT, tmp_path / "project")  # from below /root the SDK mounts nothing
     place = Workplace(
         tmp_path,
