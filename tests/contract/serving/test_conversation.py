@@ -195,7 +195,9 @@ def test_what_is_no_handshake_is_refused_as_json(image: str, ml: Path) -> None:
             assert "Sec-WebSocket" in refused.json()["message"]
         posted = requests.post(f"{server.url}{PATH}", headers=handshake(), timeout=5)
         assert (posted.status_code, posted.headers["Allow"]) == (405, "GET")
-    with Server(image, ml, ECHO) as server:
+    source = ECHO.replace("return data", "import sys; return 'websockets' in sys.modules")
+    with Server(image, ml, source) as server:
+        assert server.invoke().json() is False  # who has no stream_fn does not pay for it
         absent = get(server)
         assert (absent.status_code, absent.json()["message"]) == (404, f"There is nothing at {PATH}.")
     with Server(image, ml, TALKER, SAGEMAKER_MULTI_MODEL="true") as server:
@@ -358,7 +360,7 @@ def test_a_client_that_does_not_read_loses_its_session_and_nothing_else(image: s
         before = server.workers()
         with socket.create_connection((server.address, 8080)) as deaf:
             lines = "".join(f"{name}: {value}\r\n" for name, value in handshake(Host="x").items())
-            deaf.sendall(f"GET {PATH} HTTP/1.1\r\n{lines}\r\n".encode() + b"")
+            deaf.sendall(f"GET {PATH} HTTP/1.1\r\n{lines}\r\n".encode())
             assert deaf.recv(12) == b"HTTP/1.1 101"
             deaf.sendall(b"\x81\x85\0\0\0\0flood")
             time.sleep(0.5)
