@@ -12,6 +12,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.frames import Close
 from websockets.protocol import Protocol, Side
 from websockets.sync.connection import Connection
@@ -81,6 +83,18 @@ def test_what_is_no_handshake(
     with pytest.raises(InferenceError) as refused:
         accept(method, headers)
     assert (refused.value.status, refused.value.headers) == (status, said)
+
+
+WORD = st.text(st.sampled_from([chr(code) for code in (*range(32, 127), *range(128, 256))]), max_size=30)
+HEADER = st.sampled_from(HANDSHAKE) | st.tuples(st.sampled_from([*dict(HANDSHAKE), "ORIGIN"]), WORD)
+
+
+@given(st.lists(HEADER, max_size=8))
+def test_any_headers_open_a_session_or_are_the_clients_fault(headers: list[tuple[str, str]]) -> None:
+    try:
+        assert accept("GET", headers)
+    except InferenceError as error:
+        assert error.status in (400, 426)
 
 
 def test_what_came_before_the_end_is_received(session: Session) -> None:
