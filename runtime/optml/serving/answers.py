@@ -62,11 +62,14 @@ def malformed(error: InferenceError, id: str) -> bytes:
 
 
 def failure(error: BaseException, id: str) -> Answer:
-    """The answer for an exception. The traceback of a fault of the handler goes to the log alone."""
-    known = as_inference_error(error)
-    if known is None:
-        lines = "".join(traceback.format_exception(error))
-        say(f"request {id} failed\n{lines.rstrip()}")
-        known = InferenceError(f"The model raised {type(error).__name__}; the log tells more.", 500)
+    """The answer for an exception."""
+    known = as_inference_error(error) or fault(error, id)
     body = error_body(known.status, str(known), id)
     return Answer(known.status, body, {"Content-Type": "application/json", **known.headers})
+
+
+def fault(error: BaseException, id: str) -> InferenceError:
+    """What is said of a fault of the handler, whose traceback goes to the log alone."""
+    lines = "".join(traceback.format_exception(error))
+    say(f"request {id} failed\n{lines.rstrip()}")
+    return InferenceError(f"The model raised {type(error).__name__}; the log tells more.", 500)

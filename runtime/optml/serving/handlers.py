@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from .conversation import Stream
     from .payload import Payload
     from .settings import Settings
 
@@ -31,6 +32,7 @@ _ARGUMENTS = {
     "predict_fn": 2,
     "output_fn": 2,
     "transform_fn": 4,
+    "stream_fn": 2,
     "ping_fn": 1,
     "model_warmup_fn": 1,
     "execution_parameters_fn": 0,
@@ -100,6 +102,7 @@ class Model:
         self._predict = _handler(module, "predict_fn") or _default_predict
         self._output = _handler(module, "output_fn")
         self._transform = _handler(module, "transform_fn")
+        self._stream = _handler(module, "stream_fn")
         self._ping = _handler(module, "ping_fn")
         self._execution_parameters = _handler(module, "execution_parameters_fn")
         if self._transform and (self._input or self._output or hasattr(module, "predict_fn")):
@@ -118,6 +121,17 @@ class Model:
         warm_up = _handler(module, "model_warmup_fn")
         if warm_up is not None:
             warm_up(self.model, context)
+
+    @property
+    def has_stream(self) -> bool:
+        return self._stream is not None
+
+    def converse(self, stream: Stream, context: Context) -> None:
+        """Have the user's stream_fn talk with a client. Raises whatever it raises."""
+        assert self._stream is not None
+        left = self._stream(stream, self.model, context)
+        if left is not None:  # a generator, most likely
+            raise TypeError(f"stream_fn returned a {type(left).__name__}: give answers to stream.send")
 
     @property
     def has_ping(self) -> bool:

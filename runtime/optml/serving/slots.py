@@ -6,6 +6,7 @@ whoever claims a call first, its slot or its deadline, is the one who answers.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from gunicorn.http.message import Request
 
     from .connection import Connection
+    from .conversation import Stream
 
 
 class Call:
     """One request on its way to the model and back. Times are seconds of the monotonic clock."""
 
-    __slots__ = ("_claim", "connection", "deadline", "id", "received", "request", "started", "streaming")
+    __slots__ = (
+        "_claim", "connection", "deadline", "id", "received", "request", "session", "started", "streaming",
+    )  # fmt: skip
 
     def __init__(self, request: Request, connection: Connection, id: str, now: float, timeout: float) -> None:
         self.request = request
@@ -33,11 +37,17 @@ class Call:
         self.deadline = now + timeout
         self.started = 0.0
         self.streaming = False
+        self.session: Stream | None = None
         self._claim = threading.Lock()
 
     def claim(self) -> bool:
         """Take the right to answer: true for the first who asks."""
         return self._claim.acquire(blocking=False)
+
+    def begin(self, session: Stream) -> None:
+        """The answer is a session: the right to end it is open again."""
+        self.session = session
+        self._claim.release()
 
 
 class Slots:
@@ -48,6 +58,7 @@ class Slots:
         self.limit = count + queue
         self._run = run
         self._calls: set[Call] = set()
+        self._sessions: set[Call] = set()
         self._queue: SimpleQueue[Call] = SimpleQueue()
         for _ in range(count):
             threading.Thread(target=self._work, name="slot", daemon=True).start()
@@ -65,6 +76,11 @@ class Slots:
     def full(self) -> bool:
         return len(self._calls) >= self.limit or self.count <= 0
 
+    @property
+    def held(self) -> bool:
+        """Whether every slot has a session, so that nobody knows when one will be free."""
+        return 0 < self.count <= len(self._sessions)
+
     def admit(self, call: Call) -> bool:
         """Run the call as soon as a slot is free; false when too many are waiting."""
         if self.full:
@@ -76,6 +92,12 @@ class Slots:
     def release(self, call: Call) -> None:
         """The call is over."""
         self._calls.discard(call)
+        self._sessions.discard(call)
+
+    def hold(self, call: Call, session: Stream) -> None:
+        """The call has become a session, which keeps its slot for as long as it lasts."""
+        self._sessions.add(call)
+        call.begin(session)
 
     def expired(self, now: float) -> list[Call]:
         """Calls that nobody has answered in time; they are the caller's to answer now."""
@@ -87,12 +109,14 @@ class Slots:
     def lose_one(self) -> list[Call]:
         """A slot is stuck. Gives the calls that no slot is left to run; they are the caller's to answer."""
         self.count -= 1
-        if self.count > 0:
-            return []
-        stranded = [call for call in self.calls if not call.started and call.claim()]
-        for call in stranded:
+        return [] if self.count > 0 else self.give_up()
+
+    def give_up(self, before: float = math.inf) -> list[Call]:
+        """Calls that have waited since before this moment; they are the caller's to answer now."""
+        waiting = [c for c in self.calls if not c.started and c.received < before and c.claim()]
+        for call in waiting:
             self.release(call)
-        return stranded
+        return waiting
 
     def _work(self) -> None:
         while True:

@@ -117,6 +117,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         assert self.program is not None
         self.configure_logging()
         worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
+        if worker.model.has_stream:
+            from . import conversation  # takes 50 ms, and few models talk
+
+            worker.conversation = conversation
 
     def configure_logging(self) -> None:
         """Let the user's handlers log: lines of their loggers go to stderr."""

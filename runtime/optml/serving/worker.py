@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -27,9 +28,9 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from ..report import Problem, complain, say
 from .accesslog import AccessLog
-from .answers import Answer, as_bytes, failure, malformed
+from .answers import Answer, as_bytes, failure, fault, malformed
 from .connection import Connection
-from .errors import InferenceError, phrase
+from .errors import InferenceError, as_inference_error, phrase
 from .handlers import Context, Model
 from .readiness import READY, RETIRING
 from .slots import Call, Side, Slots
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from gunicorn.http.message import Request
 
+    from .conversation import Stream
+
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
 _TICK = 0.25  # seconds between two looks at deadlines and silent clients
@@ -48,15 +51,19 @@ _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connec
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
 _READ_SIZE = 256 << 10
 _YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
-_PATIENCE = 0.1  # seconds that the greeter leaves a new connection to the workers
+_PATIENCE = 0.1  # seconds that the greeter, or a worker full of sessions, leaves it to them
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
+_STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
 _ROUTED = 128  # calls that a router has on their way to models
 _LISTENING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
 _PING = b"GET /ping"
+_STREAM = "/invocations-bidirectional-stream"
+_NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
+_HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"})
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
 
 
@@ -66,6 +73,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     row = -1  # its row in the table; the greeter has none
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
+    conversation: Any = None  # the module of that name, where the user has a stream_fn
 
     def init_process(self) -> None:
         self.settings = self.app.settings
@@ -122,7 +130,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.poller.register(fd, _LISTENING)
         self.resting: deque[Connection] = deque()
         self.yielded = 0.0  # when this worker began to leave new connections to the others
-        self.patience = _YIELD if self.row >= 0 else _PATIENCE  # for how long it does
         if self.row >= 0:
             self.table.set_state(self.row, READY)
         self.now = self.looked = time.monotonic()
@@ -160,6 +167,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.retire()  # before the answers: who reads one and calls again shall meet another worker
         for call in late:
             self.on_deadline(call)
+        if self.slots.held:
+            for call in self.slots.give_up(self.now - _STANDSTILL):
+                self.refuse(call.connection, call.request, _HELD)
         busy = {call.connection for call in self.slots.calls}
         for connection in list(self.connections.values()):
             allowed = _LINGER if connection.closing else _SILENCE
@@ -225,6 +235,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.yielded = 0.0
         self.accept(self.listeners[fd])
         self.poller.modify(fd, _LISTENING)
+
+    @property
+    def patience(self) -> float:
+        """For how long this worker leaves a new connection to the others."""
+        return _PATIENCE if self.row < 0 or self.slots.held else _YIELD
 
     def has_betters(self) -> bool:
         """Whether another should have the next connection."""
@@ -343,8 +358,19 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.call(connection, request)
             else:
                 self.refuse(connection, request, InferenceError("Use POST.", 405, {"Allow": "POST"}))
+        elif request.path == _STREAM and self.conversation:
+            self.upgrade(connection, request)
         else:
             self.beside(self.control, self.ask_control, connection, request)
+
+    def upgrade(self, connection: Connection, request: Request) -> None:
+        """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
+        try:
+            self.conversation.accept(request.method, request.headers)
+        except InferenceError as error:
+            self.refuse(connection, request, error)
+        else:
+            self.call(connection, request)
 
     def ping(self, connection: Connection, request: Request) -> None:
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
@@ -391,8 +417,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.table.count_status(self.row, error.status)
 
     def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
-        """Send a whole answer; from any thread."""
-        close = self.row < 0 or not self.alive
+        """Send a whole answer; from any thread. Who calls again shall find a worker that can take it."""
+        close = self.row < 0 or not self.alive or self.slots.held
         self.send(connection, *as_bytes(answer, request, self.cfg, close))
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
@@ -441,11 +467,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def on_deadline(self, call: Call) -> None:
         """Answer 504 in place of the slot."""
+        limit = f"{self.settings.timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
+        late = InferenceError(f"No answer within {limit}.", 504)
         if call.streaming:
             self.close(call.connection)
+        elif call.session is not None:
+            call.connection.closing, call.connection.seen = True, self.now  # the process waits for that
+            closing = (call, call.session, _INTERNAL_ERROR, str(late))
+            threading.Thread(target=self.end_session, args=closing, daemon=True).start()
         else:
-            limit = f"{self.settings.timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
-            late = InferenceError(f"No answer within {limit}.", 504)
             self.refuse(call.connection, call.request, late)
         if not call.started:
             return
@@ -458,7 +488,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def run_call(self, call: Call) -> None:
         """Run one call on the thread of a slot. Nothing that a handler raises ends the thread."""
         try:
-            if self.wsgi is None:
+            if call.request.path == _STREAM and self.conversation:
+                self.converse(call)
+            elif self.wsgi is None:
                 self.invoke(call)
             else:
                 status = self.run_wsgi(call, self.wsgi)
@@ -530,6 +562,37 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sock.setblocking(False)
         self.slots.release(call)
         self.send(call.connection, b"", response.should_close())
+
+    def converse(self, call: Call) -> None:
+        """Open a WebSocket, and have the user's stream_fn talk through it."""
+        assert self.model is not None
+        if not call.claim():
+            return
+        request, sock, settings = call.request, call.connection.sock, self.settings
+        sock.sendall(self.conversation.accept(request.method, request.headers))
+        # The library closes what it gets, and the loop what it has.
+        stream = self.conversation.Stream(
+            sock.dup(), call, settings.timeout, settings.max_payload, lambda: not self.alive
+        )
+        self.slots.hold(call, stream)
+        code, reason = 0, ""
+        try:
+            self.model.converse(stream, Context(request.headers, call.id, self.app.gpu_of(self.row)))
+        except self.conversation.Gone:
+            pass
+        except BaseException as error:
+            known = as_inference_error(error)
+            code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
+        if call.claim():
+            self.end_session(call, stream, code or (_NORMAL if self.alive else _GOING_AWAY), reason)
+
+    def end_session(self, call: Call, stream: Stream, code: int, reason: str) -> None:
+        """Close a WebSocket on both sides; from the slot, or in its place when it is over its time."""
+        ended = time.monotonic()
+        stream.close(code, reason)
+        self.slots.release(call)
+        self.log_call(call, 101, ended)
+        self.post(lambda: self.close(call.connection))
 
     def run_wsgi(self, call: Call, app: Any) -> int | None:
         """Have a WSGI application answer, the user's own or the control plane. Gives its status, if any."""

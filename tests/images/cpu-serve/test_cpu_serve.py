@@ -23,11 +23,12 @@ def predict_fn(data, model):
 def test_serves_by_default(config: dict[str, Any]) -> None:
     assert config["Cmd"] == ["serve"]
     assert list(config["ExposedPorts"]) == ["8080/tcp"]
-    assert config["Labels"]["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    for capability in ("accept-bind-to-port", "bidirectional-streaming"):
+        assert config["Labels"][f"com.amazonaws.sagemaker.capabilities.{capability}"] == "true"
 
 
 def test_the_server_is_the_runtimes_alone(host: Host) -> None:
-    for name in ("gunicorn", "flask", "werkzeug"):
+    for name in ("gunicorn", "flask", "werkzeug", "websockets"):
         assert host.file(f"/opt/optml/deps/{name}").is_directory
         assert not host.exists(name)
 

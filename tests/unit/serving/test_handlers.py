@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -103,6 +103,17 @@ def test_transform_fn_replaces_the_three() -> None:
     )
     with pytest.raises(Problem):
         model(transform_fn=transform, predict_fn=lambda data, model: data)
+
+
+def test_a_stream_fn_has_nothing_to_return() -> None:
+    seen: list[object] = []
+    stream, context = cast(Any, "stream"), Context([], "id", None)
+    made = model(stream_fn=lambda *arguments: seen.extend(arguments))
+    made.converse(stream, context)
+    assert seen == ["stream", "model", context]
+    assert made.has_stream and not model().has_stream
+    with pytest.raises(TypeError, match="a generator: give answers to"):
+        model(stream_fn=lambda stream, model: (yield)).converse(stream, context)
 
 
 def test_a_model_without_model_fn_says_what_to_write() -> None:

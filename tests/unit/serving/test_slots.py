@@ -80,6 +80,29 @@ def test_without_slots_nothing_waits() -> None:
     gate.set()
 
 
+def test_what_waits_behind_sessions_is_given_up() -> None:
+    gate, running = threading.Event(), threading.Event()
+    session: Any = object()
+
+    def run(held: Call) -> None:
+        assert held.claim()
+        slots.hold(held, session)
+        running.set()
+        gate.wait()
+
+    slots, now = Slots(1, 5, run), time.monotonic()
+    held, waiting = call(), call()
+    assert not slots.held
+    slots.admit(held)
+    assert running.wait(10) and slots.held
+    slots.admit(waiting)
+    assert slots.give_up(now - 1) == []  # it has not waited for long
+    assert slots.give_up(now + 1) == [waiting]
+    assert slots.expired(now + 100) == [held]  # the right to end it was open again
+    assert not slots.held and slots.calls == []
+    gate.set()
+
+
 def test_the_table_is_shared_with_children() -> None:
     table = Table(2)
     table.begin(1)

@@ -1,0 +1,130 @@
+"""Bidirectional streaming: a WebSocket between a client and the user's stream_fn.
+
+The protocol is that of `websockets`, imported only where there is a stream_fn. A thread of the library reads,
+so that pings are answered while the user's code runs; a client that sends faster than that code receives is
+held back by its socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.sync.connection import Connection
+from websockets.version import version
+
+from ..report import Problem
+from .errors import InferenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .slots import Call
+
+_PING = 25.0  # seconds between two pings
+_VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone
+_LOOK = 0.25  # seconds between two looks whether the server stops
+_FAREWELL = 2.0  # seconds for the client to answer that we close
+_REASON = 123  # bytes that a reason may have
+
+_LOG = logging.getLogger("optml.conversation")
+_LOG.setLevel(logging.WARNING)  # websockets would write a line for each session
+
+if int(version.partition(".")[0]) < 15:  # the user's own, which comes before ours
+    raise Problem(f"stream_fn needs websockets 15 or later, but this container has {version}: upgrade it")
+
+
+class Gone(ConnectionError):
+    """The client takes no more: it has closed, or has vanished."""
+
+
+def accept(method: str, headers: list[tuple[str, str]]) -> bytes:
+    """The answer that opens a WebSocket. Raises InferenceError where the request does not ask for one."""
+    if method != "GET":
+        raise InferenceError("Use GET.", 405, {"Allow": "GET"})
+    answer = ServerProtocol(logger=_LOG).accept(Request("", Headers(headers)))
+    if answer.status_code != 101:
+        said = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
+        raise InferenceError(bytes(answer.body).decode().splitlines()[0], answer.status_code, said)
+    return answer.serialize()
+
+
+class Stream:
+    """What the user's stream_fn talks through.
+
+    Iterate over it, or call `receive`, for what the client sends: whole messages, `str` or `bytes`. `send` at
+    any time and from any thread. Nothing more comes when the client has closed or vanished, or when the
+    server stops; then there is time for a last word, and returning ends the session.
+    """
+
+    def __init__(
+        self, sock: socket.socket, call: Call, timeout: float, max_size: int, stops: Callable[[], bool]
+    ) -> None:
+        sock.settimeout(timeout)  # of what is sent
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
+        # A pong waits behind messages that nobody has received yet, so it is the host that must answer pings.
+        self._websocket = Connection(
+            sock,
+            ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG),
+            ping_interval=_PING,
+            ping_timeout=None,
+            close_timeout=_FAREWELL,
+        )
+        self._websocket.start_keepalive()
+        self._call = call
+        self._timeout = timeout
+        self._stops = stops
+        self._renew()
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        while (message := self.receive()) is not None:
+            yield message
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message, or None when no more will come. Raises TimeoutError after so many seconds."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        try:
+            while not self._stops():
+                self._call.deadline = math.inf  # the client may take its time
+                left = end - time.monotonic()
+                try:
+                    return self._websocket.recv(min(left, _LOOK))
+                except TimeoutError:
+                    if self._websocket.state is not OPEN:
+                        break  # what came before it was closed has been received
+                    if left <= _LOOK:
+                        raise TimeoutError(f"no message within {timeout:g} s") from None
+        except ConnectionClosed:
+            pass
+        finally:
+            self._renew()
+        return None
+
+    def send(self, data: str | bytes) -> None:
+        """Send a text or a binary message. Raises Gone, a ConnectionError, when the client takes no more."""
+        if not isinstance(data, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"send takes str or bytes, not a {type(data).__name__}")
+        content = data.encode() if isinstance(data, str) else data
+        self._call.deadline = math.inf  # the socket has one
+        try:
+            self._websocket.send(content, text=isinstance(data, str))
+        except ConnectionClosed:
+            raise Gone("the client takes no more") from None
+        finally:
+            self._renew()
+
+    def close(self, code: int, reason: str) -> None:
+        """End the session; what the reason has beyond its limit is cut off."""
+        self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
+
+    def _renew(self) -> None:
+        """From here on the user's code runs, and has the time of a call."""
+        self._call.deadline = time.monotonic() + self._timeout
