@@ -14,7 +14,7 @@ import requests
 
 from tests.support.docker import HARDENED, Container, docker, inspect, wait_for_ping
 
-from .serving import ECHO, eventually
+from .serving import ECHO, eventually, listening
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -112,6 +112,7 @@ def test_models_come_and_go(image: str, ml: Path) -> None:
             assert (loaded.status_code, loaded.json()) == (200, {"status": "Workers scaled"})
             assert server.invoke(name).text == f"weights of {name}"
         assert server.invoke("a", b'"pid"').text != server.invoke("b", b'"pid"').text
+        assert listening(server) == [8080]  # models have sockets without ports
         assert server.names() == (["a", "b"], None)
         described = requests.get(f"{server.url}/models/a", timeout=5).json()
         assert described == {"modelName": "a", "modelUrl": "/opt/ml/models/a"}
