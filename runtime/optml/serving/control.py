@@ -39,7 +39,7 @@ def create_app(worker: Worker) -> Flask:
     @app.get("/execution-parameters")
     def execution_parameters() -> Any:
         own = worker.model.execution_parameters() if worker.model else None
-        return jsonify(own or worker.app.execution_parameters())
+        return own or worker.app.execution_parameters()
 
     if worker.settings.metrics:
 
