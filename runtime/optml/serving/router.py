@@ -41,8 +41,8 @@ _OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encodin
 
 def create_router(worker: Worker, nursery: socket.socket, home: str) -> Flask:
     """The routes of a multi-model server on top of the control plane."""
-    app = create_app(worker)
     models = Models(worker, nursery, home)
+    app = create_app(worker, models.names)
 
     @app.post("/models")
     def register() -> Any:
@@ -95,6 +95,9 @@ class Models:
         if model is None:
             raise InferenceError(f"Model not found: {name}", 404)
         return model
+
+    def names(self) -> list[str]:
+        return sorted(self._models.copy())
 
     def page(self, after: str, limit: int) -> tuple[list[Deployed], bool]:
         """The models whose names follow `after`, and whether there are more."""
