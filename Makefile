@@ -46,13 +46,14 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 
 .PHONY: test
 test: ## Build every image and run every test; PYTEST='-k word' passes options to pytest
-test: build-all .venv/tests
+test: build-all .venv/tests browser
 	$(VENV)/pytest $(PYTEST)
 
 # The folders of tests, one verb each; tests/images has one for each image, below.
 .PHONY: $(SUITES:%=test/%)
 $(SUITES:%=test/%): test/%: build-all .venv/tests
 	$(VENV)/pytest tests/$* $(PYTEST)
+test/contract: browser
 
 .PHONY: bench
 bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
@@ -157,6 +158,12 @@ help: ## Print this
 .PHONY: engine
 engine:
 	@scripts/engine
+
+# After the images, since they may install packages, too. One test needs it, which is skipped where it cannot be had.
+.PHONY: browser
+browser: build-all
+	@command -v chromium-headless-shell chromium >/dev/null || scripts/apt-install chromium-headless-shell || \
+	    echo 'no browser: the page of the server will not be tested' >&2
 
 .venv/made: scripts/venv
 	@scripts/venv

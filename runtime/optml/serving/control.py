@@ -9,6 +9,7 @@ thread beside the loop.
 from __future__ import annotations
 
 import os
+from urllib.parse import quote
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -19,7 +20,7 @@ from .errors import InferenceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .worker import Worker
@@ -31,15 +32,15 @@ _NOTHING_FROM_ELSEWHERE = (
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def create_app(worker: Worker) -> Flask:
-    """The application of this worker, which answers for all."""
+def create_app(worker: Worker, models: Callable[[], list[str]] | None = None) -> Flask:
+    """The application of this worker, which answers for all. `models`: the names of many, where there are."""
     app = Flask(__name__, static_folder=None)
     app.register_error_handler(Exception, _failed)
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Any:
         own = worker.model.execution_parameters() if worker.model else None
-        return jsonify(own or worker.app.execution_parameters())
+        return own or worker.app.execution_parameters()
 
     if worker.settings.metrics:
 
@@ -57,7 +58,7 @@ def create_app(worker: Worker) -> Flask:
 
         @app.get("/status")
         def status() -> Any:
-            return jsonify(_status(worker))
+            return jsonify(_status(worker, models() if models else None))
 
     return app
 
@@ -83,14 +84,19 @@ def _calls(worker: Worker) -> tuple[int, int]:
     return running, sum(calls) - running
 
 
-def _status(worker: Worker) -> dict[str, Any]:
+def _status(worker: Worker, models: list[str] | None) -> dict[str, Any]:
     """What the page shows."""
-    table, settings = worker.table, worker.settings
+    table = worker.table
     running, queued = _calls(worker)
     planned = worker.app.planned_workers
+    if models is None:
+        model, paths = f"{layout.MODEL}, {worker.app.program}", ["/invocations"]
+    else:
+        model = ", ".join(models) or "none yet: load one by POST /models"
+        paths = [f"/models/{quote(name)}/invoke" for name in models]
     return {
-        "model": "many, see /models" if settings.multi_model else f"{layout.MODEL}, {worker.app.program}",
-        "paths": [] if settings.multi_model else ["/invocations"],
+        "model": model,
+        "paths": paths,
         "workers": table.ready(),
         "workersPlanned": planned,
         "restarts": table.restarts(),

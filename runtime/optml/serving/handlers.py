@@ -141,8 +141,8 @@ class Model:
         """Whether the user's ping_fn calls the model healthy; anything but False and None does."""
         return self._ping is None or self._ping(self.model, Context([], "ping", None)) not in (False, None)
 
-    def execution_parameters(self) -> dict[str, Any] | None:
-        """What the user's execution_parameters_fn says, or None where there is none."""
+    def execution_parameters(self) -> Any:
+        """What the user's execution_parameters_fn says, an object or a response; None where there is none."""
         fn = self._execution_parameters
         return fn(Context([], "execution-parameters", None)) if fn else None
 

@@ -26,7 +26,7 @@ from .worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from .settings import Settings
 
@@ -34,7 +34,7 @@ _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then a
 
 
 def fork_nursery(router: Worker, home: str) -> socket.socket:
-    """The socket that takes orders: JSON with `url` and `packages`, a listening socket, a pipe to report."""
+    """The socket that takes orders: JSON (`url`, `packages`, `gpu`), a listening socket, a pipe to report."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
@@ -84,13 +84,13 @@ def _reaped() -> set[int]:
     return reaped
 
 
-def _be_model(router: Worker, order: dict[str, str], listener: int, reports: int) -> NoReturn:
+def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
     try:
         os.setsid()  # a group that can be ended with all that the model starts
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
         layout.MODEL = order["url"]
-        app = ModelApp(router.settings, order["packages"], reports)
+        app = ModelApp(router.settings, order["packages"], order["gpu"], reports)
         sock = socket.socket(fileno=listener)
         sock.setblocking(False)
         wrapped = SimpleNamespace(sock=sock, fileno=sock.fileno)
@@ -106,9 +106,10 @@ class ModelApp:
 
     planned_workers = 1
 
-    def __init__(self, settings: Settings, packages: str, reports: int) -> None:
+    def __init__(self, settings: Settings, packages: str, gpu: int | None, reports: int) -> None:
         self.settings = dataclasses.replace(settings.of_model(), access_log="off", multi_model=False)
         self.packages = packages
+        self.gpu = gpu
         self.reports = reports
         self.table = Table(1)
         self.table.begin(0)
@@ -145,7 +146,7 @@ class ModelApp:
         return Model(load_program(program), self.settings, self.gpu_of(0))
 
     def gpu_of(self, row: int) -> int | None:
-        return os.getpid() % self.settings.gpus if self.settings.gpus else None
+        return self.gpu
 
     def _report(self, status: int, message: str) -> None:
         os.write(self.reports, json.dumps([status, message]).encode() + b"\n")

@@ -22,11 +22,14 @@ _COLUMNS = _RECENT + _KEPT
 
 
 class Table:
-    """One row for each worker. Made before the fork, and written by the worker that owns the row."""
+    """One row for each worker. Made before the fork, and written by the worker that owns the row.
+
+    Behind these there is row -1, the greeter's, of which only the statuses are asked for.
+    """
 
     def __init__(self, rows: int) -> None:
         self.rows = range(rows)
-        self._cells = memoryview(mmap.mmap(-1, rows * _COLUMNS * 8)).cast("q")
+        self._cells = memoryview(mmap.mmap(-1, (rows + 1) * _COLUMNS * 8)).cast("q")
         self._counting = threading.Lock()  # for the threads of one worker
 
     def begin(self, row: int) -> None:
@@ -123,7 +126,7 @@ class Table:
     def statuses(self) -> dict[int, int]:
         """How many requests were answered with each status."""
         counts = {
-            status: sum(self._cells[row * _COLUMNS + _STATUS + status - 100] for row in self.rows)
+            status: sum(self._cells[row * _COLUMNS + _STATUS + status - 100] for row in (*self.rows, -1))
             for status in range(100, 600)
         }
         return {status: count for status, count in counts.items() if count}

@@ -41,8 +41,8 @@ _OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encodin
 
 def create_router(worker: Worker, nursery: socket.socket, home: str) -> Flask:
     """The routes of a multi-model server on top of the control plane."""
-    app = create_app(worker)
     models = Models(worker, nursery, home)
+    app = create_app(worker, models.names)
 
     @app.post("/models")
     def register() -> Any:
@@ -96,6 +96,9 @@ class Models:
             raise InferenceError(f"Model not found: {name}", 404)
         return model
 
+    def names(self) -> list[str]:
+        return sorted(self._models.copy())
+
     def page(self, after: str, limit: int) -> tuple[list[Deployed], bool]:
         """The models whose names follow `after`, and whether there are more."""
         found = (model for name, model in sorted(self._models.copy().items()) if name > after)
@@ -109,7 +112,8 @@ class Models:
         with self._lock:
             if name in self._models:
                 raise InferenceError(f"Model {name} is already registered.", 409)
-            model = Deployed(name, url.rstrip("/"), f"{self._home}/{next(self._numbers)}", self.start)
+            home = f"{self._home}/{next(self._numbers)}"
+            model = Deployed(name, url.rstrip("/"), home, self.least_used_gpu(), self.start)
             self._models[name] = model
         try:
             model.load()
@@ -127,7 +131,11 @@ class Models:
             del self._models[name]
         model.unload()
 
-    def start(self, order: dict[str, str], listener: int, reports: int) -> None:
+    def least_used_gpu(self) -> int | None:
+        used = [model.gpu for model in self._models.values()]
+        return min(range(self._worker.settings.gpus), key=used.count, default=None)
+
+    def start(self, order: dict[str, Any], listener: int, reports: int) -> None:
         try:
             socket.send_fds(self._nursery, [json.dumps(order).encode()], [listener, reports])
         except OSError as error:
@@ -172,9 +180,10 @@ class Process:
 class Deployed:
     """One model of the server."""
 
-    def __init__(self, name: str, url: str, home: str, start: Any) -> None:
+    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any) -> None:
         self.name = name
         self.url = url
+        self.gpu = gpu
         self._home = home
         self._start = start
         self._lock = threading.Lock()  # held while a process starts
@@ -249,7 +258,7 @@ class Deployed:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen(256)
-            order = {"url": self.url, "packages": f"{self._home}/packages"}
+            order = {"url": self.url, "packages": f"{self._home}/packages", "gpu": self.gpu}
             try:
                 self._start(order, listener.fileno(), reports)
             finally:

@@ -70,7 +70,7 @@ _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After":
 class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of the application `Server`."""
 
-    row = -1  # its row in the table; the greeter has none
+    row = -1  # its row in the table: the greeter's, unless another is assigned
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
     conversation: Any = None  # the module of that name, where the user has a stream_fn
@@ -160,8 +160,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.look_at_clock()
 
     def look_at_clock(self) -> None:
-        if self.row >= 0:
-            self.table.beat(self.row)
+        self.table.beat(self.row)
         late = self.slots.expired(self.now)
         if any(call.started for call in late):
             self.retire()  # before the answers: who reads one and calls again shall meet another worker
@@ -270,7 +269,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         connection = Connection(sock, peer, sock.getsockname(), self.settings.max_payload, self.now)
         self.connections[connection.fd] = connection
         self.poller.register(connection.fd, _WAITING)
-        self.count_connections()
+        self.table.set_connections(self.row, len(self.connections))
 
     def hand_over(self, connection: Connection) -> bool:
         """Give away a connection on which anything but /ping arrives; false when it stays."""
@@ -302,11 +301,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.poller.unregister(connection.fd)
         connection.drop()
         connection.sock.close()
-        self.count_connections()
-
-    def count_connections(self) -> None:
-        if self.row >= 0:
-            self.table.set_connections(self.row, len(self.connections))
+        self.table.set_connections(self.row, len(self.connections))
 
     def on_event(self, connection: Connection) -> None:
         """The client has sent something, or can take more of its answer."""
@@ -413,8 +408,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         connection.drop()
         self.send(connection, malformed(error, id), True)
         self.access_log.add(method, path, error.status, id)
-        if self.row >= 0:
-            self.table.count_status(self.row, error.status)
+        self.table.count_status(self.row, error.status)
 
     def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
         """Send a whole answer; from any thread. Who calls again shall find a worker that can take it."""
@@ -645,9 +639,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def note(self, request: Request, status: int, id: str, *seconds: float) -> None:
         """Count a request and write its line."""
-        if self.row >= 0:
-            self.table.count_status(self.row, status)
-            self.table.set_calls(self.row, len(self.slots.calls))
+        self.table.count_status(self.row, status)
+        self.table.set_calls(self.row, len(self.slots.calls))
         self.access_log.add(request.method, request.path, status, id, *seconds)
 
     # Beside the loop: it takes no slot, and the loop no time

@@ -52,13 +52,13 @@ class Server(Container):
         hardening = HARDENED if hardened else ()
         super().__init__(image, "serve", options=(*hardening, mount, *variables, *options))
         self.ready = ready
+        self.port = int(str(environment.get("SAGEMAKER_BIND_TO_PORT", 8080)))
 
     def __enter__(self) -> Server:
         super().__enter__()
+        self.url = f"http://{self.address}:{self.port}"
         if self.ready:
-            self.url = wait_for_ping(self)
-        else:
-            self.url = f"http://{self.address}:8080"
+            wait_for_ping(self, port=self.port)
         return self
 
     def ping(self) -> int:
@@ -87,6 +87,13 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     if fields[1] == "1" and serves and open(f"/proc/{pid}/comm").read() != "greeter\\n":
         print(pid)
 """
+
+
+def listening(container: Container) -> list[int]:
+    """The TCP ports on which anything in the container's network waits for connections."""
+    lines = container.exec("sh", "-c", "cat /proc/net/tcp*").stdout.splitlines()
+    fields = [line.split() for line in lines]
+    return sorted(int(each[1].rpartition(":")[2], 16) for each in fields if each[3] == "0A")
 
 
 def eventually(condition: Callable[[], bool], timeout: float = 20) -> None:

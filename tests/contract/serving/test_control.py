@@ -98,6 +98,18 @@ def test_metrics_count_for_all_workers(image: str, ml: Path) -> None:
         assert metrics(server)["optml_model_seconds_count"] == 9
 
 
+def test_metrics_count_who_was_refused_while_the_model_loaded(image: str, ml: Path) -> None:
+    source = ECHO.replace("return None", "import time; time.sleep(3)")
+    with Server(image, ml, source, ready=False, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        eventually(lambda: server.ping() == 503)
+        refused = [server.invoke().status_code for _ in range(3)]
+        eventually(lambda: server.ping() == 200)
+        said = metrics(server)
+        assert refused == [503] * 3
+        assert said['optml_requests_total{status="503"}'] == 3
+        assert said["optml_workers_ready"] == 1
+
+
 @pytest.mark.parametrize(
     ("environment", "status"),
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 import threading
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pytest
 import requests
 
 from tests.support.docker import HARDENED, Container, docker, inspect, wait_for_ping
+from tests.support.wheels import wheel
 
-from .serving import ECHO, eventually
+from .serving import ECHO, eventually, listening
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -112,6 +112,7 @@ def test_models_come_and_go(image: str, ml: Path) -> None:
             assert (loaded.status_code, loaded.json()) == (200, {"status": "Workers scaled"})
             assert server.invoke(name).text == f"weights of {name}"
         assert server.invoke("a", b'"pid"').text != server.invoke("b", b'"pid"').text
+        assert listening(server) == [8080]  # models have sockets without ports
         assert server.names() == (["a", "b"], None)
         described = requests.get(f"{server.url}/models/a", timeout=5).json()
         assert described == {"modelName": "a", "modelUrl": "/opt/ml/models/a"}
@@ -240,16 +241,9 @@ def test_a_full_queue_is_the_models_own(image: str, ml: Path) -> None:
 
 def test_each_has_its_own_modules_and_requirements(image: str, ml: Path) -> None:
     for name in "ab":
-        code = write_model(
-            ml, name, "import greeting, own\n" + ECHO.replace("data\n", "greeting.hello + own.x\n")
-        )
+        code = write_model(ml, name, "import hello, own\n" + ECHO.replace("data\n", "hello.said + own.x\n"))
         (code / "own.py").write_text(f"x = ' own {name}'\n")
-        with zipfile.ZipFile(code / "greeting-1.0-py3-none-any.whl", "w") as archive:
-            archive.writestr("greeting.py", f"hello = 'hello {name}'\n")
-            about = "greeting-1.0.dist-info"
-            archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
-            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-            archive.writestr(f"{about}/RECORD", "")
+        wheel(code, "greeting", hello=f"said = 'hello {name}'\n")
         (code / "requirements.txt").write_text(f"--no-index\n-f /opt/ml/models/{name}/code\ngreeting\n")
     with Models(image, ml / "models") as server:
         for name in "ab":

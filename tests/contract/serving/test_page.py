@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,26 +14,33 @@ import pytest
 import requests
 
 from .serving import ECHO, Server
+from .test_models import Models, write_model
 
-BROWSER = shutil.which("chromium")
+BROWSER = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 pytestmark = [
     pytest.mark.image("cpu-serve"),
-    pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium"),
+    pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium-headless-shell"),
 ]
 
-# What a person does, in the words of the browser.
+# What a person does, in the words of the browser: takes the last path that the form offers, and sends.
 FILL_IN = """
 <script>
-at("type").value = "text/csv";
-at("body").value = "1,2\\n3,4";
-at("form").requestSubmit();
+const looking = setInterval(() => {
+  if (at("paths").options.length) {
+    clearInterval(looking);
+    at("path").value = [...at("paths").options].at(-1).value;
+    at("type").value = "text/csv";
+    at("body").value = "1,2\\n3,4";
+    at("form").requestSubmit();
+  }
+}, 50);
 </script>
 """
 
 
-@pytest.fixture
-def person(server: Server) -> Iterator[str]:
+@contextmanager
+def person(server: Server | Models) -> Iterator[str]:
     """The address of the server through somebody who fills in the form when it arrives."""
 
     class Person(BaseHTTPRequestHandler):
@@ -64,18 +72,31 @@ def person(server: Server) -> Iterator[str]:
         between.shutdown()
 
 
-@pytest.fixture
-def server(image: str, ml: Path) -> Iterator[Server]:
-    with Server(image, ml, ECHO, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
-        yield server
-
-
-def test_a_person_sends_a_request_and_reads_the_answer(person: str, tmp_path: Path) -> None:
+def shown(server: Server | Models, folder: Path) -> str:
+    """The page as it stands after a person has sent a request and the answer has come."""
     assert BROWSER is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/browser"]
-    command = [BROWSER, *options, "--virtual-time-budget=4000", "--dump-dom", person]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert '<dd id="state" role="status" class="good">ready</dd>' in shown
-    assert "[[1.0, 2.0], [3.0, 4.0]]</pre>" in shown
-    assert '<p id="status" role="status" class="good">200' in shown
-    assert '<dd id="recent" class="">1: median' in shown
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/browser"]
+    with person(server) as address:
+        command = [BROWSER, *options, "--virtual-time-budget=4000", "--dump-dom", address]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_a_person_sends_a_request_and_reads_the_answer(image: str, ml: Path, tmp_path: Path) -> None:
+    with Server(image, ml, ECHO, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
+        page = shown(server, tmp_path)
+    assert '<dd id="state" role="status" class="good">ready</dd>' in page
+    assert "[[1.0, 2.0], [3.0, 4.0]]</pre>" in page
+    assert '<p id="status" role="status" class="good">200' in page
+    assert '<dd id="recent" class="">1: median' in page
+
+
+def test_a_person_sends_a_request_to_one_of_many_models(image: str, ml: Path, tmp_path: Path) -> None:
+    write_model(ml, "first", ECHO)
+    write_model(ml, "the second", ECHO.replace("return data", "return ['second', data]"))
+    with Models(image, ml / "models") as server:
+        for name in ("first", "the second"):
+            assert server.load(name).status_code == 200
+        page = shown(server, tmp_path)
+    assert '<dd id="model" class="">first, the second</dd>' in page
+    assert '["second", [[1.0, 2.0], [3.0, 4.0]]]</pre>' in page
+    assert 'value="/models/first/invoke"' in page  # what the form proposes

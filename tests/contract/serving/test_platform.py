@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import Result, run, wait_for_ping
+from tests.support.docker import Result, run
 
-from .serving import ECHO, Server, eventually, write_handlers
+from .serving import ECHO, Server, eventually, listening, write_handlers
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -28,9 +28,47 @@ def test_ping_is_empty_and_an_invocation_comes_back(image: str, ml: Path) -> Non
         assert "Traceback" not in server.log().output
 
 
-def test_port_comes_from_the_platform(image: str, ml: Path) -> None:
-    with Server(image, ml, ready=False, SAGEMAKER_BIND_TO_PORT=9123) as server:
-        wait_for_ping(server, port=9123)
+@pytest.mark.parametrize("safe", ["9100-9199", "9200-9299"])
+def test_the_port_comes_from_the_platform_and_is_the_only_one(image: str, ml: Path, safe: str) -> None:
+    """The range is for further ports, of which there are none; the port itself need not lie in it."""
+    ports = {"SAGEMAKER_BIND_TO_PORT": 9123, "SAGEMAKER_SAFE_PORT_RANGE": safe}
+    with Server(image, ml, **ports) as server:
+        assert server.invoke().status_code == 200
+        assert requests.get(f"{server.url}/execution-parameters", timeout=5).status_code == 200
+        assert listening(server) == [9123]
+
+
+def test_a_pipeline_hands_each_answer_to_the_next_container(image: str, ml: Path) -> None:
+    first = """
+    def model_fn(model_dir):
+        return {"red": 0, "green": 1}
+    def input_fn(body, content_type):
+        assert content_type == "text/csv", content_type
+        return [line.split(",") for line in body.splitlines()]
+    def predict_fn(data, model):
+        return [[float(length), model[colour]] for length, colour in data]
+    def output_fn(prediction, accept):
+        return {"instances": [{"features": row} for row in prediction]}
+    """
+    second = """
+    def model_fn(model_dir):
+        return [2, 10]
+    def predict_fn(data, model):
+        rows = [each["features"] for each in data["instances"]]
+        return [sum(w * x for w, x in zip(model, row)) for row in rows]
+    """
+    (ml / "second/model").mkdir(parents=True)
+    with Server(image, ml, first, SAGEMAKER_BIND_TO_PORT=9001) as one:
+        beside = f"--network=container:{one.name}"  # as the platform places them
+        two = Server(image, ml / "second", second, beside, ready=False, SAGEMAKER_BIND_TO_PORT=9002)
+        with two:
+            two.url = f"http://{one.address}:9002"
+            eventually(lambda: two.ping() == 200)
+            handed = one.invoke(b"1.5,green\n2,red\n", Content_Type="text/csv")
+            assert handed.json() == {"instances": [{"features": [1.5, 1]}, {"features": [2.0, 0]}]}
+            answer = two.invoke(handed.content, Content_Type=handed.headers["Content-Type"])
+            assert (answer.json(), answer.headers["Content-Type"]) == ([13.0, 4.0], "application/json")
+            assert listening(one) == [9001, 9002]
 
 
 def test_headers_reach_the_handlers_and_come_back(image: str, ml: Path) -> None:

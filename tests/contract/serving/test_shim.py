@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
+import requests
 
 from tests.support.matrix import ROOT
 
@@ -88,6 +89,45 @@ def transform_fn(model, request_body, content_type, accept_type):
     return encoder.encode({"count": len(data)}, JSON), JSON
 """
 
+# For SageMaker Containers, as scripts of its scikit-learn and XGBoost images look: all imported, some used.
+WITH_RESPONSES = """
+import json
+from io import StringIO
+
+from sagemaker_containers.beta.framework import (
+    content_types, encoders, env, errors, modules, transformer, worker)
+
+def model_fn(model_dir):
+    return 2.0
+
+def input_fn(input_data, content_type):
+    if content_type == content_types.CSV:
+        return [[float(x) for x in line.split(",")] for line in StringIO(input_data)]
+    if content_type == content_types.NPY:
+        raise errors.UnsupportedFormatError(content_type)
+    if content_type == content_types.JSON:
+        return json.loads(encoders.array_to_json(encoders.decode(input_data, content_type)))
+    return worker.Response("{} is nothing for us".format(content_type), status=400)
+
+def predict_fn(input_data, model):
+    if isinstance(input_data, worker.Response):
+        return input_data
+    return [[model * x for x in row] for row in input_data]
+
+def output_fn(prediction, accept):
+    if isinstance(prediction, worker.Response):
+        return prediction
+    if accept == "application/json":
+        instances = [{"features": row} for row in prediction]
+        return worker.Response(json.dumps({"instances": instances}), accept, mimetype=accept)
+    elif accept == "text/csv":
+        return worker.Response(encoders.encode(prediction, accept), mimetype=accept)
+    raise RuntimeError("{} accept type is not supported by this script.".format(accept))
+
+def execution_parameters_fn():
+    return worker.Response(json.dumps({"MaxPayloadInMB": 5}))
+"""
+
 
 @container
 def test_handlers_with_context(image: str, ml: Path) -> None:
@@ -122,13 +162,29 @@ def test_a_transform_fn_that_encodes(image: str, ml: Path) -> None:
 
 
 @container
-def test_the_package_itself_comes_first(image: str, ml: Path) -> None:
+def test_handlers_with_responses_of_sagemaker_containers(image: str, ml: Path) -> None:
+    with Server(image, ml, WITH_RESPONSES) as server:
+        answer = server.invoke(b"1,2\n3,4\n", Content_Type="text/csv; charset=utf-8")
+        assert answer.json() == {"instances": [{"features": [2.0, 4.0]}, {"features": [6.0, 8.0]}]}
+        assert answer.headers["Content-Type"] == "application/json"
+        answer = server.invoke(b"[[1, 2]]", Accept="text/csv")
+        assert (answer.text, answer.headers["Content-Type"]) == ("2.0,4.0\n", "text/csv; charset=utf-8")
+        refused = server.invoke(b"x", Content_Type="image/png")
+        assert (refused.status_code, refused.text) == (400, "image/png is nothing for us")
+        assert server.invoke(b"x", Content_Type="application/x-npy").status_code == 415
+        assert "Traceback" not in server.log().output
+        assert requests.get(f"{server.url}/execution-parameters", timeout=5).json() == {"MaxPayloadInMB": 5}
+
+
+@container
+@pytest.mark.parametrize("package", ["sagemaker_inference", "sagemaker_containers"])
+def test_the_package_itself_comes_first(image: str, ml: Path, package: str) -> None:
     write_handlers(ml, "")
-    (ml / "model/code/sagemaker_inference.py").write_text("version = 'their own'\n")
-    source = """
-    import sagemaker_inference
+    (ml / f"model/code/{package}.py").write_text("version = 'their own'\n")
+    source = f"""
+    import {package}
     def model_fn(model_dir):
-        return sagemaker_inference.version
+        return {package}.version
     def predict_fn(data, model):
         return model
     """
@@ -144,7 +200,9 @@ def toolkit(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     assert str(ROOT) in decoder.__file__
     yield decoder.decode, encoder.encode, errors
-    for name in [name for name in sys.modules if name.startswith("sagemaker_inference")]:
+    for name in [
+        name for name in sys.modules if name.startswith(("sagemaker_inference", "sagemaker_containers"))
+    ]:
         del sys.modules[name]
 
 
@@ -169,3 +227,12 @@ def test_predictions_become_the_text_of_the_toolkit(toolkit: Any) -> None:
     assert numpy.load(io.BytesIO(encoded)).tolist() == [1, 2]
     with pytest.raises(errors.UnsupportedFormatError):
         encode([1], "text/plain")
+
+
+def test_sagemaker_containers_has_functions_for_each_type(toolkit: Any) -> None:
+    from sagemaker_containers.beta.framework import encoders
+
+    array = numpy.array([[1.5, 2], [3, 4]])
+    for kind in ("csv", "json", "npy"):
+        encoded = getattr(encoders, f"array_to_{kind}")(array)
+        assert getattr(encoders, f"{kind}_to_numpy")(encoded).tolist() == array.tolist()

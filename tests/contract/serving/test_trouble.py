@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import requests
 
 from tests.support.docker import docker
+from tests.support.wheels import wheel
 
 from .serving import ECHO, Load, Server, eventually
 
@@ -208,25 +208,6 @@ def test_a_body_too_large_is_413_with_the_limit(image: str, ml: Path) -> None:
         assert server.invoke(iter([text[:1000], text[1000:]])).content == text
 
 
-def test_large_bodies_lie_on_disk_until_their_turn(image: str, ml: Path) -> None:
-    source = """
-    def model_fn(model_dir):
-        return None
-    def transform_fn(model, body, content_type, accept):
-        return str(len(body)), "text/plain"
-    """
-    size = 100 << 20
-    options = ("--memory=400m", "--memory-swap=400m", "--tmpfs=/big:size=1g")
-    with Server(image, ml, source, *options[:2], SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
-        for _ in range(3):
-            body = (b"x" * (1 << 20) for _ in range(size >> 20))
-            assert server.invoke(body, Content_Type="application/x-image").text == str(size)
-        pid = server.workers()[0]
-        status = server.exec("cat", f"/proc/{pid}/status").stdout
-        resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-        assert resident < 60 << 10  # KiB: nothing of the bodies stays
-
-
 def test_slow_clients_hold_no_slot(image: str, ml: Path) -> None:
     with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
         slow = [socket.create_connection((server.address, 8080)) for _ in range(200)]
@@ -326,19 +307,13 @@ def test_root_without_capabilities_serves(image: str, ml: Path) -> None:
         assert "workers stay root" in server.log().output
 
 
-def test_requirements_are_installed_once(image: str, ml: Path, tmp_path: Path) -> None:
-    wheel = ml / "model" / "code" / "greeting-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("greeting.py", "hello = 'hello'\n")
-        archive.writestr(
-            "greeting-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n"
-        )
-        archive.writestr("greeting-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("greeting-1.0.dist-info/RECORD", "")
-    requirements = wheel.parent / "requirements.txt"
+def test_requirements_are_installed_once(image: str, ml: Path) -> None:
+    code = ml / "model" / "code"
+    code.mkdir()
+    wheel(code, "greeting", hello="said = 'hello'\n")
+    requirements = code / "requirements.txt"
     requirements.write_text("--no-index\n--find-links /opt/ml/model/code\ngreeting\n")
-    source = "import greeting\n" + ECHO.replace("return data", "return greeting.hello")
+    source = "import hello\n" + ECHO.replace("return data", "return hello.said")
     with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
         assert server.invoke().json() == "hello"
         assert server.log().output.count("installing /opt/ml/model/code/requirements.txt") == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,23 +50,6 @@ class Training:
     @property
     def success(self) -> bool:
         return (self.root / "output/success").exists()
-
-
-def wheel(directory: Path, name: str, **modules: str) -> str:
-    """The smallest wheel there is, with these modules besides. The function `main` of one whose name ends in
-    `command` becomes a command."""
-    path = directory / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
-        for module, text in modules.items():
-            archive.writestr(f"{module}.py", text)
-        info = f"{name}-1.0.dist-info"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        commands = [f"{module} = {module}:main" for module in modules if module.endswith("command")]
-        archive.writestr(f"{info}/entry_points.txt", "\n".join(["[console_scripts]", *commands]))
-        archive.writestr(f"{info}/RECORD", "")
-    return path.name
 
 
 def pack(directory: Path, archive: Path) -> None:

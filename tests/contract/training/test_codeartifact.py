@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training, wheel
+from tests.contract.training.conftest import Training
 from tests.support.docker import HARDENED
+from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.image("cpu-train")
 

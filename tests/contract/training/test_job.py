@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from tests.contract.training.conftest import Training, pack, wheel
+from tests.contract.training.conftest import Training, pack
 from tests.support.docker import HARDENED, run
+from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.image("cpu-train")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training, pack, wheel
+from tests.contract.training.conftest import Training, pack
+from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.image("cpu-train")
 

@@ -1,0 +1,1 @@
+"""The names of users are all in `framework`."""

@@ -1,0 +1,26 @@
+"""`Response`: a whole answer, JSON unless it says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from werkzeug import wrappers
+
+from optml.serving.codecs import JSON
+
+
+class Response(wrappers.Response):
+    """As flask's, but that the second argument is the type that was once given there, and is ignored."""
+
+    default_mimetype = JSON
+
+    def __init__(
+        self,
+        response: Any = None,
+        accept: str | None = None,
+        status: int = 200,
+        headers: Any = None,
+        mimetype: str | None = None,
+        direct_passthrough: bool = False,
+    ) -> None:
+        super().__init__(response, status, headers, mimetype, None, direct_passthrough)
