@@ -34,6 +34,7 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 def create_app(worker: Worker) -> Flask:
     """The application of this worker, which answers for all."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a path that nobody knows is a 404, and no redirect to another
     app.register_error_handler(Exception, _failed)
 
     @app.get("/execution-parameters")

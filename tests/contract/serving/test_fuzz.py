@@ -5,13 +5,15 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import socket
 import sys
-import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
+from urllib.parse import quote, urlencode
 
 import jsonschema
 import numpy
@@ -23,7 +25,7 @@ from openapi_spec_validator import validate
 from optml.serving.router import create_router
 from tests.support.matrix import ROOT
 
-from .serving import Server
+from .serving import Server, eventually
 
 DOCUMENT = json.loads((ROOT / "runtime/optml/serving/openapi.json").read_text())
 OPERATIONS = {
@@ -34,8 +36,8 @@ OPERATIONS = {
 }
 INPUT = DOCUMENT["components"]["requestBodies"]["Input"]["content"]
 PREDICTION = DOCUMENT["components"]["responses"]["Prediction"]["content"]
-INPUTS = 4000  # well-formed requests to each variant, and half as many others
-SECONDS = 20  # for each of the two, after which no more are sent
+# What each variant gets, so that `make test` sends more than 10,000 inputs to the two of them.
+REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 4000, 500, 1500
 
 # numpy for an image with the Python of this machine; in another variant arrays are an unknown type.
 PACKAGES = f"/opt/venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
@@ -80,7 +82,7 @@ VALUES = st.recursive(
 )
 JSON = VALUES.map(lambda value: json.dumps(value).encode()) | st.sampled_from(
     [
-        b"[" * 100_000,
+        b"[" * 20_000,
         b"[" * 900 + b"]" * 900,
         b"9" * 5000,
         b'"\\ud800"',
@@ -111,8 +113,11 @@ WANTED = st.lists(st.sampled_from([*sorted(PREDICTION), "*/*", "text/*", "image/
 )
 
 
+Exchange = tuple[str, str, dict[str, str], bytes | list[bytes]]
+
+
 @st.composite
-def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[bytes]]:
+def exchanges(draw: st.DrawFn) -> Exchange:
     """Method, path, headers and body, most of them as the document has them; a list goes in chunks."""
     content_type = draw(TYPES)
     matching = draw(st.integers(0, 3)) > 0
@@ -133,17 +138,53 @@ def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[b
     if draw(st.integers(0, 19)) == 0:
         path += draw(st.sampled_from(["?a=%00", "/", "/../ping", "%2f", ";x", "//"]))
     if draw(st.integers(0, 19)) == 0:
-        method = draw(st.sampled_from(["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]))
+        method = draw(st.sampled_from(["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]))
     return method, path, headers, body
+
+
+NAMES = st.sampled_from("aab") | st.text(max_size=4).filter(lambda name: "/" not in name)
+URLS = st.sampled_from(
+    ["/opt/ml/model", "/opt/ml/model/", "/opt/ml/model/weights", "/tmp", "..", "\0", "\ud800"]
+)
+QUERIES = st.dictionaries(
+    st.sampled_from(["limit", "next_page_token", "x"]), st.integers().map(str) | st.text(max_size=4)
+)
+
+
+@st.composite
+def model_exchanges(draw: st.DrawFn) -> Exchange:
+    """The same about models, a few of which come and go under two names."""
+    method, path = draw(st.sampled_from(sorted(key for key in OPERATIONS if key[1].startswith("/models"))))
+    body = draw(JSON)
+    if (method, path) == ("POST", "/models") and draw(st.integers(0, 4)):
+        body = json.dumps({"model_name": draw(NAMES), "url": draw(URLS)}).encode()
+    path = path.replace("{name}", quote(draw(NAMES), safe=""))
+    if draw(st.integers(0, 19)) == 0:
+        path = path.replace("/", "//")
+    if draw(st.integers(0, 4)) == 0:
+        path += f"?{urlencode(draw(QUERIES))}"
+    headers = {"Content-Type": draw(st.just("application/json") | TYPES), "Accept": draw(WANTED)}
+    return method, path, headers, body
+
+
+def _send(client: http.client.HTTPConnection, exchange: Exchange) -> int:
+    """The status of the answer, which is one that the document has."""
+    method, target, headers, body = exchange
+    client.request(method, target, iter(body) if isinstance(body, list) else body, headers)
+    answer = client.getresponse()
+    _check(method, target, answer, answer.read())
+    return answer.status
 
 
 def _check(method: str, target: str, answer: http.client.HTTPResponse, body: bytes) -> None:
     """That the document has this answer, and what it has in its place for what it does not list."""
-    path = target.partition("?")[0]
+    path = re.sub("^/+", "/", target.partition("?")[0])
+    path = re.sub("^/models/[^/]+", "/models/{name}", path)
     operation = OPERATIONS.get((method, path))
     content_type = (answer.headers["Content-Type"] or "").partition(";")[0]
     if operation is None:
-        if path == "/ping" or method == "OPTIONS":
+        assert answer.status < 500, answer.status
+        if path == "/ping" or method in ("OPTIONS", "HEAD"):
             return
         assert answer.status in (404, 405), answer.status
         content: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -156,6 +197,11 @@ def _check(method: str, target: str, answer: http.client.HTTPResponse, body: byt
     schema = content[content_type].get("schema", {})
     if content_type == "application/json" and schema:
         jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
+
+
+def _both_workers(server: Server) -> list[int]:
+    eventually(lambda: len(server.workers()) == 2)
+    return server.workers()
 
 
 def _unharmed(server: Server, workers: list[int]) -> None:
@@ -177,7 +223,7 @@ def predict_fn(data, model):
 
 
 def fuzz(inputs: int) -> Any:
-    """So many inputs, fewer where they take too long; what fails is reduced to its core."""
+    """So many inputs; what fails is reduced to its core."""
     phases = (Phase.generate, Phase.shrink)
     return settings(
         max_examples=inputs,
@@ -188,36 +234,46 @@ def fuzz(inputs: int) -> Any:
     )
 
 
+def _converse(server: Server, exchanges: st.SearchStrategy[Exchange], requests: int) -> Counter[int]:
+    """How often each status was the answer to at least so many requests, a few on each connection.
+
+    What fails is the shortest conversation that does: one request, or those that only together do harm.
+    """
+    address, seen = server.address, Counter[int]()
+
+    @fuzz(requests // 4)  # of 5 and more on average
+    @given(st.lists(exchanges, min_size=1, max_size=40))
+    def conversation(sent: list[Exchange]) -> None:
+        with closing(http.client.HTTPConnection(address, 8080, timeout=10)) as client:
+            seen.update(_send(client, exchange) for exchange in sent)
+
+    conversation()
+    print(f"{seen.total()} answers: {seen}")
+    assert seen.total() >= requests
+    return seen
+
+
 @pytest.mark.image("cpu-serve")
 def test_every_answer_is_documented(image: str, ml: Path) -> None:
-    with (
-        Server(image, ml, MODEL, *NUMPY) as server,
-        closing(http.client.HTTPConnection(server.address, 8080, timeout=10)) as client,
-    ):
-        workers = server.workers()
-        end = time.monotonic() + SECONDS
-        seen: dict[int, int] = {}
-
-        @fuzz(INPUTS)
-        @given(exchanges())
-        def exchange(sent: tuple[str, str, dict[str, str], bytes | list[bytes]]) -> None:
-            if time.monotonic() > end:
-                return
-            method, target, headers, body = sent
-            try:
-                client.request(method, target, iter(body) if isinstance(body, list) else body, headers)
-                answer = client.getresponse()
-                received = answer.read()
-            except BaseException:
-                client.close()
-                raise
-            seen[answer.status] = seen.get(answer.status, 0) + 1
-            _check(method, target, answer, received)
-
-        exchange()
-        print(f"{sum(seen.values())} answers: {seen}")
+    with Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        workers = _both_workers(server)
+        seen = _converse(server, exchanges(), REQUESTS)
         assert seen[200] > 100  # the inputs are not all nonsense
         _unharmed(server, workers)
+
+
+@pytest.mark.image("cpu-serve")
+def test_every_answer_about_models_is_documented(image: str, ml: Path) -> None:
+    with Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MULTI_MODEL="true") as server:
+        workers = server.workers()
+        seen = _converse(server, model_exchanges(), MODEL_REQUESTS)
+        assert seen[200] > 20
+        body = json.dumps({"model_name": "after", "url": "/opt/ml/model"}).encode()
+        with closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client:
+            assert _send(client, ("POST", "/models", {}, body)) == 200
+            assert _send(client, ("POST", "/models/after/invoke", {}, b"[1]")) == 200
+        assert server.workers() == workers
+        assert "Traceback" not in server.log().output
 
 
 @pytest.mark.image("cpu-serve")
@@ -289,18 +345,17 @@ STREAMS = (
 
 @pytest.mark.image("cpu-serve")
 def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
-    with Server(image, ml) as server:
-        workers = server.workers()
-        end = time.monotonic() + SECONDS
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        workers, address, sent = _both_workers(server), server.address, 0
 
-        @fuzz(INPUTS // 2)
+        @fuzz(STREAMS_OF_BYTES)
         @given(STREAMS)
-        def stream(sent: bytes) -> None:
-            if time.monotonic() > end:
-                return
+        def stream(data: bytes) -> None:
+            nonlocal sent
+            sent += 1
             received = b""
-            with socket.create_connection((server.address, 8080), timeout=10) as client:
-                client.sendall(sent)
+            with socket.create_connection((address, 8080), timeout=10) as client:
+                client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
                 try:
                     while more := client.recv(1 << 16):
@@ -312,4 +367,5 @@ def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
             assert received[:9] in (b"", b"HTTP/1.1 "), received
 
         stream()
+        assert sent >= STREAMS_OF_BYTES
         _unharmed(server, workers)
