@@ -39,8 +39,8 @@ OPERATIONS = {
 INPUT = DOCUMENT["components"]["requestBodies"]["Input"]["content"]
 PREDICTION = DOCUMENT["components"]["responses"]["Prediction"]["content"]
 UNEXPECTED = re.compile("Traceback|WARNING|ERROR|exited")  # in the log, whatever a client sends
-# The least that each variant gets, so that `make test` sends 10,000 inputs to the two of them.
-REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 3000, 500, 1500
+# The least that each variant gets, so that `make test` sends over 10,000 inputs to the two of them.
+REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 4000, 500, 1500
 
 # numpy for an image with the Python of this machine; in another variant arrays are an unknown type.
 PACKAGES = f"/opt/venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
