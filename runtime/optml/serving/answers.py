@@ -46,7 +46,7 @@ def as_bytes(answer: Answer, request: Request, config: Any, close: bool) -> tupl
         response.force_close()
     headers = [("Content-Length", str(len(answer.body))), *answer.headers.items()]
     response.start_response(f"{answer.status} {phrase(answer.status)}", headers)
-    response.write(answer.body)
+    response.write(b"" if request.method == "HEAD" else answer.body)
     response.close()
     return b"".join(outbox.parts), response.should_close()
 

@@ -95,7 +95,7 @@ def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
             continue
         try:
             return encoder(prediction), wanted
-        except ValueError as error:  # this type cannot hold it: rows of unequal length are no NPY array
+        except (ValueError, RecursionError) as error:  # it cannot hold it, as NPY rows of unequal length
             unfit = f" ({wanted}: {error})"
     possible = ", ".join(ENCODERS)
     raise InferenceError(f"None of {', '.join(accept)} can be sent{unfit}; possible: {possible}.", 406)
@@ -165,13 +165,14 @@ def _encode_json_lines(prediction: Any) -> bytes:
 
 def _encode_csv(prediction: Any) -> bytes:
     import csv
-    import io
+    from types import SimpleNamespace
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append))  # by its \r\n it quotes either of them in a cell
     for row in _rows(prediction):
         writer.writerow(row if isinstance(row, (list, tuple)) else [row])
-    return text.getvalue().encode(errors="replace")  # JSON may bring half a surrogate pair
+    text = "".join(f"{line[:-2]}\n" for line in lines)
+    return text.encode(errors="replace")  # JSON may bring half a surrogate pair
 
 
 def _encode_npy(prediction: Any) -> bytes:

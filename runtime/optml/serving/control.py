@@ -35,6 +35,7 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 def create_app(worker: Worker, models: Callable[[], list[str]] | None = None) -> Flask:
     """The application of this worker, which answers for all. `models`: the names of many, where there are."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a path that nobody knows is a 404, and no redirect to another
     app.register_error_handler(Exception, _failed)
 
     @app.get("/execution-parameters")

@@ -46,7 +46,10 @@ def create_router(worker: Worker, nursery: socket.socket, home: str) -> Flask:
 
     @app.post("/models")
     def register() -> Any:
-        body = request.get_json(force=True, silent=True)
+        try:
+            body = json.loads(request.get_data())
+        except (ValueError, RecursionError):
+            body = None
         given = body if isinstance(body, dict) else {}
         name, url = given.get("model_name"), given.get("url")
         if not (isinstance(name, str) and isinstance(url, str) and name and url) or "/" in name:

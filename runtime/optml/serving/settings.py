@@ -55,9 +55,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     read = _Reader(environ)
     program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
     return Settings(
-        port=_port(read),
-        workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1),
-        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1) or 1,
+        port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535) or 8080,
+        workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1, 1000),
+        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1, 1000) or 1,
         queue=read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0) or 0,
         timeout=read.number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 60.0),
         start_retries=read.integer("PROCESS_MAX_START_RETRIES", 3, 0) or 0,
@@ -77,13 +77,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
         gpus=machine.gpu_count(),
     )
-
-
-def _port(read: _Reader) -> int:
-    port = read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1) or 8080
-    if port > 65535:
-        raise Problem(f"SAGEMAKER_BIND_TO_PORT={port} is not a port: give a number from 1 to 65535")
-    return port
 
 
 def _batch_strategy(environ: Mapping[str, str]) -> str:
@@ -109,12 +102,15 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
 
-    def integer(self, name: str, default: int | None, least: int) -> int | None:
+    def integer(self, name: str, default: int | None, least: int, most: int = 10**9) -> int | None:
         text = self.environ.get(name, "").strip()
         if not text:
             return default
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise Problem(f"{name}={text!r} is not a whole number of at least {least}: correct or unset it")
+        is_number = text.isascii() and text.isdigit() and len(text) < 20  # int() refuses 4,300 digits
+        if not is_number or not least <= int(text) <= most:
+            raise Problem(
+                f"{name}={text!r} is not a whole number from {least} to {most}: correct or unset it"
+            )
         return int(text)
 
     def number(self, name: str, default: float) -> float:

@@ -411,9 +411,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.table.count_status(self.row, error.status)
 
     def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
-        """Send a whole answer; from any thread. Who calls again shall find a worker that can take it."""
+        """Send a whole answer; from any thread."""
+        self.send(connection, *self.written(request, answer))
+
+    def written(self, request: Request, answer: Answer) -> tuple[bytes, bool]:
+        """A whole answer as bytes, and whether to close then: who calls again shall find a worker to take it."""
         close = self.row < 0 or not self.alive or self.slots.held
-        self.send(connection, *as_bytes(answer, request, self.cfg, close))
+        return as_bytes(answer, request, self.cfg, close)
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
         """Send what the socket takes, the loop sends the rest; then await the next request, or close."""
@@ -516,8 +520,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if not isinstance(body, bytes):
                 chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
             answer = Answer(context.status, body, context.response_headers)
+            whole = self.written(request, answer)  # also a header that HTTP cannot carry fails here
         except BaseException as error:
             answer, chunks = failure(error, call.id), None
+            whole = self.written(request, answer)
         ended = time.monotonic()
         if not call.claim():
             return
@@ -526,7 +532,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         else:
             # Free before the answer leaves: the client may send its next call at once.
             self.slots.release(call)
-            self.respond(call.connection, request, answer)
+            self.send(call.connection, *whole)
         self.log_call(call, answer.status, ended)
 
     def stream(self, call: Call, answer: Answer, chunks: Iterator[bytes]) -> None:

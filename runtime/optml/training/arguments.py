@@ -22,6 +22,7 @@ import os
 
 from ..report import Problem
 from . import jsontext
+from .job import NOT_CARRIED, is_carried
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -41,19 +42,10 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
     words: list[str] = []
     for key in sorted(hyperparameters):
         new = style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
-        if not all(map(_is_carried, new)):
-            raise Problem(
-                f"hyperparameter {key!r} holds a character that no argument can carry (NUL or half a pair)"
-            )
+        if not all(map(is_carried, new)):
+            raise Problem(f"hyperparameter {key!r} holds {NOT_CARRIED}")
         words += new
     return words
-
-
-def _is_carried(word: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(word)
-    except UnicodeEncodeError:
-        return False
 
 
 def _toolkit(option: str, value: Any) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from .. import layout
 from ..report import say
 from . import jsontext
-from .job import CONSUMED
+from .job import CONSUMED, is_carried
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def environment(
         text = written(value)
         if len(name) + len(text) + 2 > _LONGEST:
             too_long.append(name)
-        elif "=" not in name and "\0" not in name:  # such a key has no place in an environment
+        elif "=" not in name and is_carried(name + text):  # else it has no place in an environment
             variables[name] = text
     if too_long:
         say(f"too long for an environment variable (128 KiB), so not set: {', '.join(too_long)}")

@@ -39,6 +39,8 @@ _DISTRIBUTIONS = (
     "sagemaker_mpi_enabled",
 )
 
+NOT_CARRIED = "a character that no argument can carry (NUL or half a pair)"
+
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 _INFO = 20
 
@@ -154,6 +156,9 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         for key, value in (given or _read_config("hyperparameters.json")).items()
     }
     platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
+    for key, value in platform.items():
+        if not is_carried(f"{key}{value}"):
+            raise Problem(f"hyperparameter {key!r} holds {NOT_CARRIED}")
     hyperparameters = {
         key: value for key, value in decoded.items() if key not in platform and key not in _NOT_THE_USERS
     }
@@ -165,7 +170,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
     resources = _read_config("resourceconfig.json") or _read_config("resourceConfig.json")
     hosts = _hosts(resources)
     groups = _instance_groups(resources)
-    group = str(resources.get("current_group_name") or "homogeneousCluster")
+    group = _named(resources, "current_group_name") or "homogeneousCluster"
     distributed = platform.get("sagemaker_distribution_instance_groups")
     if not isinstance(distributed, list):
         distributed = [group] if any(key in platform for key in _DISTRIBUTIONS) else []
@@ -180,10 +185,10 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         hosts=hosts,
         current_host=_current_host(resources, hosts, environ),
         network_interface=_network_interface(
-            platform.get("sagemaker_network_interface_name") or resources.get("network_interface_name")
+            platform.get("sagemaker_network_interface_name") or _named(resources, "network_interface_name")
         ),
         instance_type=str(
-            resources.get("current_instance_type") or platform.get("sagemaker_instance_type") or "local"
+            _named(resources, "current_instance_type") or platform.get("sagemaker_instance_type") or "local"
         ),
         instance_group=group,
         instance_groups=groups,
@@ -244,7 +249,7 @@ def _hosts(resources: dict[str, Any]) -> list[str]:
     """The hosts of the job, `localhost` alone where nobody names any: a name that resolves everywhere."""
     current = resources.get("current_host")
     hosts = resources.get("hosts") or [current or "localhost"]
-    if not isinstance(hosts, list) or not all(isinstance(host, str) and host for host in hosts):
+    if not _are_names(hosts):
         raise Problem(f"{layout.CONFIG}/resourceconfig.json: hosts must be an array of host names")
     if current and current not in hosts:
         raise Problem(
@@ -259,25 +264,56 @@ def _current_host(resources: dict[str, Any], hosts: list[str], environ: Mapping[
     index = environ.get("JOB_COMPLETION_INDEX", "")
     if resources.get("current_host") or len(hosts) == 1 or not index.isdecimal():
         return str(resources.get("current_host") or hosts[0])
-    if int(index) >= len(hosts):
+    by_index = {str(number): host for number, host in enumerate(hosts)}
+    if index not in by_index:
         raise Problem(
             f"{layout.CONFIG}/resourceconfig.json names {len(hosts)} hosts, and none for JOB_COMPLETION_INDEX"
             f" {index}; name as many as the Job has completions"
         )
-    return hosts[int(index)]
+    return by_index[index]
 
 
 def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    try:
-        return {
-            group["instance_group_name"]: {**group, "hosts": list(group["hosts"])}
-            for group in resources.get("instance_groups") or ()
-        }
-    except (TypeError, KeyError) as error:
+    groups = resources.get("instance_groups") or []
+    if not isinstance(groups, list) or not all(map(_is_group, groups)):
         raise Problem(
             f"{layout.CONFIG}/resourceconfig.json: each of instance_groups must be an object with"
             " instance_group_name, instance_type and hosts"
-        ) from error
+        )
+    return {group["instance_group_name"]: group for group in groups}
+
+
+def _is_group(group: Any) -> bool:
+    return (
+        isinstance(group, dict)
+        and _is_name(group.get("instance_group_name"))
+        and _are_names(group.get("hosts"))
+    )
+
+
+def _named(resources: dict[str, Any], key: str) -> str | None:
+    """The name under this key, None where there is none."""
+    name = resources.get(key) or None
+    if name and not _is_name(name):
+        raise Problem(f"{layout.CONFIG}/resourceconfig.json: {key} must be a name")
+    return name
+
+
+def _are_names(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_name, values))
+
+
+def _is_name(value: object) -> bool:
+    """Whether this can be the name of a host, or of anything else that is part of a command line."""
+    return isinstance(value, str) and 0 < len(value) < 256 and value.isprintable()
+
+
+def is_carried(word: str) -> bool:
+    """Whether an argument or a variable can hold this."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:

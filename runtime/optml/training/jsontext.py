@@ -20,6 +20,9 @@ except ImportError:  # an interpreter without the C parts
 
 _SPACE = " \t\n\r"
 
+# Levels of arrays and objects. Whatever goes over a value later goes one call deeper for each.
+_DEEPEST = 100
+
 
 class Float(float):
     """A float that prints as it was written: `3.10` stays `3.10`."""
@@ -102,7 +105,17 @@ def _scan(text: str) -> Any:
         raise ValueError("no JSON value") from None
     if end != len(text):
         raise ValueError("text after the JSON value")
+    if text.count("[") + text.count("{") > _DEEPEST and _is_too_deep(value):
+        raise RecursionError(f"nested deeper than {_DEEPEST} levels")
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        inner = [item for item in level if isinstance(item, (list, dict))]
+        level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
+    return bool(inner)
 
 
 def _refuse(value: object) -> object:

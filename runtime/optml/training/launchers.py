@@ -123,6 +123,7 @@ def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     )
     if wanted is None:
         return job.gpus or 1
-    if not str(wanted).isdecimal() or int(wanted) == 0:
+    text = str(wanted)
+    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
         raise Problem(f"{PROCESSES_PER_HOST} is {wanted!r}; it must be a number from 1 up")
-    return int(wanted)
+    return int(text)

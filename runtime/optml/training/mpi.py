@@ -60,7 +60,7 @@ def mpirun(
     options = [
         *["-np", str(parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
-        *shlex.split(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
+        *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
     ]
     # As variables, under the names of Open MPI 4 and of 5, which leaves the launching to PRRTE.
     settings = {
@@ -82,6 +82,13 @@ def mpirun(
             "OMPI_MCA_btl_tcp_if_include": job.network_interface,
         }
     return [_need("mpirun"), *options, *argv], {**settings, **environment}
+
+
+def _own_options(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise Problem(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
 
 
 def sshd(job: Job, environment: dict[str, str]) -> list[str]:

@@ -28,7 +28,7 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     name = environment[VARIABLE]
     try:
         user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # the number may be too long for one
         raise Problem(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
     if user.pw_uid == os.geteuid():
         return argv, environment

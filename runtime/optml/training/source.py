@@ -41,7 +41,7 @@ def fetch(job: Job) -> tuple[str, str | None]:
     if os.path.isdir(path):
         return path, None
     if not os.path.isfile(path):
-        raise Problem(f"the submit directory {source} does not exist; mount it, or give an s3:// address")
+        raise Problem(f"the submit directory {source!r} does not exist; mount it, or give an s3:// address")
     if path.endswith(_ARCHIVES):
         return _unpacked(path), None
     return os.path.dirname(path), os.path.basename(path)

@@ -32,6 +32,8 @@ def test_other_paths_and_methods_are_refused_as_json(image: str, ml: Path) -> No
             wrong = requests.put(f"{server.url}{path}", timeout=5)
             assert (wrong.status_code, wrong.json()["code"]) == (405, 405)
             assert allowed in wrong.headers["Allow"]
+        assert requests.head(f"{server.url}/invocations", timeout=5).status_code == 405
+        assert "WARNING" not in server.log().output
 
 
 def test_the_control_plane_is_imported_by_whoever_asks_for_it(image: str, ml: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
+import re
 import socket
 import sys
 import time
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
+from urllib.parse import quote, urlencode
 
 import jsonschema
 import numpy
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from optml.serving.router import create_router
+from tests.support.bodies import BODIES, JSON, damaged
 from tests.support.matrix import ROOT
 
 from .serving import Server
@@ -34,8 +38,9 @@ OPERATIONS = {
 }
 INPUT = DOCUMENT["components"]["requestBodies"]["Input"]["content"]
 PREDICTION = DOCUMENT["components"]["responses"]["Prediction"]["content"]
-INPUTS = 4000  # well-formed requests to each variant, and half as many others
-SECONDS = 20  # for each of the two, after which no more are sent
+UNEXPECTED = re.compile("Traceback|WARNING|ERROR|exited")  # in the log, whatever a client sends
+# The least that each variant gets, so that `make test` sends over 10,000 inputs to the two of them.
+REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 4000, 500, 1500
 
 # numpy for an image with the Python of this machine; in another variant arrays are an unknown type.
 PACKAGES = f"/opt/venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
@@ -58,53 +63,6 @@ def test_the_document_is_valid_and_lists_every_route() -> None:
     assert set(OPERATIONS) == served | loops
 
 
-def _saved(save: Any, array: Any) -> bytes:
-    buffer = io.BytesIO()
-    save(buffer, array)
-    return buffer.getvalue()
-
-
-def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes as they are, cut off, or with a few of them replaced."""
-    spot = st.integers(0, len(whole))
-    replaced = st.builds(
-        lambda at, new: whole[:at] + new + whole[at + len(new) :], spot, st.binary(max_size=4)
-    )
-    return st.just(whole) | spot.map(lambda end: whole[:end]) | replaced
-
-
-NUMBERS = st.integers() | st.floats() | st.integers(min_value=10**300, max_value=10**310)
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=8,
-)
-JSON = VALUES.map(lambda value: json.dumps(value).encode()) | st.sampled_from(
-    [
-        b"[" * 100_000,
-        b"[" * 900 + b"]" * 900,
-        b"9" * 5000,
-        b'"\\ud800"',
-        b"NaN",
-        b"\xff\xfe[1]",
-        b"\xef\xbb\xbf[1]",
-    ]
-)
-CELLS = st.floats().map(str) | st.integers().map(str) | st.text(max_size=8)
-ROWS = st.lists(st.lists(CELLS, max_size=4), max_size=4)
-ARRAYS = st.sampled_from(
-    [numpy.eye(3), numpy.array(1), numpy.array(["text", "ü"]), numpy.zeros((0, 3)), numpy.array([1j])]
-    + [numpy.array([(1, 2.0)], dtype="i4,f8"), numpy.array([b"\xff"]), numpy.datetime64("2026-01-01", "D")]
-    + [numpy.array([{"a": 1}], dtype=object), numpy.array([numpy.nan, numpy.inf], dtype="f2")]
-)
-BODIES: dict[str, st.SearchStrategy[bytes]] = {
-    "application/json": JSON,
-    "application/jsonlines": st.lists(JSON, max_size=3).map(b"\n".join),
-    "text/csv": ROWS.map(lambda rows: "\n".join(",".join(row) for row in rows).encode("utf-8", "replace")),
-    "application/x-npy": ARRAYS.map(lambda array: _saved(numpy.save, array)).flatmap(_damaged),
-    "application/x-npz": ARRAYS.map(lambda array: _saved(numpy.savez, array)).flatmap(_damaged),
-    "text/plain": st.text(max_size=50).map(lambda text: text.encode("utf-8", "replace")),
-}
 HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30)
 TYPES = st.sampled_from(sorted(INPUT))
 WANTED = st.lists(st.sampled_from([*sorted(PREDICTION), "*/*", "text/*", "image/png;q=0.5"]), max_size=3).map(
@@ -112,8 +70,11 @@ WANTED = st.lists(st.sampled_from([*sorted(PREDICTION), "*/*", "text/*", "image/
 )
 
 
+Exchange = tuple[str, str, dict[str, str], bytes | list[bytes]]
+
+
 @st.composite
-def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[bytes]]:
+def exchanges(draw: st.DrawFn) -> Exchange:
     """Method, path, headers and body, most of them as the document has them; a list goes in chunks."""
     content_type = draw(TYPES)
     matching = draw(st.integers(0, 3)) > 0
@@ -134,17 +95,57 @@ def exchanges(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes | list[b
     if draw(st.integers(0, 19)) == 0:
         path += draw(st.sampled_from(["?a=%00", "/", "/../ping", "%2f", ";x", "//"]))
     if draw(st.integers(0, 19)) == 0:
-        method = draw(st.sampled_from(["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]))
+        method = draw(st.sampled_from(["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]))
     return method, path, headers, body
+
+
+NAMES = st.sampled_from("aab") | st.text(max_size=4).filter(lambda name: "/" not in name)
+URLS = st.sampled_from(
+    ["/opt/ml/model", "/opt/ml/model/", "/opt/ml/model/weights", "/tmp", "..", "\0", "\ud800"]
+)
+QUERIES = st.dictionaries(
+    st.sampled_from(["limit", "next_page_token", "x"]), st.integers().map(str) | st.text(max_size=4)
+)
+
+
+@st.composite
+def model_exchanges(draw: st.DrawFn) -> Exchange:
+    """The same about models, a few of which come and go under two names."""
+    method, path = draw(st.sampled_from(sorted(key for key in OPERATIONS if key[1].startswith("/models"))))
+    body = draw(JSON)
+    if (method, path) == ("POST", "/models") and draw(st.integers(0, 4)):
+        body = json.dumps({"model_name": draw(NAMES), "url": draw(URLS)}).encode()
+    path = path.replace("{name}", quote(draw(NAMES), safe=""))
+    if draw(st.integers(0, 19)) == 0:
+        path = path.replace("/", "//")
+    if draw(st.integers(0, 4)) == 0:
+        path += f"?{urlencode(draw(QUERIES))}"
+    headers = {"Content-Type": draw(st.just("application/json") | TYPES), "Accept": draw(WANTED)}
+    return method, path, headers, body
+
+
+def _send(client: http.client.HTTPConnection, exchange: Exchange) -> int:
+    """The status of the answer, which is one that the document has."""
+    method, target, headers, body = exchange
+    try:
+        client.request(method, target, iter(body) if isinstance(body, list) else body, headers)
+        answer = client.getresponse()
+        _check(method, target, answer, answer.read())
+    except Exception as error:
+        error.add_note(f"after {exchange}")
+        raise
+    return answer.status
 
 
 def _check(method: str, target: str, answer: http.client.HTTPResponse, body: bytes) -> None:
     """That the document has this answer, and what it has in its place for what it does not list."""
-    path = target.partition("?")[0]
+    path = re.sub("^/+", "/", target.partition("?")[0])
+    path = re.sub("^/models/[^/]+", "/models/{name}", path)
     operation = OPERATIONS.get((method, path))
     content_type = (answer.headers["Content-Type"] or "").partition(";")[0]
     if operation is None:
-        if path == "/ping" or method == "OPTIONS":
+        assert answer.status < 500, answer.status
+        if path == "/ping" or method in ("OPTIONS", "HEAD"):
             return
         assert answer.status in (404, 405), answer.status
         content: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -159,10 +160,56 @@ def _check(method: str, target: str, answer: http.client.HTTPResponse, body: byt
         jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
 
 
-def _unharmed(server: Server, workers: list[int]) -> None:
-    assert server.invoke(b"[1]").json() == [1]
-    assert server.workers() == workers
-    assert "Traceback" not in server.log().output
+class Watch:
+    """A standing connection to every worker, so that one that dies is missed at once."""
+
+    def __init__(self, server: Server, workers: int) -> None:
+        self._address, self._workers = server.address, workers
+        self._clients: dict[str, http.client.HTTPConnection] = {}
+        self._find_workers()
+
+    @contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """Fail if a worker does not live through the block, once all are there for the next one again."""
+        try:
+            yield
+        finally:
+            died = [pid for pid, client in self._clients.items() if not _pings(client)]
+            for pid in died:
+                self._clients.pop(pid).close()
+            self._find_workers()
+            assert not died, "a worker died"
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _find_workers(self) -> None:
+        limit = time.monotonic() + 60
+        while len(self._clients) < self._workers:
+            assert time.monotonic() < limit, f"there are only {len(self._clients)} workers"
+            client = http.client.HTTPConnection(self._address, 8080, timeout=10)
+            try:
+                client.request("POST", "/invocations", b"[")
+                answer = client.getresponse()
+                pid = json.loads(answer.read())["requestId"].partition("-")[0]
+            except (OSError, http.client.HTTPException):
+                client.close()  # the worker that it found is dying
+                continue
+            if answer.status == 503 or pid in self._clients:
+                client.close()
+                continue
+            client.auto_open = False
+            self._clients[pid] = client
+
+
+def _pings(client: http.client.HTTPConnection) -> bool:
+    try:
+        client.request("GET", "/ping")
+        answer = client.getresponse()
+        return (answer.status, answer.read()) == (200, b"")
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 # The echo of what every type can hold, and a description of the rest.
@@ -178,47 +225,64 @@ def predict_fn(data, model):
 
 
 def fuzz(inputs: int) -> Any:
-    """So many inputs, fewer where they take too long; what fails is reduced to its core."""
-    phases = (Phase.generate, Phase.shrink)
+    """So many inputs; what fails is reduced to its core."""
     return settings(
         max_examples=inputs,
         deadline=None,
-        phases=phases,
+        phases=(Phase.generate, Phase.shrink),
         database=None,
+        derandomize=False,  # each time others
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def _converse(
+    server: Server, watch: Watch, exchanges: st.SearchStrategy[Exchange], requests: int
+) -> Counter[int]:
+    """How often each status was the answer to at least so many requests, a few on each connection.
+
+    What fails is reduced to one request, or to some that only together do harm.
+    """
+    address, seen = server.address, Counter[int]()
+
+    @fuzz(requests // 10)  # conversations, of 3 to 6 requests on average
+    @given(st.lists(exchanges, min_size=1, max_size=40))
+    def conversation(sent: list[Exchange]) -> None:
+        client = http.client.HTTPConnection(address, 8080, timeout=10)
+        with watch.unharmed(), closing(client):
+            seen.update(_send(client, exchange) for exchange in sent)
+
+    while seen.total() < requests:
+        conversation()
+    print(f"{seen.total()} answers: {seen}")
+    return seen
 
 
 @pytest.mark.image("cpu-serve")
 def test_every_answer_is_documented(image: str, ml: Path) -> None:
     with (
-        Server(image, ml, MODEL, *NUMPY) as server,
-        closing(http.client.HTTPConnection(server.address, 8080, timeout=10)) as client,
+        Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        closing(Watch(server, 2)) as watch,
     ):
-        workers = server.workers()
-        end = time.monotonic() + SECONDS
-        seen: dict[int, int] = {}
-
-        @fuzz(INPUTS)
-        @given(exchanges())
-        def exchange(sent: tuple[str, str, dict[str, str], bytes | list[bytes]]) -> None:
-            if time.monotonic() > end:
-                return
-            method, target, headers, body = sent
-            try:
-                client.request(method, target, iter(body) if isinstance(body, list) else body, headers)
-                answer = client.getresponse()
-                received = answer.read()
-            except BaseException:
-                client.close()
-                raise
-            seen[answer.status] = seen.get(answer.status, 0) + 1
-            _check(method, target, answer, received)
-
-        exchange()
-        print(f"{sum(seen.values())} answers: {seen}")
+        seen = _converse(server, watch, exchanges(), REQUESTS)
         assert seen[200] > 100  # the inputs are not all nonsense
-        _unharmed(server, workers)
+        assert not UNEXPECTED.search(server.log().output)
+
+
+@pytest.mark.image("cpu-serve")
+def test_every_answer_about_models_is_documented(image: str, ml: Path) -> None:
+    with (
+        Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MULTI_MODEL="true") as server,
+        closing(Watch(server, 1)) as watch,
+    ):
+        seen = _converse(server, watch, model_exchanges(), MODEL_REQUESTS)
+        assert seen[200] > 20
+        body = json.dumps({"model_name": "after", "url": "/opt/ml/model"}).encode()
+        with closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client:
+            assert _send(client, ("POST", "/models", {}, body)) == 200
+            assert _send(client, ("POST", "/models/after/invoke", {}, b"[1]")) == 200
+        assert not UNEXPECTED.search(server.log().output)
 
 
 @pytest.mark.image("cpu-serve")
@@ -283,34 +347,36 @@ PIECES = st.sampled_from(
 STREAMS = (
     st.binary(max_size=300)
     | st.lists(PIECES | st.binary(max_size=10), max_size=8).map(b"".join)
-    | _damaged(WHOLE + b"Content-Length: 3\r\n\r\n[1]")
-    | _damaged(WHOLE + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n1]\r\n0\r\nA: b\r\n\r\n")
+    | damaged(WHOLE + b"Content-Length: 3\r\n\r\n[1]")
+    | damaged(WHOLE + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n1]\r\n0\r\nA: b\r\n\r\n")
 )
 
 
 @pytest.mark.image("cpu-serve")
 def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
-    with Server(image, ml) as server:
-        workers = server.workers()
-        end = time.monotonic() + SECONDS
+    with (
+        Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        closing(Watch(server, 2)) as watch,
+    ):
+        address, sent = server.address, 0
 
-        @fuzz(INPUTS // 2)
+        @fuzz(STREAMS_OF_BYTES)
         @given(STREAMS)
-        def stream(sent: bytes) -> None:
-            if time.monotonic() > end:
-                return
+        def stream(data: bytes) -> None:
+            nonlocal sent
+            sent += 1
             received = b""
-            with socket.create_connection((server.address, 8080), timeout=10) as client:
-                client.sendall(sent)
+            with watch.unharmed(), socket.create_connection((address, 8080), timeout=10) as client:
+                client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
                 try:
                     while more := client.recv(1 << 16):
                         received += more
                 except ConnectionResetError:
                     pass  # closed with bytes of ours unread
-            for answer in received.split(b"HTTP/1.1 ")[1:]:
-                assert answer[:3] != b"500"
-            assert received[:9] in (b"", b"HTTP/1.1 "), received
+            assert re.match(rb"HTTP/1\.[01] \d{3} |$", received), received
+            assert b"500" not in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, re.M), received
 
         stream()
-        _unharmed(server, workers)
+        assert sent >= STREAMS_OF_BYTES
+        assert not UNEXPECTED.search(server.log().output)

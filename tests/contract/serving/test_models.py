@@ -148,8 +148,13 @@ def test_what_cannot_be_loaded(image: str, ml: Path) -> None:
         assert refused(server.load("mute"), 400, "defines no model_fn")
         assert refused(server.load("dies"), 500, "died before it loaded")
         assert refused(server.load("hungry"), 507, "Not enough memory")
-        for body in (b"{", b"[]", b'{"model_name": "a"}', b'{"model_name": "a/b", "url": "/tmp"}', b""):
+        for body in (
+            *(b"{", b"[]", b"", b"[" * 20_000),
+            *(b'{"model_name": "a"}', b'{"model_name": "a/b", "url": "/tmp"}'),
+        ):
             assert refused(requests.post(f"{server.url}/models", data=body, timeout=5), 400, "must be JSON")
+        nowhere = requests.get(f"{server.url}/models//a", allow_redirects=False, timeout=5)
+        assert refused(nowhere, 404, "There is nothing at /models//a.")
         assert server.names() == (["a"], None)
         assert server.log().output.count("Traceback") == 2
 

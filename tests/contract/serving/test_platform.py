@@ -244,8 +244,8 @@ def _said(ended: Result) -> str:
     ("variable", "words"),
     [
         ("SAGEMAKER_BIND_TO_PORT=http", "SAGEMAKER_BIND_TO_PORT='http'"),
-        ("SAGEMAKER_BIND_TO_PORT=70000", "is not a port"),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS=0", "at least 1"),
+        ("SAGEMAKER_BIND_TO_PORT=70000", "from 1 to 65535"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS=0", "from 1 to 1000"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT=-1", "seconds"),
         ("SAGEMAKER_MODEL_SERVER_ACCESS_LOG=xml", "none of text, json, off"),
     ],

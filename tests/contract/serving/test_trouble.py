@@ -190,6 +190,25 @@ def test_a_fault_of_the_handler_is_500_and_stays_in_the_log(image: str, ml: Path
         assert server.invoke(b'"memory"').status_code == 507
 
 
+def test_an_answer_that_http_cannot_carry_is_a_fault_of_the_handler(image: str, ml: Path) -> None:
+    source = """
+        def model_fn(model_dir):
+            return None
+
+        def predict_fn(data, model):
+            return data
+
+        def output_fn(prediction, accept, context):
+            context.status, context.response_headers["X-Own"] = prediction
+            return (part for part in [b"a"]) if accept == "text/plain" else b"a"
+    """
+    with Server(image, ml, source) as server:
+        assert server.invoke(b'[201, "text"]').status_code == 201
+        for answer in ([200, "\u20ac"], [200, "a\nb"], [200, 1], [99999, "text"], ["x", "text"]):
+            for accept in ("application/json", "text/plain"):
+                assert server.invoke(json.dumps(answer), Accept=accept).status_code == 500, answer
+
+
 def test_a_body_too_large_is_413_with_the_limit(image: str, ml: Path) -> None:
     with Server(image, ml, SAGEMAKER_MAX_PAYLOAD_IN_MB=2) as server:
 

@@ -8,12 +8,14 @@ import pickle
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_dtypes, array_shapes, arrays, scalar_dtypes, unicode_string_dtypes
 
 from optml.serving import codecs
 from optml.serving.errors import InferenceError
 from optml.serving.payload import SPOOL_SIZE, Payload
+from tests.support.bodies import BODIES, VALUES
 
 
 def payload(data: bytes) -> Payload:
@@ -141,18 +143,77 @@ def test_json_writes_arrays_and_scalars() -> None:
 def test_rows_in_lines() -> None:
     assert codecs.encode(numpy.arange(4).reshape(2, 2), [codecs.CSV])[0] == b"0,1\n2,3\n"
     assert codecs.encode([1, 2], [codecs.CSV])[0] == b"1\n2\n"
+    assert codecs.encode([["a\rb", "c\nd"]], [codecs.CSV])[0] == b'"a\rb","c\nd"\n'
     lines = codecs.encode([{"a": 1}, [2]], [codecs.JSON_LINES])[0]
     assert [json.loads(line) for line in lines.splitlines()] == [{"a": 1}, [2]]
 
 
+TYPED = st.sampled_from([*BODIES.items(), (codecs.OCTETS, st.binary())])
+SENT = TYPED.flatmap(lambda typed: st.tuples(st.just(typed[0]), typed[1] | st.binary(max_size=50)))
+
+
 @pytest.mark.filterwarnings("ignore:loadtxt")
-@given(st.sampled_from(list(codecs.DECODERS)), st.binary(max_size=200))
-def test_no_bytes_break_a_decoder(content_type: str, body: bytes) -> None:
-    """Whatever a client sends is decoded or refused with 400."""
+@settings(max_examples=2000, deadline=None)
+@given(SENT)
+def test_no_bytes_break_a_codec(sent: tuple[str, bytes]) -> None:
+    """Whatever a client sends is decoded or refused with 400; what was decoded comes out as it came in."""
+    content_type, body = sent
     try:
-        codecs.decode(payload(body), content_type)
+        decoded = codecs.decode(payload(body), content_type)
     except InferenceError as refused:
         assert refused.status == 400
+        return
+    if content_type in codecs.ENCODERS:
+        encoded, _ = codecs.encode(decoded, [content_type])
+        again, _ = codecs.encode(codecs.decode(payload(encoded), content_type), [content_type])
+        assert again == encoded
+
+
+DTYPES = scalar_dtypes() | unicode_string_dtypes() | array_dtypes()
+
+
+@pytest.mark.filterwarnings("ignore:Stored array")
+@given(arrays(DTYPES, array_shapes(min_dims=0, min_side=0)))
+def test_every_array_survives_the_round_trip(array: numpy.ndarray) -> None:
+    body, _ = codecs.encode(array, [codecs.NPY])
+    decoded = codecs.decode(payload(body), codecs.NPY)
+    assert (decoded.dtype, decoded.shape, decoded.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    archive = io.BytesIO()
+    numpy.savez(archive, a=array)
+    assert codecs.decode(payload(archive.getvalue()), codecs.NPZ)["a"].tobytes() == array.tobytes()
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not is_number(text))
+
+
+@given(st.lists(st.lists(TEXT, min_size=1), min_size=1))
+def test_rows_of_text_survive_the_round_trip(rows: list[list[str]]) -> None:
+    body, _ = codecs.encode(rows, [codecs.CSV])
+    assert codecs.decode(payload(body), codecs.CSV) == rows
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@given(st.lists(VALUES))
+def test_json_lines_survive_the_round_trip(values: list[object]) -> None:
+    body, _ = codecs.encode(values, [codecs.JSON_LINES])
+    assert repr(codecs.decode(payload(body), codecs.JSON_LINES)) == repr(values)
+
+
+def test_what_is_nested_too_deep_to_be_written_is_no_fault_of_the_model() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for wanted in (codecs.JSON, codecs.JSON_LINES, codecs.CSV):
+        with pytest.raises(InferenceError) as refused:
+            codecs.encode(deep, [wanted])
+        assert refused.value.status == 406
 
 
 @given(st.text(max_size=60))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 
 from optml import layout
 from optml.report import Problem
@@ -45,7 +52,9 @@ def test_where_the_code_lies() -> None:
     [
         ("SAGEMAKER_BIND_TO_PORT", "65536"),
         ("SAGEMAKER_MODEL_SERVER_WORKERS", "two"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "1001"),
         ("SAGEMAKER_MODEL_SERVER_THREADS", "0"),
+        ("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", "9" * 5000),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "nan"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "0"),
         ("SAGEMAKER_MODEL_SERVER_PRELOAD", "maybe"),
@@ -70,3 +79,65 @@ def test_bad_values_are_named(name: str, value: str) -> None:
 )
 def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], shown: bool) -> None:
     assert read_settings(environ).page is shown
+
+
+class Noted(dict[str, str]):
+    """Variables that remember which of them were asked for."""
+
+    def __init__(self, given: Mapping[str, str] = {}) -> None:
+        super().__init__(given)
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def _variables() -> list[str]:
+    """Every variable that settings are read from."""
+    noted = Noted()
+    read_settings(noted)
+    return sorted(noted.names)
+
+
+SETTINGS = 6000
+USUAL = ["0", "1", "8081", "true", "FALSE", "auto", "json", "root", "2.5", "/opt/ml/code", "a.py", "", " 3 "]
+ODD = [
+    "-1",
+    "9" * 20,
+    "9" * 5000,
+    "1e999",
+    "nan",
+    "inf",
+    "1_0",
+    "0x10",
+    "\u0663",
+    "\xb2",
+    "a\nb",
+    "\udcff",
+    "+1",
+]
+
+
+def test_every_setting_is_taken_or_refused_in_one_line() -> None:
+    seen: Counter[bool] = Counter()
+    values = st.sampled_from(USUAL) | st.sampled_from(ODD) | st.text(max_size=8)
+
+    @hypothesis(max_examples=SETTINGS, deadline=None, database=None)
+    @given(st.dictionaries(st.sampled_from(_variables()), values, max_size=3))
+    def environment(variables: dict[str, str]) -> None:
+        try:
+            settings = read_settings(variables)
+        except Problem as problem:
+            taken = False
+            named = re.match(r"[A-Z_]+(?==)", str(problem))
+            assert named and named[0] in variables
+            assert "\n" not in str(problem)
+        else:
+            taken = True
+            assert 0 < settings.port < 65536 and settings.threads > 0 and 0 < settings.timeout < 1e9
+        seen[taken] += 1
+
+    environment()
+    assert seen.total() >= SETTINGS
+    assert min(seen[True], seen[False]) > SETTINGS // 10

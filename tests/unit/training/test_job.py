@@ -92,11 +92,12 @@ def test_the_index_of_a_kubernetes_pod_names_the_host(
     assert ask(ml, "optml.job().current_host", JOB_COMPLETION_INDEX=index) == expected
 
 
-def test_a_pod_without_a_host_is_told_so(ml: Ml) -> None:
+@pytest.mark.parametrize("index", ["2", "9" * 5000])
+def test_a_pod_without_a_host_is_told_so(ml: Ml, index: str) -> None:
     ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        ask(ml, "optml.job()", JOB_COMPLETION_INDEX="2")
-    assert "names 2 hosts, and none for JOB_COMPLETION_INDEX 2" in failed.value.stderr
+        ask(ml, "optml.job()", JOB_COMPLETION_INDEX=index)
+    assert f"names 2 hosts, and none for JOB_COMPLETION_INDEX {index}" in failed.value.stderr
 
 
 def test_an_interface_that_is_not_there_gives_way(ml: Ml) -> None:

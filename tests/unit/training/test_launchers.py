@@ -54,7 +54,7 @@ def test_processes_per_host(gpus: int, variables: dict[str, str], expected: int)
     assert f"--nproc-per-node={expected}" in argv({**TORCH, "gpus": gpus}, **variables)
 
 
-@pytest.mark.parametrize("wanted", ["0", "-1", "many"])
+@pytest.mark.parametrize("wanted", ["0", "-1", "many", "9" * 5000])
 def test_processes_per_host_must_be_a_number(wanted: str) -> None:
     with pytest.raises(Problem, match="SAGEMAKER_PROCESSES_PER_HOST"):
         argv(TORCH, SAGEMAKER_PROCESSES_PER_HOST=wanted)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from optml.report import Problem
 from optml.training import mpi
 from tests.unit.training.conftest import a_job
 
@@ -56,3 +57,9 @@ def test_credentials_are_in_no_file_of_the_ranks() -> None:
         }
     )
     assert line == '"AWS_REGION=eu" "SM_HPS={\\"a\\":\\"b\\"}"'
+
+
+def test_options_that_no_shell_would_take_are_named() -> None:
+    job = a_job(framework_parameters={"sagemaker_mpi_custom_mpi_options": "-x 'A"})
+    with pytest.raises(Problem, match=r"sagemaker_mpi_custom_mpi_options is .*: No closing quotation"):
+        mpi.mpirun(job, ["train"], 1, {})

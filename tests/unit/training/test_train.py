@@ -90,9 +90,27 @@ def test_failure_is_told_without_an_output_directory(ml: Ml) -> None:
         ("hyperparameters.json", '"x"', "hyperparameters.json holds a string"),
         ("hyperparameters.json", '{"a": "x\\u0000y"}', "hyperparameter 'a'"),
         ("hyperparameters.json", '{"a": "\\ud800"}', "hyperparameter 'a'"),
+        ("hyperparameters.json", '{"sagemaker_program": "a\\u0000"}', "hyperparameter 'sagemaker_program'"),
+        ("hyperparameters.json", '{"a": %s}' % ("[" * 200 + "]" * 200), "nested deeper than 100 levels"),
         ("resourceconfig.json", '{"hosts": "algo-1"}', "hosts must be an array"),
         ("resourceconfig.json", '{"current_host": "b", "hosts": ["a"]}', "is not one of hosts"),
+        ("resourceconfig.json", '{"hosts": ["a\\u0000"]}', "hosts must be an array"),
+        (
+            "resourceconfig.json",
+            '{"network_interface_name": ["eth0"]}',
+            "network_interface_name must be a name",
+        ),
+        (
+            "resourceconfig.json",
+            '{"current_instance_type": "\\ud800"}',
+            "current_instance_type must be a name",
+        ),
         ("resourceconfig.json", '{"hosts": ["a"], "instance_groups": [1]}', "instance_groups"),
+        (
+            "resourceconfig.json",
+            '{"instance_groups": [{"instance_group_name": true, "hosts": []}]}',
+            "instance_groups",
+        ),
         ("inputdataconfig.json", "null", "inputdataconfig.json holds null"),
     ],
 )
@@ -110,13 +128,15 @@ def test_bad_configuration_is_one_line(ml: Ml, name: str, content: str, said: st
     [
         ({}, "no program to run: set SAGEMAKER_PROGRAM"),
         ({"SAGEMAKER_PROGRAM": "absent.py"}, "there is no program 'absent.py'"),
-        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/absent"}, "the submit directory /absent does not exist"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/absent"}, "the submit directory '/absent' does not exist"),
         (
             {"SAGEMAKER_HYPERPARAMETER_STYLE": "x", "SAGEMAKER_PROGRAM": "ls"},
             "SAGEMAKER_HYPERPARAMETER_STYLE",
         ),
         ({"SAGEMAKER_TRAINING_USER": "nobody-here", "SAGEMAKER_PROGRAM": "ls"}, "no such user"),
         ({"SAGEMAKER_PROGRAM": "ls", "PATH": "/absent"}, "no python3 on PATH"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "a\nb"}, r"the submit directory 'a\nb'"),
+        ({"SAGEMAKER_TRAINING_USER": "9" * 5000, "SAGEMAKER_PROGRAM": "ls"}, "no such user"),
     ],
 )
 def test_bad_settings_are_one_line(ml: Ml, variables: dict[str, str], said: str) -> None:
@@ -124,6 +144,13 @@ def test_bad_settings_are_one_line(ml: Ml, variables: dict[str, str], said: str)
     assert done.returncode == 1
     assert said in ml.failure and "\n" not in ml.failure
     assert "Traceback" not in done.stderr
+
+
+def test_what_no_variable_can_hold_stops_no_job(ml: Ml) -> None:
+    ml.code("train.py", "import os; print('SM_CHANNEL_A' in os.environ)")
+    ml.config("inputdataconfig.json", {"a": {}, "\ud800": {}, "\0": {}})
+    ml.config("hyperparameters.json", {"deep": "[" * 100 + "]" * 100})
+    assert ml.train().stdout == "True\n"
 
 
 def test_a_framework_function_that_exits(ml: Ml) -> None:
