@@ -415,7 +415,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.send(connection, *self.written(request, answer))
 
     def written(self, request: Request, answer: Answer) -> tuple[bytes, bool]:
-        """A whole answer as bytes, and whether to close then: who calls again shall find a worker to take it."""
+        """A whole answer as bytes, and whether to close then: who calls again shall find one to take it."""
         close = self.row < 0 or not self.alive or self.slots.held
         return as_bytes(answer, request, self.cfg, close)
 
