@@ -101,7 +101,8 @@ def _scan(text: str) -> Any:
     text = text.strip(_SPACE)
     try:
         value, end = _json.make_scanner(_Options)(text, 0)  # type: ignore[arg-type]
-    except StopIteration:
+    # SystemError: Python 3.11 has no words for a text that goes on wrong, where json is not imported.
+    except (StopIteration, SystemError):
         raise ValueError("no JSON value") from None
     if end != len(text):
         raise ValueError("text after the JSON value")

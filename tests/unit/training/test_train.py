@@ -86,6 +86,7 @@ def test_failure_is_told_without_an_output_directory(ml: Ml) -> None:
     [
         ("hyperparameters.json", "not json", "hyperparameters.json is not JSON"),
         ("hyperparameters.json", "", "hyperparameters.json is not JSON"),
+        ("hyperparameters.json", '{"a": "b', "hyperparameters.json is not JSON: Unterminated string"),
         ("hyperparameters.json", "[1]", "hyperparameters.json holds an array"),
         ("hyperparameters.json", '"x"', "hyperparameters.json holds a string"),
         ("hyperparameters.json", '{"a": "x\\u0000y"}', "hyperparameter 'a'"),
@@ -144,6 +145,13 @@ def test_bad_settings_are_one_line(ml: Ml, variables: dict[str, str], said: str)
     assert done.returncode == 1
     assert said in ml.failure and "\n" not in ml.failure
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ['"', '"a', '"\\x"', '"a\n"'])
+def test_a_text_that_only_begins_like_json_is_a_text(ml: Ml, text: str) -> None:
+    ml.code("train.py", "import sys; print(repr(sys.argv[2]))")
+    ml.config("hyperparameters.json", {"a": text})
+    assert ml.train().stdout == f"{text!r}\n"
 
 
 def test_what_no_variable_can_hold_stops_no_job(ml: Ml) -> None:
