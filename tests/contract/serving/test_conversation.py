@@ -253,6 +253,7 @@ def test_calls_are_waited_for_as_by_any_call(image: str, ml: Path) -> None:
             assert running.result().status_code == 200
 
 
+@pytest.mark.one_variant  # TCP is the kernel's
 def test_a_vanished_host_is_noticed(image: str, ml: Path) -> None:
     """The client's cable is pulled: nothing says so but that pings are not taken."""
     program = f"""
