@@ -202,7 +202,7 @@ def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
 def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")
-    with Models(image, ml / "models", SAGEMAKER_MODEL_SERVER_TIMEOUT=2) as server:
+    with Models(image, ml / "models", SAGEMAKER_MODEL_SERVER_TIMEOUT=5) as server:
         server.load("a")
         server.load("b")
         pid = server.invoke("b", b'"pid"').text
