@@ -159,7 +159,7 @@ help: ## Print this
 engine:
 	@scripts/engine
 
-# After the images, since they may install packages, too. One test needs it, which is skipped where it cannot be had.
+# After the images, since they may install packages, too. The tests of the page need it, and skip where there is none.
 .PHONY: browser
 browser: build-all
 	@command -v chromium-headless-shell chromium >/dev/null || scripts/apt-install chromium-headless-shell || \
