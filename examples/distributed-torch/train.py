@@ -9,6 +9,10 @@ import os
 
 import torch
 import torch.distributed as dist
+
+# Before there is a process group: torch imports this later by itself (for an optimizer, say), and its
+# functions would then hold the group, whose threads, left running when the process ends, may abort it.
+import torch.distributed.nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,10 +32,7 @@ def sum_over_ranks(value: float) -> float:
     return total.item()
 
 
-def main() -> None:
-    options = parse()
-    torch.set_num_threads(1)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+def train(options: argparse.Namespace) -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
 
     # Every rank makes the same data and keeps its own part of it.
@@ -66,6 +67,13 @@ def main() -> None:
         json.dump(metrics, file)
     if rank == 0:
         torch.save(network.state_dict(), f"{options.model_dir}/network.pt")
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(options)  # a function of its own: the model holds the group, too
     dist.barrier()  # nobody leaves before all are done
     dist.destroy_process_group()
 

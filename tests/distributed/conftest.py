@@ -83,7 +83,7 @@ class Cluster:
         return {host: self.containers[host].wait() for host in self.hosts}
 
     def logs(self) -> str:
-        logs = {host: container.log().output[-2000:] for host, container in self.containers.items()}
+        logs = {host: container.log().output[-8000:] for host, container in self.containers.items()}
         return "".join(f"\n--- {host}\n{log}" for host, log in logs.items())
 
     def assert_success(self) -> None:

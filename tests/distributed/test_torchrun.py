@@ -47,6 +47,23 @@ def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int
     assert_trained_together(job, *hosts, processes=processes)
 
 
+def test_the_example_leaves_no_thread_of_its_group(job: Cluster) -> None:
+    job.configure(HYPERPARAMETERS, "algo-1")
+    job.start(options=(*program("leaves_nothing.py"), "--env=SAGEMAKER_PROCESSES_PER_HOST=2"))
+    job.assert_success()
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("raise SystemExit(3)", "exited with code 3"), ("os.abort()", "was killed by signal 6 (SIGABRT)")],
+)
+def test_a_rank_that_ends_without_an_exception_is_named(job: Cluster, end: str, told: str) -> None:
+    job.configure({**HYPERPARAMETERS, "end": end}, "algo-1")
+    job.start(options=(*program("ends.py"), "--env=SAGEMAKER_PROCESSES_PER_HOST=2"))
+    assert job.codes() == {"algo-1": 1}
+    assert job.hosts["algo-1"].failure.startswith(f"rank 1 {told}\nprograms/ends.py exited with code 1\n")
+
+
 def test_hosts_are_waited_for_and_a_missing_interface_is_replaced(job: Cluster) -> None:
     hosts = ("algo-1", "algo-2")
     job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has

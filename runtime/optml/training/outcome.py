@@ -23,6 +23,10 @@ _HEADER = "Traceback (most recent call last):"
 # Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
 _OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
 
+# Where torchrun's report tells which of its programs failed first, and how that ended.
+_ROOT_CAUSE = "Root Cause (first observed failure):"
+_RANK = r"rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
+
 
 def prepare() -> None:
     """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
@@ -64,7 +68,9 @@ def reason(name: str, ended: Ended, oom_kills: int) -> str:
 
     The exception stands first, then how the program ended, then as much of the end of stderr as fits.
     """
-    how = f"{name} {_how(ended)}"
+    how = f"{name} {_how(ended.code, ended.signal)}"
+    if ended.forwarded:
+        how += f" after the container was asked to stop (signal {ended.forwarded})"
     if oom_kills:
         limit = machine.memory_limit()
         bound = f" (limit {limit >> 20} MiB)" if limit else ""
@@ -79,22 +85,20 @@ def reason(name: str, ended: Ended, oom_kills: int) -> str:
     return _fit(f"{exception}\n{how}", trace)
 
 
-def _how(ended: Ended) -> str:
-    if ended.signal:
-        import signal  # only here: its enums give the names
+def _how(code: int, signal: int) -> str:
+    if not signal:
+        return f"exited with code {code}"
+    from signal import Signals  # only here: its enums give the names
 
-        text = f"was killed by signal {ended.signal} ({signal.Signals(ended.signal).name})"
-    else:
-        text = f"exited with code {ended.code}"
-    return (
-        f"{text} after the container was asked to stop (signal {ended.forwarded})"
-        if ended.forwarded
-        else text
-    )
+    return f"was killed by signal {signal} ({Signals(signal).name})"
 
 
 def _exception(output: str) -> tuple[str, str]:
-    """The last exception that a Python traceback tells (else the last line), and the output from there."""
+    """The last exception that a Python traceback tells, and the output from there.
+
+    Without one: which rank ended how, if torchrun reports that, and the output before its report; else
+    the last line.
+    """
     before, header, trace = output.rpartition(_HEADER)
     while header:
         # Launchers put a name in front of each line: "[rank0]: Traceback …".
@@ -104,6 +108,12 @@ def _exception(output: str) -> tuple[str, str]:
         if told and not told.startswith(_OF_LAUNCHERS):
             return told.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
+    if _ROOT_CAUSE in output:
+        import re
+
+        if rank := re.search(_RANK, output.rpartition(_ROOT_CAUSE)[2]):
+            code = int(rank[2])
+            return f"rank {rank[1]} {_how(code, max(-code, 0))}", output.partition(_HEADER)[0].rstrip()
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else output.strip()[:80], output
 

@@ -15,6 +15,29 @@ TRACE = """Traceback (most recent call last):
 ValueError: learning rate must be positive
 """
 
+TORCHRUN = """Traceback (most recent call last):
+  File "run.py", line 1, in main
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+=====
+train.py FAILED
+-----
+Failures:
+[1]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 11)  (SIGTERM)
+  traceback : Signal 15 (SIGTERM) received by PID 11
+-----
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-23_01:15:59
+  host      : algo-2
+  rank      : 3 (local_rank: 1)
+  exitcode  : {code} (pid: 12)
+  error_file: <N/A>
+  traceback : To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html
+=====
+"""
+
 
 def why(
     tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0, lost: str | None = None
@@ -43,11 +66,11 @@ def why(
             "SyntaxError: never closed",
         ),
         (
-            "".join(f"[rank1]: {line}\n" for line in TRACE.splitlines())
-            + 'Traceback (most recent call last):\n  File "run.py", line 1, in main\n'
-            + "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n=====\n",
+            "".join(f"[rank1]: {line}\n" for line in TRACE.splitlines()) + TORCHRUN.format(code=1),
             "ValueError: learning rate must be positive",
         ),
+        ("no data here\n" + TORCHRUN.format(code=1), "rank 3 exited with code 1"),
+        (TORCHRUN.format(code=-11), "rank 3 was killed by signal 11 (SIGSEGV)"),
         (
             TRACE.replace(
                 "\nValueError", "\n[5f1e:00000] *** An error occurred in Socket closed\nValueError"
@@ -98,6 +121,15 @@ def test_a_lost_host_is_named_first() -> None:
 
 def test_a_host_that_follows_another_says_only_what_became_of_that() -> None:
     assert why("", code=0, lost="host algo-1 ended with code 7") == "host algo-1 ended with code 7"
+
+
+def test_what_a_rank_said_last_follows_how_it_ended() -> None:
+    assert why("no data here\n" + TORCHRUN.format(code=3)).splitlines() == [
+        "rank 3 exited with code 3",
+        "train.py exited with code 1",
+        "",
+        "no data here",
+    ]
 
 
 def test_rulers_are_no_reason() -> None:
