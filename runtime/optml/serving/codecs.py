@@ -113,7 +113,8 @@ def _decode_csv(payload: Payload) -> Any:
     numpy = _numpy()
     if numpy is not None:
         try:
-            array = numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8")
+            # -sig: spreadsheets put a byte order mark in front.
+            array = numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8-sig")
         except ValueError:
             pass  # not numbers alone: rows of text
         else:
@@ -123,7 +124,7 @@ def _decode_csv(payload: Payload) -> Any:
     import csv
     import io
 
-    rows = csv.reader(io.StringIO(payload.text(), newline=""))
+    rows = csv.reader(io.StringIO(payload.text().removeprefix("\ufeff"), newline=""))
     decoded = [[_number_or_text(cell) for cell in row] for row in rows if row]
     if not decoded:
         raise ValueError("there are no rows")

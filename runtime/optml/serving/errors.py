@@ -8,13 +8,15 @@ from http import HTTPStatus
 
 
 class InferenceError(Exception):
-    """Raised by a handler to answer with a status and a message of its own.
+    """Raised by a handler to answer with a status of its own, from 400 to 599, and a message.
 
     `InferenceError("age must not be negative", 422)`: the client gets the message as JSON, and the log no
     traceback.
     """
 
     def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
+        if not _is_error(status):
+            raise ValueError(f"the status of an InferenceError is from 400 to 599, not {status}")
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
@@ -31,11 +33,14 @@ def as_inference_error(error: BaseException) -> InferenceError | None:
         return InferenceError("Not enough memory for this request.", 507)
     werkzeug = sys.modules.get("werkzeug.exceptions")
     if werkzeug is not None and isinstance(error, werkzeug.HTTPException):
-        return InferenceError(error.description or error.name, error.code or 500)
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status <= 599:
-        return InferenceError(str(getattr(error, "message", None) or error), status)
-    return None
+        status, message = error.code, error.description or error.name
+    else:
+        status, message = getattr(error, "status_code", None), getattr(error, "message", None) or error
+    return InferenceError(str(message), status) if isinstance(status, int) and _is_error(status) else None
+
+
+def _is_error(status: int) -> bool:
+    return 400 <= status <= 599
 
 
 def error_body(status: int, message: str, request_id: str) -> bytes:

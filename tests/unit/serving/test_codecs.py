@@ -74,6 +74,11 @@ def test_csv_with_text_is_rows() -> None:
     assert decoded == [[1.0, "a, b"], [2.0, "c"]]
 
 
+def test_csv_of_a_spreadsheet_begins_with_a_byte_order_mark() -> None:
+    assert codecs.decode(payload(b"\xef\xbb\xbf1,2\n"), codecs.CSV).tolist() == [[1.0, 2.0]]
+    assert codecs.decode(payload(b"\xef\xbb\xbfage,2\n"), codecs.CSV) == [["age", 2.0]]
+
+
 def test_csv_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs, "_numpy", lambda: None)
     assert codecs.decode(payload(b"1,2\n3,4\n"), codecs.CSV) == [[1.0, 2.0], [3.0, 4.0]]

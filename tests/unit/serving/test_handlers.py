@@ -6,6 +6,7 @@ import types
 from typing import Any, cast
 
 import pytest
+from werkzeug.exceptions import Gone, HTTPException
 
 from optml.report import Problem
 from optml.serving import InferenceError
@@ -141,6 +142,8 @@ class WithStatus(Exception):
     [
         (InferenceError("no", 422), 422),
         (WithStatus("slower"), 429),
+        (Gone("no more"), 410),
+        (HTTPException("a status that is none"), 500),
         (MemoryError(), 507),
         (ValueError("private"), 500),
         (SystemExit(1), 500),
@@ -151,6 +154,12 @@ def test_errors_become_answers(error: BaseException, status: int) -> None:
     assert answer.status == status
     assert b"private" not in answer.body
     assert b"id-1" in answer.body
+
+
+@pytest.mark.parametrize("status", [0, 99, 200, 600])
+def test_a_status_that_is_no_error_is_refused_where_it_is_raised(status: int) -> None:
+    with pytest.raises(ValueError, match=f"from 400 to 599, not {status}"):
+        InferenceError("all is well", status)
 
 
 @pytest.mark.parametrize(
