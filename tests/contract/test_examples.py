@@ -61,7 +61,7 @@ def test_a_container_of_ones_own_keeps_its_programs(example: str, ml: Path) -> N
     assert trained.stdout.startswith("my own train: y = ")
     with Container(example, "serve", options=(f"--volume={ml}:/opt/ml:ro",)) as server:
         url = wait_for_ping(server)
-        answers = requests.post(f"{url}/invocations", json=[2.0, 4.5], timeout=5).json()
+        answers = requests.post(f"{url}/invocations", json=[2.0, 4.5], timeout=20).json()
         # Short eruptions of Old Faithful are followed by some 55 minutes of rest, long ones by some 80.
         assert [50 < answers[0] < 62, 74 < answers[1] < 88] == [True, True]
         docker("stop", "--time", "10", server.name)

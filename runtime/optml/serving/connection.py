@@ -147,6 +147,7 @@ class Connection:
         self._searched = 0
         source = Received(data)
         request = Request(config, source, self.peer)
+        request.version = min(request.version, (1, 1))  # an answer never has a higher one than the server
         self.request = request
         reader = request.body.reader
         request.body = Payload()

@@ -62,7 +62,7 @@ class Server(Container):
         return self
 
     def ping(self) -> int:
-        return requests.get(f"{self.url}/ping", timeout=2).status_code
+        return requests.get(f"{self.url}/ping", timeout=5).status_code
 
     def invoke(self, data: Any = b"[1]", timeout: float = 30, **headers: str) -> requests.Response:
         """POST /invocations; header names with _ for -."""

@@ -55,7 +55,7 @@ def stream_fn(stream, model, context):
         elif message == "hang":
             time.sleep(600)
         elif message == "compute":
-            time.sleep(1.5)
+            time.sleep(3)
         elif message == "push":
             threading.Thread(target=push, args=(stream, 30)).start()
         elif message == "flood":
@@ -80,7 +80,7 @@ def talk(server: Server, **options: Any) -> ClientConnection:
 
 def ready(server: Server) -> int:
     """How many workers are."""
-    counted = requests.get(f"{server.url}/metrics", timeout=5).text
+    counted = requests.get(f"{server.url}/metrics", timeout=20).text
     return int(counted.partition("\noptml_workers_ready ")[2].partition("\n")[0])
 
 
@@ -142,7 +142,7 @@ def test_whole_messages_come_and_go(image: str, ml: Path) -> None:
             ("GET", PATH, 101),
             ("POST", "/invocations", 200),
         ]
-        counted = requests.get(f"{server.url}/metrics", timeout=5).text
+        counted = requests.get(f"{server.url}/metrics", timeout=20).text
         assert 'optml_requests_total{status="101"} 2\n' in counted
         assert "optml_calls_in_flight 0\n" in counted
         assert "Traceback" not in server.log().output and "websockets" not in server.log().output
@@ -151,11 +151,11 @@ def test_whole_messages_come_and_go(image: str, ml: Path) -> None:
 def test_pings_are_answered_while_the_model_computes(image: str, ml: Path) -> None:
     with Server(image, ml, TALKER) as server, talk(server, ping_interval=None) as client:
         client.send("compute")
-        time.sleep(0.3)
-        began = time.monotonic()
+        client.send("next")
         assert client.ping(b"sagemaker").wait(20)
-        assert time.monotonic() - began < 1
-        assert ask(client, "next") == "next"
+        with pytest.raises(TimeoutError):
+            client.recv(timeout=0)
+        assert client.recv(timeout=20) == "next"
 
 
 def test_both_talk_at_once(image: str, ml: Path) -> None:
@@ -181,7 +181,7 @@ def test_what_is_no_handshake_is_refused_as_json(image: str, ml: Path) -> None:
     with Server(image, ml, TALKER, **ONE) as server, talk(server) as client:
         # The only slot is taken, but none of these would need one.
         assert ask(client, "there") == "there"
-        plain = requests.get(f"{server.url}{PATH}", timeout=5)
+        plain = requests.get(f"{server.url}{PATH}", timeout=20)
         assert (plain.status_code, plain.headers["Upgrade"]) == (426, "websocket")
         assert plain.json()["type"] == "UpgradeRequired"
         for broken in (
@@ -193,7 +193,7 @@ def test_what_is_no_handshake_is_refused_as_json(image: str, ml: Path) -> None:
             refused = get(server, **broken)
             assert (refused.status_code, refused.json()["code"]) == (400, 400), broken
             assert "Sec-WebSocket" in refused.json()["message"]
-        posted = requests.post(f"{server.url}{PATH}", headers=handshake(), timeout=5)
+        posted = requests.post(f"{server.url}{PATH}", headers=handshake(), timeout=20)
         assert (posted.status_code, posted.headers["Allow"]) == (405, "GET")
     source = ECHO.replace("return data", "import sys; return 'websockets' in sys.modules")
     with Server(image, ml, source) as server:
@@ -205,7 +205,7 @@ def test_what_is_no_handshake_is_refused_as_json(image: str, ml: Path) -> None:
 
 
 def test_503_while_the_model_loads(image: str, ml: Path) -> None:
-    source = TALKER.replace("return", "time.sleep(3)\n    return", 1)
+    source = TALKER.replace("return", "time.sleep(8)\n    return", 1)
     with Server(image, ml, source, ready=False) as server:
         eventually(lambda: server.ping() == 503, timeout=10)
         assert get(server).status_code == 503
@@ -338,11 +338,11 @@ def test_stop_tells_sessions_to_end(image: str, ml: Path) -> None:
 
 
 def test_a_session_over_its_time_is_ended_and_the_worker_replaced(image: str, ml: Path) -> None:
-    settings = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": 2, **ONE}
+    settings = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": 5, **ONE}
     with Server(image, ml, TALKER, **settings) as server:
         before = server.workers()
         with talk(server) as client:
-            time.sleep(3)  # the client may take its time
+            time.sleep(6)  # the client may take its time
             assert ask(client, "slow") == "slow"
             client.send("compute")  # within the limit, each time
             client.send("compute")

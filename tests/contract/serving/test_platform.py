@@ -20,7 +20,7 @@ pytestmark = pytest.mark.image("cpu-serve")
 
 def test_ping_is_empty_and_an_invocation_comes_back(image: str, ml: Path) -> None:
     with Server(image, ml) as server:
-        ping = requests.get(f"{server.url}/ping", timeout=2)
+        ping = requests.get(f"{server.url}/ping", timeout=10)
         assert (ping.status_code, ping.content) == (200, b"")
         answer = server.invoke(b'{"a": [1, 2.5]}')
         assert answer.json() == {"a": [1, 2.5]}
@@ -34,7 +34,7 @@ def test_the_port_comes_from_the_platform_and_is_the_only_one(image: str, ml: Pa
     ports = {"SAGEMAKER_BIND_TO_PORT": 9123, "SAGEMAKER_SAFE_PORT_RANGE": safe}
     with Server(image, ml, **ports) as server:
         assert server.invoke().status_code == 200
-        assert requests.get(f"{server.url}/execution-parameters", timeout=5).status_code == 200
+        assert requests.get(f"{server.url}/execution-parameters", timeout=20).status_code == 200
         assert listening(server) == [9123]
 
 
@@ -98,7 +98,7 @@ def test_the_first_chunk_of_a_stream_leaves_at_once(image: str, ml: Path) -> Non
         return data
     def output_fn(prediction, accept):
         yield "first\\n"
-        time.sleep(1.5)
+        time.sleep(4)
         yield b"second\\n"
     """
     with Server(image, ml, source) as server:
@@ -120,14 +120,14 @@ def test_execution_parameters_speak_the_dialect_of_the_caller(image: str, ml: Pa
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": 7,
     }
     with Server(image, ml, **batch) as server:
-        said = requests.get(f"{server.url}/execution-parameters", timeout=5).json()
+        said = requests.get(f"{server.url}/execution-parameters", timeout=20).json()
         assert said == {"MaxConcurrentTransforms": 3, "BatchStrategy": "MultiRecord", "MaxPayloadInMB": 7}
 
 
 def test_users_say_their_execution_parameters(image: str, ml: Path) -> None:
     source = ECHO + "\ndef execution_parameters_fn():\n    return {'BatchStrategy': 'SINGLE_RECORD'}\n"
     with Server(image, ml, source) as server:
-        said = requests.get(f"{server.url}/execution-parameters", timeout=5).json()
+        said = requests.get(f"{server.url}/execution-parameters", timeout=20).json()
         assert said == {"BatchStrategy": "SINGLE_RECORD"}
 
 
@@ -160,7 +160,7 @@ def test_stop_while_the_model_loads(image: str, ml: Path) -> None:
         began = time.monotonic()
         server.kill("TERM")
         assert server.wait() == 0
-        assert time.monotonic() - began < 10  # not the whole time that running calls have
+        assert time.monotonic() - began < 40  # not the whole time that running calls have
 
 
 def test_stop_finishes_what_runs_and_exits_0(image: str, ml: Path) -> None:
@@ -206,9 +206,9 @@ def test_a_whole_application_may_be_brought(image: str, ml: Path) -> None:
     """
     (ml / "model" / "code" / "wsgi.py").write_text(textwrap.dedent(app))
     with Server(image, ml, "", SAGEMAKER_SERVING_MODULE="wsgi:app") as server:
-        assert requests.get(f"{server.url}/ping", timeout=2).text == "mine"
+        assert requests.get(f"{server.url}/ping", timeout=10).text == "mine"
         assert server.invoke(b"x" * 5000).json() == {"size": 5000}
-        assert requests.get(f"{server.url}/other", timeout=2).status_code == 500
+        assert requests.get(f"{server.url}/other", timeout=10).status_code == 500
 
 
 def test_root_serves_as_the_user_ml(image: str, ml: Path) -> None:

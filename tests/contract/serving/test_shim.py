@@ -173,7 +173,7 @@ def test_handlers_with_responses_of_sagemaker_containers(image: str, ml: Path) -
         assert (refused.status_code, refused.text) == (400, "image/png is nothing for us")
         assert server.invoke(b"x", Content_Type="application/x-npy").status_code == 415
         assert "Traceback" not in server.log().output
-        assert requests.get(f"{server.url}/execution-parameters", timeout=5).json() == {"MaxPayloadInMB": 5}
+        assert requests.get(f"{server.url}/execution-parameters", timeout=20).json() == {"MaxPayloadInMB": 5}
 
 
 @container

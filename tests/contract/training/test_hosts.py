@@ -133,7 +133,7 @@ def test_a_host_that_fails_before_its_program_starts_is_named_at_once(
     start = time.monotonic()
     cluster.start()
     assert cluster.codes() == [1, 1, 1]
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     for host in set(HOSTS) - {victim}:
         assert cluster.hosts[host].failure.startswith(
             f"host {victim} ended with code 1 before its program started"
@@ -166,7 +166,7 @@ def test_a_host_that_is_stopped_before_its_program_starts_is_named(cluster: Clus
 def test_studio_waits_for_no_names(cluster: Cluster) -> None:
     cluster.code("print('running')")
     options = cluster.hosts["algo-2"].options(f"--network={cluster.network}", SM_STUDIO_LOCAL_MODE="true")
-    done = run(cluster.hosts["algo-2"].image, "train", options=options, timeout=20)
+    done = run(cluster.hosts["algo-2"].image, "train", options=options, timeout=60)
     assert done.stdout == "running\n", done.output
 
 

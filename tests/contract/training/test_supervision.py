@@ -77,14 +77,14 @@ def test_a_thousand_orphans_are_reaped(training: Training) -> None:
         "        if os.fork() == 0: time.sleep(0.01)\n"
         "        os._exit(0)\n"
         "    os.wait()\n"
-        "time.sleep(1)\n"
-        "states = []\n"
-        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "    try: states.append(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[0])\n"
-        "    except OSError: pass\n"
-        "print(states.count('Z'))\n",
+        "own, deadline = {'1', str(os.getpid())}, time.monotonic() + 20\n"
+        "left = True\n"
+        "while left and time.monotonic() < deadline:\n"
+        "    time.sleep(0.1)\n"
+        "    left = [pid for pid in os.listdir('/proc') if pid.isdigit() and pid not in own]\n"
+        "print(left)\n",
     )
-    assert training.train().stdout == "0\n"
+    assert training.train().stdout == "[]\n"
 
 
 @pytest.mark.one_variant
@@ -98,7 +98,7 @@ def test_a_background_child_does_not_hold_the_end(training: Training) -> None:
     start = time.monotonic()
     done = training.train()
     assert done.code == 5
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 40
     assert "last words" in done.stderr and "last words" in training.failure
 
 
@@ -158,7 +158,7 @@ def test_a_program_without_a_handler_is_stopped(training: Training) -> None:
     with training.start() as container:
         container.wait_for_log("ready")
         container.kill("TERM")
-        assert container.wait(timeout=10) == 143
+        assert container.wait(timeout=40) == 143
     assert "killed by signal 15 (SIGTERM) after the container was asked to stop" in training.failure
 
 
@@ -182,7 +182,7 @@ def test_signals_reach_the_grandchildren(training: Training, number: str) -> Non
     with training.start() as container:
         container.wait_for_log("ready\nready\nready\n")
         container.kill(number)
-        assert container.wait(timeout=10) == 0
+        assert container.wait(timeout=40) == 0
         assert container.log().stdout.count("caught") == 3
 
 

@@ -39,9 +39,9 @@ def test_endpoints_and_health(cell: Cell, ml: Path) -> None:
     options = (*HARDENED, f"--volume={ml}:/opt/ml:ro", "--health-interval=1s", "--health-start-period=0s")
     with Container(cell.tag, "serve", options=options) as server:
         url = wait_for_ping(server)
-        ping = requests.get(f"{url}/ping", timeout=2)
+        ping = requests.get(f"{url}/ping", timeout=10)
         assert (ping.status_code, ping.content) == (200, b"")
-        answer = requests.post(f"{url}/invocations", json=[1, 2, 3], timeout=5)
+        answer = requests.post(f"{url}/invocations", json=[1, 2, 3], timeout=20)
         assert (answer.status_code, answer.json()) == (200, [2, 4, 6])
         deadline = time.monotonic() + 20
         while inspect(server.name)["State"]["Health"]["Status"] != "healthy":

@@ -77,4 +77,4 @@ def test_serves_on_a_foreign_base(foreign: str, ml: Path) -> None:
     (ml / "model/weights").write_text("3")
     with Container(foreign, "serve", options=(f"--volume={ml / 'model'}:/opt/ml/model:ro",)) as server:
         url = wait_for_ping(server)
-        assert requests.post(f"{url}/invocations", json=14, timeout=5).json() == 42
+        assert requests.post(f"{url}/invocations", json=14, timeout=20).json() == 42

@@ -95,6 +95,12 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
             assert 400 <= refused.status < 600 and refused.status != 500
 
 
+def test_the_version_of_an_answer_is_ours_at_most() -> None:
+    connection = Connection(Pipe(), ("1.2.3.4", 5), ("0.0.0.0", 8080), LIMIT, 0.0)  # type: ignore[arg-type]
+    request = connection.receive(EMPTY.replace(b"1.1", b"1.2"), CONFIG)
+    assert request is not None and request.version == (1, 1)
+
+
 def test_idle_is_what_has_nothing_on_its_way() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
