@@ -188,7 +188,7 @@ def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
     write_model(ml, "a")
     with Models(image, ml / "models") as server, ThreadPoolExecutor(4) as pool:
         server.load("a")
-        running = [pool.submit(server.invoke, "a", b"5") for _ in range(2)]
+        running = [pool.submit(server.invoke, "a", b"5.0") for _ in range(2)]
         time.sleep(1)
         began = time.monotonic()
         gone = pool.submit(server.unload, "a")
@@ -237,7 +237,7 @@ def test_a_full_queue_is_the_models_own(image: str, ml: Path) -> None:
     ):
         server.load("a")
         server.load("b")
-        answers = [pool.submit(server.invoke, "a", b"4") for _ in range(5)]
+        answers = [pool.submit(server.invoke, "a", b"4.0") for _ in range(5)]
         time.sleep(0.5)
         assert server.invoke("b").status_code == 200
         statuses = sorted(answer.result().status_code for answer in answers)
