@@ -7,6 +7,7 @@ unpickling a client's bytes would run a client's code.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from functools import lru_cache
 
 from .errors import InferenceError
@@ -112,9 +113,11 @@ def _decode_json_lines(payload: Payload) -> Any:
 def _decode_csv(payload: Payload) -> Any:
     numpy = _numpy()
     if numpy is not None:
+        body = payload.file()
+        if body.read(len(BOM_UTF8)) != BOM_UTF8:  # which spreadsheets put in front
+            body.seek(0)
         try:
-            # -sig: spreadsheets put a byte order mark in front.
-            array = numpy.loadtxt(payload.file(), delimiter=",", ndmin=2, comments=None, encoding="utf-8-sig")
+            array = numpy.loadtxt(body, delimiter=",", ndmin=2, comments=None, encoding="utf-8")
         except ValueError:
             pass  # not numbers alone: rows of text
         else:

@@ -23,9 +23,8 @@ _HEADER = "Traceback (most recent call last):"
 # Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
 _OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
 
-# Where torchrun's report tells which of its programs failed first, and how that ended.
-_ROOT_CAUSE = "Root Cause (first observed failure):"
-_RANK = r"rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
+# Where torchrun reports which of its programs failed first, and its exit code: -N where signal N killed it.
+_FAILED_FIRST = r"Root Cause \(first observed failure\):[^=]*?\n\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
 
 
 def prepare() -> None:
@@ -90,7 +89,8 @@ def _how(code: int, signal: int) -> str:
         return f"exited with code {code}"
     from signal import Signals  # only here: its enums give the names
 
-    return f"was killed by signal {signal} ({Signals(signal).name})"
+    names = {each.value: f" ({each.name})" for each in Signals}  # not all of the real-time signals have one
+    return f"was killed by signal {signal}{names.get(signal, '')}"
 
 
 def _exception(output: str) -> tuple[str, str]:
@@ -108,14 +108,21 @@ def _exception(output: str) -> tuple[str, str]:
         if told and not told.startswith(_OF_LAUNCHERS):
             return told.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
-    if _ROOT_CAUSE in output:
-        import re
-
-        if rank := re.search(_RANK, output.rpartition(_ROOT_CAUSE)[2]):
-            code = int(rank[2])
-            return f"rank {rank[1]} {_how(code, max(-code, 0))}", output.partition(_HEADER)[0].rstrip()
+    if rank := _failed_rank(output):
+        return rank, output.partition(_HEADER)[0].rstrip()
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else output.strip()[:80], output
+
+
+def _failed_rank(output: str) -> str:
+    """How the rank that failed first ended, as torchrun reports it; empty without such a report."""
+    import re  # only here
+
+    found = re.search(_FAILED_FIRST, output)
+    if not found:
+        return ""
+    rank, code = map(int, found.groups())
+    return f"rank {rank} {_how(code, max(-code, 0))}"
 
 
 def _names_exception(line: str) -> bool:

@@ -105,6 +105,10 @@ def test_killed_by_a_signal() -> None:
     assert why("", code=137, signal=9).startswith("train.py was killed by signal 9 (SIGKILL)")
 
 
+def test_killed_by_a_signal_without_a_name() -> None:
+    assert why("", code=168, signal=40) == "train.py was killed by signal 40"
+
+
 def test_out_of_memory() -> None:
     assert "out of memory" in why("", code=137, signal=9, oom_kills=1).splitlines()[0]
 
