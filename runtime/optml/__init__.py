@@ -12,7 +12,9 @@ Pure standard library; nothing is read before `job()` is called.
 
 from __future__ import annotations
 
-__all__ = ["Channel", "Job", "job"]
+__all__ = ["Channel", "Job", "UserError", "job"]
+
+from .report import UserError
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _job: Job | None = None
 def job() -> Job:
     """The training job that this container runs, read from /opt/ml and the environment at the first call.
 
-    Raises optml.report.Problem where a file of /opt/ml/input/config cannot be understood.
+    Raises optml.UserError where a file of /opt/ml/input/config cannot be understood.
     """
     global _job
     if _job is None:

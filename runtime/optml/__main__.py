@@ -14,7 +14,7 @@ if not __package__:
     _home = os.path.dirname(_lib)
     sys.path += [_lib, f"{_home}/deps", f"{_home}/shims"]
 
-from optml.report import Problem, complain
+from optml.report import UserError, log_error
 
 
 def main(argv: list[str]) -> int:
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
             from optml.training.job import print_environment
 
             return print_environment()
-    except Problem as problem:
-        complain(str(problem))
+    except UserError as problem:
+        log_error(str(problem))
         return 1
     print("usage: python -m optml env\n\nPrints the training job as this container sees it, as JSON.")
     return 0 if verb in ("-h", "--help") else 2

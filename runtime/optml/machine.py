@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import layout
+from . import paths
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def gpu_count() -> int:
 
 def gpu_names() -> list[str]:
     """Names of the GPUs that NVML reports; empty without a driver or without nvidia-ml-py."""
-    if layout.DEPS not in sys.path:
-        sys.path.append(layout.DEPS)
+    if paths.DEPS not in sys.path:
+        sys.path.append(paths.DEPS)
     try:
         import pynvml  # takes 30 ms, so only where there is a GPU
 

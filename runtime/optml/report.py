@@ -12,7 +12,7 @@ SECRET_WORDS = ("SECRET", "PASSWORD", "KEY", "TOKEN", "PRIVATE", "CRED")
 MASK = "******"
 
 
-class Problem(Exception):
+class UserError(Exception):
     """Something that a user can put right.
 
     The message is one line that says what is wrong, where, and what to do. It is printed without a
@@ -20,12 +20,12 @@ class Problem(Exception):
     """
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Write one log line of the runtime."""
     _write(f"optml: {line}\n")
 
 
-def complain(line: str) -> None:
+def log_error(line: str) -> None:
     """Write one error line of the runtime, red on a terminal."""
     if sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         _write(f"\033[31moptml: error: {line}\033[0m\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from .. import layout, machine
-from ..report import Problem
+from .. import machine, paths
+from ..report import UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Settings:
     gpus: int
 
     def of_model(self) -> Settings:
-        """The same, with the code of the model that `layout.MODEL` has come to be."""
+        """The same, with the code of the model that `paths.MODEL` has come to be."""
         return replace(self, code_dirs=_code_dirs(os.environ, os.environ.get("SAGEMAKER_PROGRAM", "")))
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in these variables. Raises Problem with one line for a value that makes no sense."""
+    """The settings in these variables. Raises UserError with one line for a value that makes no sense."""
     read = _Reader(environ)
     program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
     return Settings(
@@ -88,7 +88,7 @@ def _batch_strategy(environ: Mapping[str, str]) -> str:
 def _code_dirs(environ: Mapping[str, str], program: str) -> tuple[str, ...]:
     """Where the handlers may lie. A submit directory given as a URL was unpacked by the platform."""
     submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
-    directories = [f"{layout.MODEL}/code", layout.CODE]
+    directories = [f"{paths.MODEL}/code", paths.CODE]
     if os.path.isabs(submitted):
         directories.insert(0, submitted)
     # A program given with a folder ("serving/inference.py", "/srv/inference.py") lies below each of them.
@@ -108,7 +108,7 @@ class _Reader:
             return default
         is_number = text.isascii() and text.isdigit() and len(text) < 20  # int() refuses 4,300 digits
         if not is_number or not least <= int(text) <= most:
-            raise Problem(
+            raise UserError(
                 f"{name}={text!r} is not a whole number from {least} to {most}: correct or unset it"
             )
         return int(text)
@@ -120,7 +120,7 @@ class _Reader:
         except ValueError:
             value = 0.0
         if not 0 < value < 1e9:
-            raise Problem(f"{name}={text!r} is not a number of seconds above 0: correct or unset it")
+            raise UserError(f"{name}={text!r} is not a number of seconds above 0: correct or unset it")
         return value
 
     def boolean(self, name: str) -> bool:
@@ -136,5 +136,5 @@ class _Reader:
         text = self.environ.get(name, "").strip()
         choice = (text or choices[0]).lower()
         if choice not in choices:
-            raise Problem(f"{name}={text!r} is none of {', '.join(choices)}: correct or unset it")
+            raise UserError(f"{name}={text!r} is none of {', '.join(choices)}: correct or unset it")
         return choice

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gunicorn.http.message import Request
 
-    from .connection import Connection
-    from .conversation import Stream
+    from .http.connection import Connection
+    from .websocket import Stream
 
 
 class Call:
@@ -127,7 +127,7 @@ class Slots:
                 self.release(call)
 
 
-class Side:
+class Executor:
     """One thread beside the loop, started when it is first needed, that does one thing after the other."""
 
     def __init__(self, name: str) -> None:

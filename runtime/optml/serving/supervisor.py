@@ -16,11 +16,11 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from .. import layout, machine
-from ..report import Problem, complain, say
-from .handlers import Model, load_program
-from .readiness import LOADING, READY, RETIRING, Table
-from .requirements import find_requirements, install
+from .. import machine, paths
+from ..report import UserError, log, log_error
+from .model.handlers import Model, load_program
+from .model.requirements import find_requirements, install
+from .scoreboard import LOADING, READY, RETIRING, Scoreboard
 from .settings import Settings
 from .worker import DRAIN, NO_RETRY, Worker
 
@@ -40,8 +40,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.program = program
         self.listener = listener
         self.planned_workers, self.reason = plan_workers(settings)
-        self.table = Table(self.planned_workers)
-        # Connections that the greeter took for the workers: it sends, and whoever looks up first receives.
+        self.scoreboard = Scoreboard(self.planned_workers)
+        # Connections that the standby took for the workers: it sends, and whoever looks up first receives.
         self.handing, self.handed = socket.socketpair()
         self.handing.setblocking(False)
         self.handed.setblocking(False)
@@ -92,11 +92,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.configure_logging()
             try:
                 self.model = Model(load_program(self.program), self.settings, None)
-            except Problem:
+            except UserError:
                 raise
             except BaseException as error:  # the SystemExit of a user's module is a failure as well
                 traceback.print_exc()
-                raise Problem(f"the model does not load: {type(error).__name__}, see above") from None
+                raise UserError(f"the model does not load: {type(error).__name__}, see above") from None
             # What exists now is not looked at by the collector again, so that its pages stay shared.
             gc.collect()
             gc.freeze()
@@ -118,9 +118,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.configure_logging()
         worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
         if worker.model.has_stream:
-            from . import conversation  # takes 50 ms, and few models talk
+            from . import websocket  # takes 50 ms, and few models talk
 
-            worker.conversation = conversation
+            worker.websocket = websocket
 
     def configure_logging(self) -> None:
         """Let the user's handlers log: lines of their loggers go to stderr."""
@@ -154,7 +154,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter with our rules.
 
     The first worker loads alone: a model that does not load says so once, and the size of one that does
-    tells how many fit. While none is ready, or all hold the interpreter, the greeter answers.
+    tells how many fit. While none is ready, or all hold the interpreter, the standby answers.
     """
 
     WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`
@@ -164,7 +164,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.failures = 0
         self.staged = True
         self.stopping = False
-        self.greeter = 0
+        self.standby = 0
         self.retry_at = 0.0
         super().__init__(app)
 
@@ -181,20 +181,20 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
 
     @property
-    def table(self) -> Table:
-        table: Table = self.app.table
-        return table
+    def scoreboard(self) -> Scoreboard:
+        scoreboard: Scoreboard = self.app.scoreboard
+        return scoreboard
 
     def assign_row(self, worker: Worker) -> None:
         taken = {other.row for other in self.WORKERS.values()}
-        worker.row = next(row for row in self.table.rows if row not in taken)
-        self.table.begin(worker.row)
+        worker.row = next(row for row in self.scoreboard.rows if row not in taken)
+        self.scoreboard.begin(worker.row)
 
     def manage_workers(self) -> None:
         if self.stopping:
             return
-        ready = self.table.any_ready()
-        if not self.greeter or not os.path.exists(f"/proc/{self.greeter}"):
+        ready = self.scoreboard.any_ready()
+        if not self.standby or not os.path.exists(f"/proc/{self.standby}"):
             self.greet()
         if self.staged and ready:
             self.staged = False
@@ -205,27 +205,27 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def greet(self) -> None:
         """Fork the process that answers while no worker can."""
-        greeter = Worker(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
-        self.greeter = os.fork()
-        if self.greeter:
-            greeter.tmp.close()
+        standby = Worker(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
+        self.standby = os.fork()
+        if self.standby:
+            standby.tmp.close()
             return
         try:
-            greeter.pid = os.getpid()
+            standby.pid = os.getpid()
             with open("/proc/self/comm", "w") as name:  # told apart in `ps`
-                name.write("greeter")
-            greeter.init_process()
+                name.write("standby")
+            standby.init_process()
         finally:
             os._exit(0)
 
-    def dismiss_greeter(self) -> None:
-        if self.greeter:
-            self.kill_worker(self.greeter, signal.SIGTERM)  # reaped like any child of an init process
-            self.greeter = 0
+    def dismiss_standby(self) -> None:
+        if self.standby:
+            self.kill_worker(self.standby, signal.SIGTERM)  # reaped like any child of an init process
+            self.standby = 0
 
     def wait_for_signals(self, timeout: float = 1.0) -> Any:
         starting = (
-            any(self.table.state(row) == LOADING for row in self.table.rows)
+            any(self.scoreboard.state(row) == LOADING for row in self.scoreboard.rows)
             or self.retry_at > time.monotonic()
         )
         return super().wait_for_signals(_WATCH if starting or self.staged else timeout)
@@ -241,21 +241,21 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             count = max(1, min(planned, int(limit * 0.9) // size))
         if limit and count < planned:
             reason = f"{planned} for {reason}, but only {count} of {size >> 20} MB fit into {limit >> 20} MB"
-        say(f"ready: workers {count} ({reason}), calls at once in each {self.app.settings.threads}")
+        log(f"ready: workers {count} ({reason}), calls at once in each {self.app.settings.threads}")
         return count
 
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""
-        state, served = self.table.state(worker.row), self.table.served(worker.row)
-        self.table.end(worker.row)
+        state, served = self.scoreboard.state(worker.row), self.scoreboard.served(worker.row)
+        self.scoreboard.end(worker.row)
         if self.stopping or state == RETIRING:
             return
         if served and state == READY:
             self.failures = 0
             return
         self.failures += 1
-        if self.failures > self.app.settings.start_retries and not self.table.any_ready():
-            complain(
+        if self.failures > self.app.settings.start_retries and not self.scoreboard.any_ready():
+            log_error(
                 f"a worker died {self.failures} times before it answered a call: giving up "
                 "(PROCESS_MAX_START_RETRIES sets how often to try again)"
             )
@@ -265,9 +265,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def murder_workers(self) -> None:
         """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
         for pid, worker in list(self.WORKERS.items()):
-            stuck = self.table.silence(worker.row) > self.app.settings.timeout + _STUCK
-            if stuck and self.table.state(worker.row) in (READY, RETIRING):
-                complain(f"worker {pid} hangs in its model: killed and replaced")
+            stuck = self.scoreboard.silence(worker.row) > self.app.settings.timeout + _STUCK
+            if stuck and self.scoreboard.state(worker.row) in (READY, RETIRING):
+                log_error(f"worker {pid} hangs in its model: killed and replaced")
                 self.kill_worker(pid, signal.SIGKILL)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
@@ -276,7 +276,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         self.stopping = True
-        self.dismiss_greeter()
+        self.dismiss_standby()
         super().stop(graceful)
 
 
@@ -295,7 +295,7 @@ class Log:
         if values[1:] == (NO_RETRY,):
             return  # the worker has said why in a line of its own
         text = message % values if values else message
-        say(f"{text}\n{traceback.format_exc().rstrip()}" if exc_info else text)
+        log(f"{text}\n{traceback.format_exc().rstrip()}" if exc_info else text)
 
     error = critical = warning
 
@@ -341,12 +341,12 @@ def decide_user(app: Server) -> tuple[int, str] | None:
     try:
         entry = pwd.getpwnam("ml")
     except KeyError:
-        say("there is no user ml: workers stay root")
+        log("there is no user ml: workers stay root")
         return None
-    folders = [layout.MODEL, *(os.path.dirname(p) for p in [app.program] if p)]
+    folders = [paths.MODEL, *(os.path.dirname(p) for p in [app.program] if p)]
     reason = _why_not(entry.pw_uid, entry.pw_dir, [] if app.settings.multi_model else folders)
     if reason:
-        say(f"user ml {reason}: workers stay root")
+        log(f"user ml {reason}: workers stay root")
         return None
     return entry.pw_uid, entry.pw_dir
 
@@ -393,20 +393,22 @@ def become(uid: int, home: str) -> None:
 
 
 def load_router(worker: Worker) -> Any:
-    """The application of a multi-model server, beside the nursery of its models."""
+    """The application of a multi-model server, beside the forkserver of its models."""
     import tempfile
 
-    from .nursery import fork_nursery
+    from .multimodel.forkserver import fork_forkserver
 
     home = tempfile.mkdtemp(prefix="optml-models-")
-    nursery = fork_nursery(worker, home)
-    from .router import create_router  # flask and its memory are the router's alone, so after the fork
+    forkserver = fork_forkserver(worker, home)
+    from .multimodel.router import (
+        create_router,  # flask and its memory are the router's alone, so after the fork
+    )
 
-    return create_router(worker, nursery, home)
+    return create_router(worker, forkserver, home)
 
 
 def load_app(settings: Settings) -> Any:
-    """The user's own WSGI application, from `module:app`. Raises Problem when it is not one."""
+    """The user's own WSGI application, from `module:app`. Raises UserError when it is not one."""
     assert settings.app is not None
     module_name, _, attribute = settings.app.partition(":")
     for directory in reversed(settings.code_dirs):
@@ -415,5 +417,5 @@ def load_app(settings: Settings) -> Any:
     module = importlib.import_module(module_name)
     app = getattr(module, attribute or "app", None)
     if not callable(app):
-        raise Problem(f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no application of that name")
+        raise UserError(f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no application of that name")
     return app

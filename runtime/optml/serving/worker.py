@@ -3,7 +3,7 @@
 The loop reads whole requests, answers /ping and refusals itself, and hands calls to the slots. It never
 waits for a client or a slot, so /ping and the 504 of a call that takes too long work while all are busy.
 
-The greeter is a worker without a model. It answers 503 until another has loaded its own. Then it takes only
+The standby is a worker without a model. It answers 503 until another has loaded its own. Then it takes only
 connections that no worker wants for a while, because their models hold the interpreter: it answers /ping and
 gives what is no /ping to the first worker that looks up.
 """
@@ -22,18 +22,18 @@ from collections import deque
 from functools import cached_property
 from queue import SimpleQueue
 
-from gunicorn.http.wsgi import Response
+from gunicorn.http.wsgi import Response as ResponseWriter
 from gunicorn.http.wsgi import create as wsgi_environ
 from gunicorn.workers.base import Worker as BaseWorker
 
-from ..report import Problem, complain, say
-from .accesslog import AccessLog
-from .answers import Answer, as_bytes, failure, fault, malformed
-from .connection import Connection
+from ..report import UserError, log, log_error
 from .errors import InferenceError, as_inference_error, phrase
-from .handlers import Context, Model
-from .readiness import READY, RETIRING
-from .slots import Call, Side, Slots
+from .http.accesslog import AccessLog
+from .http.connection import Connection
+from .http.response import Response, as_bytes, failure, fault, malformed
+from .model.handlers import Context, Model
+from .scoreboard import READY, RETIRING
+from .slots import Call, Executor, Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from gunicorn.http.message import Request
 
-    from .conversation import Stream
+    from .websocket import Stream
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
@@ -51,7 +51,7 @@ _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connec
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
 _READ_SIZE = 256 << 10
 _YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
-_PATIENCE = 0.1  # seconds that the greeter, or a worker full of sessions, leaves it to them
+_PATIENCE = 0.1  # seconds that the standby, or a worker full of sessions, leaves it to them
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
 _STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
 _ROUTED = 128  # calls that a router has on their way to models
@@ -70,17 +70,17 @@ _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After":
 class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of the application `Server`."""
 
-    row = -1  # its row in the table: the greeter's, unless another is assigned
+    row = -1  # its row in the scoreboard: the standby's, unless another is assigned
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
-    conversation: Any = None  # the module of that name, where the user has a stream_fn
+    websocket: Any = None  # the module of that name, where the user has a stream_fn
 
     def init_process(self) -> None:
         self.settings = self.app.settings
-        self.table = self.app.table
+        self.scoreboard = self.app.scoreboard
         self.connections: dict[int, Connection] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.health, self.control = Side("health"), Side("control")
+        self.health, self.control = Executor("health"), Executor("control")
         self._id_prefix = f"{self.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
         self._ids = 0
         self.app.drop_privileges()
@@ -92,13 +92,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
             return
         try:
             self.app.load(self)
-        except Problem as problem:
-            complain(str(problem))
+        except UserError as problem:
+            log_error(str(problem))
             os._exit(NO_RETRY)
         except BaseException as error:  # the SystemExit of a user's module is a failure as well
             if self.app.first_traceback():
                 traceback.print_exc()
-            complain(f"the model does not load: {type(error).__name__} in worker {self.pid}")
+            log_error(f"the model does not load: {type(error).__name__} in worker {self.pid}")
             sys.stdout.flush()
             os._exit(1)
 
@@ -131,7 +131,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.resting: deque[Connection] = deque()
         self.yielded = 0.0  # when this worker began to leave new connections to the others
         if self.row >= 0:
-            self.table.set_state(self.row, READY)
+            self.scoreboard.set_state(self.row, READY)
         self.now = self.looked = time.monotonic()
         while self.alive:
             self.turn()
@@ -160,7 +160,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.look_at_clock()
 
     def look_at_clock(self) -> None:
-        self.table.beat(self.row)
+        self.scoreboard.beat(self.row)
         late = self.slots.expired(self.now)
         if any(call.started for call in late):
             self.retire()  # before the answers: who reads one and calls again shall meet another worker
@@ -196,7 +196,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def stop_listening(self) -> None:
         """Leave whoever comes now to others."""
         for fd, listener in self.listeners.items():
-            while self.row >= 0 and self.table.state(self.row) == READY and self.accept(listener):
+            while self.row >= 0 and self.scoreboard.state(self.row) == READY and self.accept(listener):
                 pass  # the server stops, and these have connected already
             self.poller.unregister(fd)
             listener.close()
@@ -207,7 +207,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def retire(self) -> None:
         """Have this worker replaced: a slot is stuck in the model, and a thread cannot be stopped."""
-        self.table.set_state(self.row, RETIRING)
+        self.scoreboard.set_state(self.row, RETIRING)
         self.alive = False
         self.stop_listening()
 
@@ -243,8 +243,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def has_betters(self) -> bool:
         """Whether another should have the next connection."""
         if self.row < 0:
-            return bool(self.table.any_ready())
-        return bool(self.slots.busy or self.table.has_most_connections(self.row))
+            return bool(self.scoreboard.any_ready())
+        return bool(self.slots.busy or self.scoreboard.has_most_connections(self.row))
 
     def wake_resting(self) -> None:
         """Listen again to clients that were refused: one as soon as there is room, all in their time."""
@@ -269,7 +269,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         connection = Connection(sock, peer, sock.getsockname(), self.settings.max_payload, self.now)
         self.connections[connection.fd] = connection
         self.poller.register(connection.fd, _WAITING)
-        self.table.set_connections(self.row, len(self.connections))
+        self.scoreboard.set_connections(self.row, len(self.connections))
 
     def hand_over(self, connection: Connection) -> bool:
         """Give away a connection on which anything but /ping arrives; false when it stays."""
@@ -301,7 +301,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.poller.unregister(connection.fd)
         connection.drop()
         connection.sock.close()
-        self.table.set_connections(self.row, len(self.connections))
+        self.scoreboard.set_connections(self.row, len(self.connections))
 
     def on_event(self, connection: Connection) -> None:
         """The client has sent something, or can take more of its answer."""
@@ -309,7 +309,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if connection.outgoing:
             self.flush(connection)
             return
-        if self.row < 0 and self.table.any_ready() and self.hand_over(connection):
+        if self.row < 0 and self.scoreboard.any_ready() and self.hand_over(connection):
             return
         try:
             data = connection.sock.recv(_READ_SIZE)
@@ -345,7 +345,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if request.path == "/ping":
             self.ping(connection, request)
         elif self.row < 0:
-            self.refuse(connection, request, _FULL if self.table.any_ready() else _LOADING)
+            self.refuse(connection, request, _FULL if self.scoreboard.any_ready() else _LOADING)
         elif self.wsgi is not None:
             self.call(connection, request)
         elif request.path == "/invocations":
@@ -353,15 +353,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.call(connection, request)
             else:
                 self.refuse(connection, request, InferenceError("Use POST.", 405, {"Allow": "POST"}))
-        elif request.path == _STREAM and self.conversation:
+        elif request.path == _STREAM and self.websocket:
             self.upgrade(connection, request)
         else:
-            self.beside(self.control, self.ask_control, connection, request)
+            self.beside(self.control, self.ask_admin, connection, request)
 
     def upgrade(self, connection: Connection, request: Request) -> None:
         """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
         try:
-            self.conversation.accept(request.method, request.headers)
+            self.websocket.accept(request.method, request.headers)
         except InferenceError as error:
             self.refuse(connection, request, error)
         else:
@@ -369,14 +369,14 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def ping(self, connection: Connection, request: Request) -> None:
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
-        if not self.table.any_ready():
-            self.respond(connection, request, Answer(503, headers={"Retry-After": "1"}))
+        if not self.scoreboard.any_ready():
+            self.respond(connection, request, Response(503, headers={"Retry-After": "1"}))
         elif self.settings.app:
             self.beside(self.health, self.ask_app, connection, request)
         elif self.model is not None and self.model.has_ping:
             self.beside(self.health, self.ask_user, connection, request)
         else:
-            self.respond(connection, request, Answer(200))
+            self.respond(connection, request, Response(200))
 
     def call(self, connection: Connection, request: Request) -> None:
         """Give the request to a slot, now or in its turn, or refuse it at once."""
@@ -384,7 +384,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         timeout = math.inf if self.settings.multi_model else self.settings.timeout
         call = Call(request, connection, self.new_id(), self.now, timeout)
         if self.slots.admit(call):
-            self.table.set_calls(self.row, len(self.slots.calls))
+            self.scoreboard.set_calls(self.row, len(self.slots.calls))
         else:
             connection.rest = True
             self.refuse(connection, request, _FULL)
@@ -394,27 +394,27 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return f"{self._id_prefix}{self._ids}"
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
-        """Answer with an error from the loop."""
+        """Response with an error from the loop."""
         id = self.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
         self.note(request, error.status, id)
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
-        """Answer a request that is malformed or too large, and read no more."""
+        """Response a request that is malformed or too large, and read no more."""
         id = self.new_id()
         request = connection.request
         method, path = (request.method, request.path) if request else ("-", "-")
         connection.drop()
         self.send(connection, malformed(error, id), True)
         self.access_log.add(method, path, error.status, id)
-        self.table.count_status(self.row, error.status)
+        self.scoreboard.count_status(self.row, error.status)
 
-    def respond(self, connection: Connection, request: Request, answer: Answer) -> None:
+    def respond(self, connection: Connection, request: Request, answer: Response) -> None:
         """Send a whole answer; from any thread."""
         self.send(connection, *self.written(request, answer))
 
-    def written(self, request: Request, answer: Answer) -> tuple[bytes, bool]:
+    def written(self, request: Request, answer: Response) -> tuple[bytes, bool]:
         """A whole answer as bytes, and whether to close then: who calls again shall find one to take it."""
         close = self.row < 0 or not self.alive or self.slots.held
         return as_bytes(answer, request, self.cfg, close)
@@ -464,7 +464,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.poller.modify(connection.fd, _WAITING)
 
     def on_deadline(self, call: Call) -> None:
-        """Answer 504 in place of the slot."""
+        """Response 504 in place of the slot."""
         limit = f"{self.settings.timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
         late = InferenceError(f"No answer within {limit}.", 504)
         if call.streaming:
@@ -477,7 +477,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.refuse(call.connection, call.request, late)
         if not call.started:
             return
-        say(f"request {call.id} is over its time: worker {self.pid} finishes what it can and is replaced")
+        log(f"request {call.id} is over its time: worker {self.pid} finishes what it can and is replaced")
         for stranded in self.slots.lose_one():
             self.refuse(stranded.connection, stranded.request, _REPLACED)
 
@@ -486,8 +486,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def run_call(self, call: Call) -> None:
         """Run one call on the thread of a slot. Nothing that a handler raises ends the thread."""
         try:
-            if call.request.path == _STREAM and self.conversation:
-                self.converse(call)
+            if call.request.path == _STREAM and self.websocket:
+                self.talk(call)
             elif self.wsgi is None:
                 self.invoke(call)
             else:
@@ -499,7 +499,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 traceback.print_exc()
             self.post(lambda: self.close(call.connection))
         call.request.body.close()
-        self.table.count_served(self.row)
+        self.scoreboard.count_served(self.row)
 
     def invoke(self, call: Call) -> None:
         """Run the handlers and answer, unless the deadline has."""
@@ -519,7 +519,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 context.response_headers.setdefault("Content-Type", mimetype)
             if not isinstance(body, bytes):
                 chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
-            answer = Answer(context.status, body, context.response_headers)
+            answer = Response(context.status, body, context.response_headers)
             whole = self.written(request, answer)  # also a header that HTTP cannot carry fails here
         except BaseException as error:
             answer, chunks = failure(error, call.id), None
@@ -535,13 +535,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.send(call.connection, *whole)
         self.log_call(call, answer.status, ended)
 
-    def stream(self, call: Call, answer: Answer, chunks: Iterator[bytes]) -> None:
+    def stream(self, call: Call, answer: Response, chunks: Iterator[bytes]) -> None:
         """Send chunks as they come. Each has the time of a whole call, to be made and to be taken."""
         sock = call.connection.sock
         sock.settimeout(self.settings.timeout)
         call.deadline = time.monotonic() + self.settings.timeout
         call.streaming = True
-        response = Response(call.request, sock, self.cfg)
+        response = ResponseWriter(call.request, sock, self.cfg)
         if not self.alive:
             response.force_close()
         response.start_response(f"{answer.status} {phrase(answer.status)}", list(answer.headers.items()))
@@ -563,22 +563,22 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.slots.release(call)
         self.send(call.connection, b"", response.should_close())
 
-    def converse(self, call: Call) -> None:
+    def talk(self, call: Call) -> None:
         """Open a WebSocket, and have the user's stream_fn talk through it."""
         assert self.model is not None
         if not call.claim():
             return
         request, sock, settings = call.request, call.connection.sock, self.settings
-        sock.sendall(self.conversation.accept(request.method, request.headers))
+        sock.sendall(self.websocket.accept(request.method, request.headers))
         # The library closes what it gets, and the loop what it has.
-        stream = self.conversation.Stream(
+        stream = self.websocket.Stream(
             sock.dup(), call, settings.timeout, settings.max_payload, lambda: not self.alive
         )
         self.slots.hold(call, stream)
         code, reason = 0, ""
         try:
-            self.model.converse(stream, Context(request.headers, call.id, self.app.gpu_of(self.row)))
-        except self.conversation.Gone:
+            self.model.talk(stream, Context(request.headers, call.id, self.app.gpu_of(self.row)))
+        except self.websocket.Gone:
             pass
         except BaseException as error:
             known = as_inference_error(error)
@@ -640,13 +640,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def log_call(self, call: Call, status: int, ended: float) -> None:
         queue, model = call.started - call.received, ended - call.started
-        self.table.count_call(self.row, queue, model)
+        self.scoreboard.count_call(self.row, queue, model)
         self.note(call.request, status, call.id, time.monotonic() - call.received, queue, model)
 
     def note(self, request: Request, status: int, id: str, *seconds: float) -> None:
         """Count a request and write its line."""
-        self.table.count_status(self.row, status)
-        self.table.set_calls(self.row, len(self.slots.calls))
+        self.scoreboard.count_status(self.row, status)
+        self.scoreboard.set_calls(self.row, len(self.slots.calls))
         self.access_log.add(request.method, request.path, status, id, *seconds)
 
     # Beside the loop: it takes no slot, and the loop no time
@@ -663,21 +663,21 @@ class Worker(BaseWorker):  # type: ignore[misc]
         except Exception:
             traceback.print_exc()
             healthy = False
-        self.respond(call.connection, call.request, Answer(200 if healthy else 503))
+        self.respond(call.connection, call.request, Response(200 if healthy else 503))
 
-    def ask_control(self, call: Call) -> None:
-        status = self.run_wsgi(call, self.control_app)
+    def ask_admin(self, call: Call) -> None:
+        status = self.run_wsgi(call, self.admin_app)
         self.note(call.request, status or 500, call.id)
         call.request.body.close()
 
     @cached_property
-    def control_app(self) -> Any:
-        from .control import create_app  # flask takes 190 ms to import
+    def admin_app(self) -> Any:
+        from .admin import create_app  # flask takes 190 ms to import
 
         return create_app(self)
 
     def beside(
-        self, side: Side, action: Callable[[Call], None], connection: Connection, request: Request
+        self, side: Executor, action: Callable[[Call], None], connection: Connection, request: Request
     ) -> None:
         call = Call(request, connection, self.new_id(), self.now, self.settings.timeout)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 
-from ..report import Problem
+from ..report import UserError
 
 
 def unpack(path: str, target: str) -> None:
@@ -14,7 +14,7 @@ def unpack(path: str, target: str) -> None:
 
     Refused are absolute names, `..`, links that point out of the directory, and devices. A member `./x` is
     normal; permissions stay but for setuid, setgid and write access for others; owners become ours.
-    Raises Problem where the archive is unsafe, broken, or larger than the free disk.
+    Raises UserError where the archive is unsafe, broken, or larger than the free disk.
     """
     try:
         with tarfile.open(path) as archive:
@@ -24,20 +24,22 @@ def unpack(path: str, target: str) -> None:
             for member in members:
                 _check(path, member, target)
                 _extract(archive, member, target)
-    except Problem:
+    except UserError:
         raise
     except Exception as error:  # a broken archive breaks tarfile, and the codecs under it, in many ways
         if isinstance(error, OSError) and error.strerror:
-            raise Problem(f"cannot unpack {path} into {target}: {error.strerror}") from error
+            raise UserError(f"cannot unpack {path} into {target}: {error.strerror}") from error
         what = " ".join(str(error).split())
-        raise Problem(f"{path} is no tar archive that can be read ({what}); make it with tar -czf") from error
+        raise UserError(
+            f"{path} is no tar archive that can be read ({what}); make it with tar -czf"
+        ) from error
 
 
 def _check_size(path: str, members: list[tarfile.TarInfo], target: str) -> None:
     size = sum(member.size for member in members if member.isreg())
     free = shutil.disk_usage(target).free
     if size > free:
-        raise Problem(
+        raise UserError(
             f"{path} unpacks to {size >> 20} MiB but {target} has {free >> 20} MiB free; give it more disk"
         )
 
@@ -45,13 +47,13 @@ def _check_size(path: str, members: list[tarfile.TarInfo], target: str) -> None:
 def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
     """Refuse a member that could write outside the target, as far as links unpacked before it lead."""
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise Problem(
+        raise UserError(
             f"{path} holds {member.name!r}, a device or FIFO; user code may hold files and links only"
         )
     name = member.name
     member.name = os.path.normpath(name)
     if name.startswith("/") or ".." in name.split("/") or not _inside(f"{target}/{member.name}", target):
-        raise Problem(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
+        raise UserError(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
     if member.issym():
         link = os.path.join(os.path.dirname(f"{target}/{member.name}"), member.linkname)
     elif member.islnk():
@@ -59,7 +61,7 @@ def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
     else:
         return
     if os.path.isabs(member.linkname) or not _inside(link, target):
-        raise Problem(
+        raise UserError(
             f"{path} holds the link {member.name!r} → {member.linkname!r}, which leads outside the code"
         )
 

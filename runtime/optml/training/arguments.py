@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-from ..report import Problem
+from ..report import UserError
 from . import jsontext
 from .job import NOT_CARRIED, is_carried
 
@@ -33,17 +33,17 @@ VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 
 
 def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The arguments, in the style that SAGEMAKER_HYPERPARAMETER_STYLE names. Raises Problem for no
+    """The arguments, in the style that SAGEMAKER_HYPERPARAMETER_STYLE names. Raises UserError for no
     such style."""
     name = environ.get(VARIABLE) or "toolkit"
     if name not in _STYLES:
-        raise Problem(f"{VARIABLE} is {name!r}; it must be one of {', '.join(_STYLES)}")
+        raise UserError(f"{VARIABLE} is {name!r}; it must be one of {', '.join(_STYLES)}")
     style = _STYLES[name]
     words: list[str] = []
     for key in sorted(hyperparameters):
         new = style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
         if not all(map(is_carried, new)):
-            raise Problem(f"hyperparameter {key!r} holds {NOT_CARRIED}")
+            raise UserError(f"hyperparameter {key!r} holds {NOT_CARRIED}")
         words += new
     return words
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import layout
-from ..report import say
+from .. import paths
+from ..report import log
 from . import jsontext
 from .job import CONSUMED, is_carried
 
@@ -40,7 +40,7 @@ def environment(
         elif "=" not in name and is_carried(name + text):  # else it has no place in an environment
             variables[name] = text
     if too_long:
-        say(f"too long for an environment variable (128 KiB), so not set: {', '.join(too_long)}")
+        log(f"too long for an environment variable (128 KiB), so not set: {', '.join(too_long)}")
     variables.update(inherited)
     # Code in a package finds its sisters also when a script inside the package is started.
     before = inherited.get("PYTHONPATH")
@@ -117,7 +117,7 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
             "MASTER_ADDR": job.master,
             "MASTER_PORT": MASTER_PORT,
             "SM_INPUT_DATA_DIR": job.input_data_dir,
-            "SM_OUTPUT_FAILURE": layout.FAILURE,
+            "SM_OUTPUT_FAILURE": paths.FAILURE,
             "SM_MASTER_ADDR": job.master,
             "SM_MASTER_PORT": MASTER_PORT,
             "SM_HOST_COUNT": len(job.hosts),

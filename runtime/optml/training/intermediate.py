@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from .. import layout
-from ..report import say
+from .. import paths
+from ..report import log
 from .supervisor import Stopped
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -29,7 +29,7 @@ def start(job: Job) -> Upload | None:
     if not uri.startswith("s3://"):
         return None
     place = "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
-    return Upload(layout.OUTPUT_INTERMEDIATE, place)
+    return Upload(paths.OUTPUT_INTERMEDIATE, place)
 
 
 class Upload:
@@ -48,8 +48,8 @@ class Upload:
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError as error:
-            say(f"cannot make {directory}: {error.strerror}; the program will have to")
-        say(f"{directory} is copied to {uri} while the program runs")
+            log(f"cannot make {directory}: {error.strerror}; the program will have to")
+        log(f"{directory} is copied to {uri} while the program runs")
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -59,10 +59,10 @@ class Upload:
         try:
             self._thread.join()
         except Stopped:
-            say(f"asked to stop: the last changes of {self._directory} may not be uploaded")
+            log(f"asked to stop: the last changes of {self._directory} may not be uploaded")
             return
         for reason in sorted(set(self._failed.values())):
-            say(f"not everything of {self._directory} was uploaded: {reason}")
+            log(f"not everything of {self._directory} was uploaded: {reason}")
 
     def _work(self) -> None:
         while not self._over.wait(_EVERY):

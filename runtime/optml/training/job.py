@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import layout, machine
-from ..report import Problem
+from .. import machine, paths
+from ..report import UserError
 from . import jsontext
 from .record import Record
 
@@ -104,16 +104,16 @@ class Job(Record):
     input_data_config: dict[str, Any]
     """inputdataconfig.json as it is."""
 
-    input_dir: str = layout.INPUT
-    input_config_dir: str = layout.CONFIG
-    input_data_dir: str = layout.DATA
-    model_dir: str = layout.MODEL
+    input_dir: str = paths.INPUT
+    input_config_dir: str = paths.CONFIG
+    input_data_dir: str = paths.DATA
+    model_dir: str = paths.MODEL
     """What lies here at the end is the model."""
-    output_dir: str = layout.OUTPUT
-    output_data_dir: str = layout.OUTPUT_DATA
+    output_dir: str = paths.OUTPUT
+    output_data_dir: str = paths.OUTPUT_DATA
     """What lies here at the end is kept beside the model."""
-    output_intermediate_dir: str = layout.OUTPUT_INTERMEDIATE
-    checkpoint_dir: str = layout.CHECKPOINTS
+    output_intermediate_dir: str = paths.OUTPUT_INTERMEDIATE
+    checkpoint_dir: str = paths.CHECKPOINTS
     """Where checkpoints are kept in S3 while the job runs: `LocalPath` of checkpointconfig.json."""
 
     @property
@@ -149,7 +149,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
     """Read the job from `/opt/ml/input/config` and the environment, with `given` hyperparameters or those
     of the platform.
 
-    Raises Problem where a file cannot be read or does not say what it must.
+    Raises UserError where a file cannot be read or does not say what it must.
     """
     decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
@@ -158,7 +158,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
     platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
     for key, value in platform.items():
         if not is_carried(f"{key}{value}"):
-            raise Problem(f"hyperparameter {key!r} holds {NOT_CARRIED}")
+            raise UserError(f"hyperparameter {key!r} holds {NOT_CARRIED}")
     hyperparameters = {
         key: value for key, value in decoded.items() if key not in platform and key not in _NOT_THE_USERS
     }
@@ -203,7 +203,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
         resource_config=resources,
         input_data_config=inputs,
-        checkpoint_dir=str(_read_config("checkpointconfig.json").get("LocalPath") or layout.CHECKPOINTS),
+        checkpoint_dir=str(_read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
     )
 
 
@@ -219,24 +219,26 @@ def print_environment() -> int:
 
 def _read_config(name: str) -> dict[str, Any]:
     """The object in a file of input/config; empty where there is no such file."""
-    path = f"{layout.CONFIG}/{name}"
+    path = f"{paths.CONFIG}/{name}"
     try:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8")
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise Problem(
+        raise UserError(
             f"cannot read {path}: {error.strerror}; mount it so that uid {os.geteuid()} can read it"
         ) from error
     except UnicodeDecodeError as error:
-        raise Problem(f"{path} is not UTF-8 text (byte {error.start}); write it as JSON in UTF-8") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); write it as JSON in UTF-8"
+        ) from error
     try:
         value = jsontext.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise Problem(f"{path} is not JSON: {error}; write it as a JSON object") from error
+        raise UserError(f"{path} is not JSON: {error}; write it as a JSON object") from error
     if not isinstance(value, dict):
-        raise Problem(f'{path} holds {_a(value)}; it must be a JSON object such as {{"name": "value"}}')
+        raise UserError(f'{path} holds {_a(value)}; it must be a JSON object such as {{"name": "value"}}')
     return value
 
 
@@ -250,10 +252,10 @@ def _hosts(resources: dict[str, Any]) -> list[str]:
     current = resources.get("current_host")
     hosts = resources.get("hosts") or [current or "localhost"]
     if not _are_names(hosts):
-        raise Problem(f"{layout.CONFIG}/resourceconfig.json: hosts must be an array of host names")
+        raise UserError(f"{paths.CONFIG}/resourceconfig.json: hosts must be an array of host names")
     if current and current not in hosts:
-        raise Problem(
-            f"{layout.CONFIG}/resourceconfig.json: current_host {current!r} is not one of hosts {hosts}"
+        raise UserError(
+            f"{paths.CONFIG}/resourceconfig.json: current_host {current!r} is not one of hosts {hosts}"
         )
     return hosts
 
@@ -266,8 +268,8 @@ def _current_host(resources: dict[str, Any], hosts: list[str], environ: Mapping[
         return str(resources.get("current_host") or hosts[0])
     by_index = {str(number): host for number, host in enumerate(hosts)}
     if index not in by_index:
-        raise Problem(
-            f"{layout.CONFIG}/resourceconfig.json names {len(hosts)} hosts, and none for JOB_COMPLETION_INDEX"
+        raise UserError(
+            f"{paths.CONFIG}/resourceconfig.json names {len(hosts)} hosts, and none for JOB_COMPLETION_INDEX"
             f" {index}; name as many as the Job has completions"
         )
     return by_index[index]
@@ -276,8 +278,8 @@ def _current_host(resources: dict[str, Any], hosts: list[str], environ: Mapping[
 def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
     groups = resources.get("instance_groups") or []
     if not isinstance(groups, list) or not all(map(_is_group, groups)):
-        raise Problem(
-            f"{layout.CONFIG}/resourceconfig.json: each of instance_groups must be an object with"
+        raise UserError(
+            f"{paths.CONFIG}/resourceconfig.json: each of instance_groups must be an object with"
             " instance_group_name, instance_type and hosts"
         )
     return {group["instance_group_name"]: group for group in groups}
@@ -295,7 +297,7 @@ def _named(resources: dict[str, Any], key: str) -> str | None:
     """The name under this key, None where there is none."""
     name = resources.get(key) or None
     if name and not _is_name(name):
-        raise Problem(f"{layout.CONFIG}/resourceconfig.json: {key} must be a name")
+        raise UserError(f"{paths.CONFIG}/resourceconfig.json: {key} must be a name")
     return name
 
 
@@ -318,14 +320,14 @@ def is_carried(word: str) -> bool:
 
 def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
     """The channels that the platform names; where it names none, the directories that lie there."""
-    if not inputs and os.access(layout.DATA, os.R_OK):
-        inputs = {name: {} for name in os.listdir(layout.DATA) if os.path.isdir(f"{layout.DATA}/{name}")}
+    if not inputs and os.access(paths.DATA, os.R_OK):
+        inputs = {name: {} for name in os.listdir(paths.DATA) if os.path.isdir(f"{paths.DATA}/{name}")}
     channels = {}
     for name in sorted(inputs):
         options = inputs[name] if isinstance(inputs[name], dict) else {}
         channels[name] = Channel(
             name=name,
-            path=f"{layout.DATA}/{name}",
+            path=f"{paths.DATA}/{name}",
             mode=str(options.get("TrainingInputMode") or "File"),
             content_type=options.get("ContentType"),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ..report import Problem
+from ..report import UserError
 from . import job as jobs
 from . import privilege
 from .record import Record
@@ -13,8 +13,8 @@ from .record import Record
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .job import Job
-    from .links import Meeting
     from .program import Program
+    from .rendezvous import Rendezvous
 
 # Distributions of the toolkits that are no engine of ours.
 _UNSUPPORTED = (
@@ -42,10 +42,10 @@ class Launch(Record):
 
 
 def launch(job: Job, program: Program, arguments: list[str], environment: dict[str, str]) -> Launch:
-    """The launch of this program on this host. Raises Problem for a distribution that is not supported."""
+    """The launch of this program on this host. Raises UserError for a distribution that is not supported."""
     for name in _UNSUPPORTED:
         if job.enabled(name):
-            raise Problem(
+            raise UserError(
                 f"{name} is not supported; use sagemaker_torch_distributed_enabled (torchrun) or"
                 " sagemaker_mpi_enabled (Open MPI)"
             )
@@ -66,12 +66,12 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             environment = {**interfaces, **environment}
     if environment.get(privilege.VARIABLE):
         if engine in ("mpirun", "sshd"):
-            raise Problem(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
+            raise UserError(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
     return Launch(engine=engine, argv=argv, environment=environment)
 
 
-def meet(job: Job) -> Meeting | None:
+def meet(job: Job) -> Rendezvous | None:
     """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
     None where there is one host alone, or each runs a program of its own. Studio's local mode
@@ -83,13 +83,13 @@ def meet(job: Job) -> Meeting | None:
         return None
     if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":
         return None
-    from .links import Meeting  # socket takes 10 ms to import
+    from .rendezvous import Rendezvous  # socket takes 10 ms to import
 
     follow = job.enabled("sagemaker_mpi_enabled") and job.current_host != job.master
-    return Meeting(job.current_host, hosts, follow)
+    return Rendezvous(job.current_host, hosts, follow)
 
 
-def meet_blindly() -> Meeting | None:
+def rendezvous_without_job() -> Rendezvous | None:
     """The same where the job cannot be read: its hosts are told in case they meet."""
     try:
         return meet(jobs.read(given={_TORCHRUN[0]: "true"}))
@@ -125,5 +125,5 @@ def processes_per_host(job: Job, environment: dict[str, str]) -> int:
         return job.gpus or 1
     text = str(wanted)
     if not text.isdecimal() or len(text) > 9 or int(text) == 0:
-        raise Problem(f"{PROCESSES_PER_HOST} is {wanted!r}; it must be a number from 1 up")
+        raise UserError(f"{PROCESSES_PER_HOST} is {wanted!r}; it must be a number from 1 up")
     return int(text)

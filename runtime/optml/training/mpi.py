@@ -19,7 +19,7 @@ import struct
 import subprocess
 import tempfile
 
-from ..report import Problem
+from ..report import UserError
 from . import jsontext
 from .network import addresses
 from .program import which
@@ -52,7 +52,7 @@ def mpirun(
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and environment of mpirun on the first host.
 
-    `argv` is one rank, `processes` how many a host has. Raises Problem where a part of it is missing here.
+    `argv` is one rank, `processes` how many a host has. Raises UserError where a part of it is missing here.
     """
     parameters = job.framework_parameters
     # mpirun knows itself by the name of the system alone, and would call any other by ssh.
@@ -88,18 +88,18 @@ def _own_options(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise Problem(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
+        raise UserError(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
 
 
 def sshd(job: Job, environment: dict[str, str]) -> list[str]:
-    """The command line of the sshd of another host. Raises Problem where a part of it is missing here."""
+    """The command line of the sshd of another host. Raises UserError where a part of it is missing here."""
     return [_need("sshd"), "-D", "-e", "-f", _sshd_config(job, environment)]
 
 
 def _need(command: str) -> str:
     path = which(command) or (f"/usr/sbin/{command}" if os.path.exists(f"/usr/sbin/{command}") else None)
     if not path:
-        raise Problem(
+        raise UserError(
             f"MPI needs {command}, which is not here; add to the Dockerfile: RUN apt-get update && apt-get"
             " install --yes openmpi-bin openssh-client openssh-server openssl && rm /etc/ssh/ssh_host_*"
         )
@@ -127,7 +127,7 @@ def _sshd_config(job: Job, environment: dict[str, str]) -> str:
     try:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
     except OSError as error:
-        raise Problem(f"sshd needs /run/sshd: {error.strerror}; mount a tmpfs on /run") from error
+        raise UserError(f"sshd needs /run/sshd: {error.strerror}; mount a tmpfs on /run") from error
     allowed = " ".join(f"{_user()}@{address}" for address in sorted(addresses(job.master)))
     return _write(
         f"{directory}/config",
@@ -157,7 +157,7 @@ def _user() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise Problem(
+        raise UserError(
             f"ssh needs a user in /etc/passwd, and uid {os.geteuid()} is none; run as root or ml"
         ) from None
 

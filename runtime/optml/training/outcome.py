@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import layout, machine
-from ..report import complain, say
+from .. import machine, paths
+from ..report import log, log_error
 from .secrets import mask
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -32,12 +32,12 @@ def prepare() -> None:
 
     Both as far as the mounts allow. What the user's code writes from now on stands.
     """
-    for directory in (layout.MODEL, layout.OUTPUT_DATA):
+    for directory in (paths.MODEL, paths.OUTPUT_DATA):
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError:
             pass  # the program says so, if it needs it
-    for path in (layout.FAILURE, layout.SUCCESS):
+    for path in (paths.FAILURE, paths.SUCCESS):
         try:
             os.unlink(path)
         except OSError:
@@ -46,8 +46,8 @@ def prepare() -> None:
 
 def succeed() -> int:
     """Record success; exit code 0."""
-    _write(layout.SUCCESS, "")
-    say("Reporting training SUCCESS")
+    _write(paths.SUCCESS, "")
+    log("Reporting training SUCCESS")
     return 0
 
 
@@ -55,10 +55,10 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
     reason = mask(reason, secrets)
-    if _size(layout.FAILURE) == 0:
-        _write(layout.FAILURE, reason)
-    complain(reason.partition("\n")[0])
-    say("Reporting training FAILURE")
+    if _size(paths.FAILURE) == 0:
+        _write(paths.FAILURE, reason)
+    log_error(reason.partition("\n")[0])
+    log("Reporting training FAILURE")
     return code
 
 
@@ -150,7 +150,7 @@ def _write(path: str, text: str) -> None:
         with open(path, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
     except OSError as error:
-        say(f"cannot write {path}: {error.strerror}")
+        log(f"cannot write {path}: {error.strerror}")
 
 
 def _size(path: str) -> int:

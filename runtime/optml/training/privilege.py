@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-from .. import layout
-from ..report import Problem
+from .. import paths
+from ..report import UserError
 from .program import which
 
 VARIABLE = "SAGEMAKER_TRAINING_USER"
 
 # What the program writes. The platform mounts these as root.
 _WRITTEN = (
-    *(layout.MODEL, layout.OUTPUT, layout.OUTPUT_DATA, layout.OUTPUT_INTERMEDIATE),
-    *(layout.CHECKPOINTS, layout.CODE),
+    *(paths.MODEL, paths.OUTPUT, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE),
+    *(paths.CHECKPOINTS, paths.CODE),
 )
 
 
@@ -21,7 +21,7 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     """The command line and environment that run the program as the user that the variable names.
 
     The directories that the program writes to become that user's.
-    Raises Problem where there is no such user, or no right to become it.
+    Raises UserError where there is no such user, or no right to become it.
     """
     import pwd  # only here
 
@@ -29,12 +29,12 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     try:
         user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError):  # the number may be too long for one
-        raise Problem(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
     if user.pw_uid == os.geteuid():
         return argv, environment
     setpriv = which("setpriv")
     if os.geteuid() != 0 or not setpriv:
-        raise Problem(
+        raise UserError(
             f"cannot become {VARIABLE}={name}: that takes root and setpriv; start the container as root"
         )
     for directory in _WRITTEN:

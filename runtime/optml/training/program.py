@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..report import Problem, say
+from ..report import UserError, log
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -51,12 +51,12 @@ class Program(Record):
 def find(job: Job, directory: str, named: str | None = None) -> Program:
     """The program that the job names, or the one that is obvious.
 
-    `named` is the file that the job gave as its code, if it gave a single file. Raises Problem
+    `named` is the file that the job gave as its code, if it gave a single file. Raises UserError
     where there is no such program, with what lies there instead.
     """
     python = which("python3")
     if not python:
-        raise Problem("there is no python3 on PATH; install one, or put the user's interpreter on PATH")
+        raise UserError("there is no python3 on PATH; install one, or put the user's interpreter on PATH")
     if job.training_module:
         kind = "function" if ":" in job.training_module else "module"
         return Program(directory=directory, name=job.training_module, kind=kind, python=python)
@@ -81,9 +81,9 @@ def which(command: str) -> str | None:
 def _obvious(directory: str) -> str:
     names = [name for name in _OBVIOUS if os.path.isfile(f"{directory}/{name}")]
     if len(names) == 1:
-        say(f"SAGEMAKER_PROGRAM is not set; taking {names[0]}")
+        log(f"SAGEMAKER_PROGRAM is not set; taking {names[0]}")
         return names[0]
-    raise Problem(
+    raise UserError(
         f"no program to run: set SAGEMAKER_PROGRAM to a file of {directory} (which {_content(directory)}),"
         " or to a command"
     )
@@ -105,7 +105,7 @@ def _kind(directory: str, name: str) -> str:
             return "module"  # the package may put it elsewhere when it is installed
         if "/" not in name and os.path.isfile(f"{directory}/requirements.txt"):
             return "command"  # one of the requirements may bring it
-    raise Problem(
+    raise UserError(
         f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
         " that name; set SAGEMAKER_PROGRAM to one of them"
     )
@@ -142,4 +142,4 @@ def _make_executable(path: str) -> None:
     try:
         os.chmod(path, os.stat(path).st_mode | 0o111)
     except OSError as error:
-        raise Problem(f"{path} is not executable; run chmod +x on it") from error
+        raise UserError(f"{path} is not executable; run chmod +x on it") from error

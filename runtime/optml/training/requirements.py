@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..report import Problem, say
+from ..report import UserError, log
 from . import supervisor
 from .program import is_package, which
 
@@ -20,7 +20,7 @@ def install(program: Program, environment: dict[str, str]) -> None:
     """Install `requirements.txt` and, where the code is a package, the package itself.
 
     With uv where it is on PATH, else pip. Both read the user's own configuration (PIP_* and UV_* variables,
-    pip.conf, uv.toml). Raises Problem naming the requirement that failed.
+    pip.conf, uv.toml). Raises UserError naming the requirement that failed.
     """
     wanted = []
     if os.path.isfile(f"{program.directory}/requirements.txt"):
@@ -29,13 +29,13 @@ def install(program: Program, environment: dict[str, str]) -> None:
         wanted += ["."]
     if not wanted:
         return
-    say(f"installing {' and '.join(name for name in wanted if name != '-r')}")
+    log(f"installing {' and '.join(name for name in wanted if name != '-r')}")
     environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
     ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
     if ended.forwarded:
         raise supervisor.Stopped(ended.forwarded)
     if ended.code:
-        raise Problem(_failure(ended, program))
+        raise UserError(_failure(ended, program))
 
 
 def _installer(python: str) -> list[str]:

@@ -9,8 +9,8 @@ import os
 import sys
 import time
 
-from .. import layout
-from ..report import Problem, say
+from .. import paths
+from ..report import UserError, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,28 +21,28 @@ _PROGRESS_FROM = 16 << 20
 
 
 def client(service: str = "s3", region: str | None = None) -> Any:
-    """A boto3 client, in the job's region unless another is given. Raises Problem where this image
+    """A boto3 client, in the job's region unless another is given. Raises UserError where this image
     has no boto3."""
-    if layout.DEPS not in sys.path:
-        sys.path.append(layout.DEPS)
+    if paths.DEPS not in sys.path:
+        sys.path.append(paths.DEPS)
     try:
         import boto3
         from botocore.config import Config
     except ImportError as error:
-        raise Problem("this image cannot reach AWS: boto3 is missing; use the cpu-train image") from error
+        raise UserError("this image cannot reach AWS: boto3 is missing; use the cpu-train image") from error
     region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
     endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
     config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
     try:
         return boto3.client(service, region_name=region, endpoint_url=endpoint or None, config=config)
     except Exception as error:
-        raise Problem(f"cannot set up a client of AWS {service}: {error}") from error
+        raise UserError(f"cannot set up a client of AWS {service}: {error}") from error
 
 
 def download(uri: str, directory: str) -> str | None:
     """Fetch what an `s3://` address names into the directory: the objects under a prefix, or one object.
 
-    The name of the file where it was one object, else None. Raises Problem in one line.
+    The name of the file where it was one object, else None. Raises UserError in one line.
     """
     bucket, key = parse(uri)
     s3 = client()
@@ -55,27 +55,27 @@ def download(uri: str, directory: str) -> str | None:
     for name in _names(s3, bucket, prefix, uri):
         path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
         if not path.startswith(f"{directory}/"):
-            raise Problem(f"{uri} holds the key {name!r}, which lies outside the code directory; rename it")
+            raise UserError(f"{uri} holds the key {name!r}, which lies outside the code directory; rename it")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _fetch(s3, bucket, name, path, uri)
         found += 1
     if not found:
-        raise Problem(f"there is nothing at {uri}; check the bucket, the key and the region")
-    say(f"fetched {found} {'object' if found == 1 else 'objects'} from {uri}")
+        raise UserError(f"there is nothing at {uri}; check the bucket, the key and the region")
+    log(f"fetched {found} {'object' if found == 1 else 'objects'} from {uri}")
     return None
 
 
 def download_object(uri: str, path: str) -> None:
-    """Fetch one object into a file. Raises Problem in one line."""
+    """Fetch one object into a file. Raises UserError in one line."""
     bucket, key = parse(uri)
     _fetch(client(), bucket, key, path, uri)
 
 
 def parse(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://bucket/key`. Raises Problem where it has no bucket."""
+    """Bucket and key of an `s3://bucket/key`. Raises UserError where it has no bucket."""
     bucket, _, key = uri[len("s3://") :].partition("/")
     if not uri.startswith("s3://") or not bucket:
-        raise Problem(f"{uri!r} is no S3 address; write s3://BUCKET/KEY")
+        raise UserError(f"{uri!r} is no S3 address; write s3://BUCKET/KEY")
     return bucket, key
 
 
@@ -109,7 +109,7 @@ def _exists(s3: Any, bucket: str, key: str, uri: str) -> bool:
     except Exception as error:
         if _code(error) in ("404", "NoSuchKey"):
             return False
-        raise Problem(why(error, uri)) from error
+        raise UserError(why(error, uri)) from error
     return True
 
 
@@ -118,7 +118,7 @@ def _names(s3: Any, bucket: str, prefix: str, uri: str) -> list[str]:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
     except Exception as error:
-        raise Problem(why(error, uri)) from error
+        raise UserError(why(error, uri)) from error
     return [key for key in keys if not key.endswith("/")]
 
 
@@ -127,7 +127,7 @@ def _fetch(s3: Any, bucket: str, key: str, path: str, uri: str) -> None:
         size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
         s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
     except Exception as error:
-        raise Problem(why(error, uri)) from error
+        raise UserError(why(error, uri)) from error
 
 
 class _Progress:
@@ -142,4 +142,4 @@ class _Progress:
         if self.size >= _PROGRESS_FROM and time.monotonic() - self.said >= _PROGRESS_EVERY:
             self.said = time.monotonic()
             share = 100 * self.done // self.size
-            say(f"{self.name}: {self.done >> 20} of {self.size >> 20} MiB ({share} %)")
+            log(f"{self.name}: {self.done >> 20} of {self.size >> 20} MiB ({share} %)")

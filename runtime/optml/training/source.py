@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 
-from .. import layout
-from ..report import Problem, say
+from .. import paths
+from ..report import UserError, log
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .job import Job
 
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
-_ISOLATED = f"{layout.DATA}/code/sourcedir.tar.gz"
+_ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
@@ -24,24 +24,24 @@ def fetch(job: Job) -> tuple[str, str | None]:
     """The directory of the user's code and, where the job names a single file as its code, the name
     of that file.
 
-    Raises Problem where the code is not there, cannot be read, or an archive is not safe to unpack.
+    Raises UserError where the code is not there, cannot be read, or an archive is not safe to unpack.
     """
     source = job.submit_directory
-    if not source and os.path.isfile(_ISOLATED) and not _names(layout.CODE):
+    if not source and os.path.isfile(_ISOLATED) and not _names(paths.CODE):
         source = _ISOLATED
     if not source:
-        return layout.CODE, None
+        return paths.CODE, None
     if source.startswith("s3://"):
         return _from_s3(source)
     path = source[len("file://") :] if source.startswith("file://") else source
     path = path.rstrip("/") or "/"
-    if path == layout.CODE:
+    if path == paths.CODE:
         return path, None
-    say(f"code: {path}")
+    log(f"code: {path}")
     if os.path.isdir(path):
         return path, None
     if not os.path.isfile(path):
-        raise Problem(f"the submit directory {source!r} does not exist; mount it, or give an s3:// address")
+        raise UserError(f"the submit directory {source!r} does not exist; mount it, or give an s3:// address")
     if path.endswith(_ARCHIVES):
         return _unpacked(path), None
     return os.path.dirname(path), os.path.basename(path)
@@ -50,7 +50,7 @@ def fetch(job: Job) -> tuple[str, str | None]:
 def _from_s3(uri: str) -> tuple[str, str | None]:
     from . import s3  # boto3 takes 200 ms to import
 
-    say(f"code: {uri}")
+    log(f"code: {uri}")
     target = _writable_code_directory()
     if uri.endswith(_ARCHIVES):
         archive = f"{_scratch_directory()}/{uri.rpartition('/')[2]}"
@@ -73,14 +73,14 @@ def _unpacked(archive: str) -> str:
 def _writable_code_directory() -> str:
     """/opt/ml/code, or a fresh directory where that is read-only."""
     try:
-        os.makedirs(layout.CODE, exist_ok=True)
+        os.makedirs(paths.CODE, exist_ok=True)
     except OSError:
         pass
-    if os.access(layout.CODE, os.W_OK):
-        return layout.CODE
+    if os.access(paths.CODE, os.W_OK):
+        return paths.CODE
     directory = f"{_scratch_directory()}/code"
     os.makedirs(directory, exist_ok=True)
-    say(f"{layout.CODE} is not writable: the code goes to {directory}")
+    log(f"{paths.CODE} is not writable: the code goes to {directory}")
     return directory
 
 
@@ -90,7 +90,7 @@ def _scratch_directory() -> str:
     try:
         return tempfile.mkdtemp(prefix="optml-")
     except OSError as error:
-        raise Problem(
+        raise UserError(
             f"there is no writable directory to fetch the code into: {error.strerror}; mount a tmpfs on /tmp"
         ) from error
 

@@ -12,7 +12,7 @@ import os
 import select
 import time
 
-from ..report import Problem
+from ..report import UserError
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .links import Links
+    from .rendezvous import Peers
 else:
     import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
@@ -63,13 +63,13 @@ def stop_on_signals() -> None:
     _handle(_stop)
 
 
-def run(argv: list[str], environment: dict[str, str], directory: str, links: Links | None = None) -> Ended:
+def run(argv: list[str], environment: dict[str, str], directory: str, links: Peers | None = None) -> Ended:
     """Start the program in a session of its own, wait until it ends, and tell how.
 
     The end of the program is the end of the job: children that it left in the background, also
     those that hold its stderr open, are not waited for. Where `links` tell that another host is
     lost, the program gets some seconds to fail with its own words and is stopped then. Raises
-    Problem where it cannot be started.
+    UserError where it cannot be started.
     """
     forwarded = 0
     pid = 0
@@ -124,10 +124,10 @@ def _spawn(argv: list[str], environment: dict[str, str], directory: str, stderr:
         )
     except OSError as error:
         hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
-        raise Problem(f"cannot start {argv[0]} in {directory}: {error.strerror}{hint}") from error
+        raise UserError(f"cannot start {argv[0]} in {directory}: {error.strerror}{hint}") from error
 
 
-def _wait(pid: int, stderr: int, awake: int, links: Links | None) -> tuple[int, bytes, str | None]:
+def _wait(pid: int, stderr: int, awake: int, links: Peers | None) -> tuple[int, bytes, str | None]:
     """Copy stderr, reap children and listen to the other hosts until the program has ended.
 
     Its wait status, the end of its stderr, and what was lost on another host.

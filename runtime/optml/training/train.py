@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .. import machine
-from ..report import Problem
+from ..report import UserError
 from . import (
+    banner,
     intermediate,
     launchers,
-    log,
     outcome,
     program,
     requirements,
@@ -32,7 +32,7 @@ def train(argv: list[str]) -> int:
     one line, in the log and in `output/failure`, and gives 1.
     """
     hidden = secrets.secret_values({})
-    job = meeting = None
+    job = rendezvous = None
     try:
         supervisor.stop_on_signals()
         outcome.prepare()
@@ -40,17 +40,17 @@ def train(argv: list[str]) -> int:
 
         job = jobs.read()
         hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-        meeting = launchers.meet(job)
+        rendezvous = launchers.meet(job)
         directory, named = source.fetch(job)
         entry = program.find(job, directory, named)
         words = arguments(job.hyperparameters) + argv
         variables = environment(job, entry, words)
-        log.start(job, entry, hidden)
+        banner.start(job, entry, hidden)
         requirements.install(entry, variables)
 
-        linked = meeting.join() if meeting else None
+        linked = rendezvous.join() if rendezvous else None
         launch = launchers.launch(job, entry, words, variables)
-        log.command(launch.argv, hidden)
+        banner.command(launch.argv, hidden)
         upload = intermediate.start(job)
         ended = supervisor.run(launch.argv, launch.environment, directory, linked)
         code = linked.code(ended) if linked else ended.code
@@ -62,7 +62,7 @@ def train(argv: list[str]) -> int:
             return outcome.succeed()
         killed = machine.oom_kills() - killed_before
         return outcome.fail(code, outcome.reason(entry.name, ended, killed), hidden)
-    except Problem as problem:
+    except UserError as problem:
         code, reason, patience = 1, str(problem), _NOTICE
     except supervisor.Stopped as stopped:
         number = stopped.args[0]
@@ -72,7 +72,7 @@ def train(argv: list[str]) -> int:
         code, patience = 1, _NOTICE
     outcome.fail(code, reason, hidden)
     if job is None:
-        meeting = launchers.meet_blindly()
-    if meeting:
-        meeting.cancel(code, patience)
+        rendezvous = launchers.rendezvous_without_job()
+    if rendezvous:
+        rendezvous.cancel(code, patience)
     return code

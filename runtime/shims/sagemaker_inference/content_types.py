@@ -1,6 +1,6 @@
 """Names of media types."""
 
-from optml.serving.codecs import CSV, JSON, NPY, NPZ, OCTETS
+from optml.serving.model.codecs import CSV, JSON, NPY, NPZ, OCTETS
 
 ANY = "*/*"
 OCTET_STREAM = OCTETS

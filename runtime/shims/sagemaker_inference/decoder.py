@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from optml.serving import codecs
-from optml.serving.payload import Payload
+from optml.serving.http.payload import Payload
+from optml.serving.model import codecs
 
 from .errors import UnsupportedFormatError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from optml.serving import codecs
+from optml.serving.model import codecs
 
 from . import content_types, decoder, encoder
 

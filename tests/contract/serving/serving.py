@@ -84,7 +84,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     except OSError:
         continue
     serves = "serve" in open(f"/proc/{pid}/cmdline").read()
-    if fields[1] == "1" and serves and open(f"/proc/{pid}/comm").read() != "greeter\\n":
+    if fields[1] == "1" and serves and open(f"/proc/{pid}/comm").read() != "standby\\n":
         print(pid)
 """
 

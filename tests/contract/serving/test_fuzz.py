@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
-from optml.serving.router import create_router
+from optml.serving.multimodel.router import create_router
 from tests.support.bodies import BODIES, JSON, damaged
 from tests.support.matrix import ROOT
 

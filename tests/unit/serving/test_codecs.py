@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_dtypes, array_shapes, arrays, scalar_dtypes, unicode_string_dtypes
 
-from optml.serving import codecs
 from optml.serving.errors import InferenceError
-from optml.serving.payload import SPOOL_SIZE, Payload
+from optml.serving.http.payload import SPOOL_SIZE, Payload
+from optml.serving.model import codecs
 from tests.support.bodies import BODIES, VALUES
 
 

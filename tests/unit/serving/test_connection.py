@@ -9,8 +9,8 @@ from gunicorn.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optml.serving.connection import Connection
 from optml.serving.errors import InferenceError
+from optml.serving.http.connection import Connection
 
 CONFIG = Config()
 LIMIT = 1000

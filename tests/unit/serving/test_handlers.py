@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from werkzeug.exceptions import Gone, HTTPException
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.serving import InferenceError
-from optml.serving.answers import failure
-from optml.serving.handlers import Context, Headers, Model
-from optml.serving.payload import Payload
+from optml.serving.http.payload import Payload
+from optml.serving.http.response import failure
+from optml.serving.model.handlers import Context, Headers, Model
 from optml.serving.settings import read_settings
 
 
@@ -102,7 +102,7 @@ def test_transform_fn_replaces_the_three() -> None:
         b"model 1 text/csv image/png",
         "text/plain",
     )
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         model(transform_fn=transform, predict_fn=lambda data, model: data)
 
 
@@ -110,7 +110,7 @@ def test_a_stream_fn_has_nothing_to_return() -> None:
     seen: list[object] = []
     stream, context = cast(Any, "stream"), Context([], "id", None)
     made = model(stream_fn=lambda *arguments: seen.extend(arguments))
-    made.converse(stream, context)
+    made.talk(stream, context)
     assert seen == ["stream", "model", context]
     assert made.has_stream and not model().has_stream
     with pytest.raises(TypeError, match="a generator: give answers to"):
@@ -118,7 +118,7 @@ def test_a_stream_fn_has_nothing_to_return() -> None:
 
 
 def test_a_model_without_model_fn_says_what_to_write() -> None:
-    with pytest.raises(Problem, match="def model_fn"):
+    with pytest.raises(UserError, match="def model_fn"):
         model(model_fn=None)
 
 

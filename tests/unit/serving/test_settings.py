@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from optml import layout
-from optml.report import Problem
+from optml import paths
+from optml.report import UserError
 from optml.serving.settings import read_settings
 
 
@@ -20,7 +20,7 @@ def test_defaults() -> None:
     settings = read_settings({})
     assert (settings.port, settings.workers, settings.threads, settings.timeout) == (8080, None, 1, 60.0)
     assert settings.program == "inference.py"
-    assert settings.code_dirs == (f"{layout.MODEL}/code", layout.CODE)
+    assert settings.code_dirs == (f"{paths.MODEL}/code", paths.CODE)
 
 
 def test_the_names_of_the_platform() -> None:
@@ -62,7 +62,7 @@ def test_where_the_code_lies() -> None:
     ],
 )
 def test_bad_values_are_named(name: str, value: str) -> None:
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UserError) as problem:
         read_settings({name: value})
     assert name in str(problem.value)
     assert "\n" not in str(problem.value)
@@ -128,7 +128,7 @@ def test_every_setting_is_taken_or_refused_in_one_line() -> None:
     def environment(variables: dict[str, str]) -> None:
         try:
             settings = read_settings(variables)
-        except Problem as problem:
+        except UserError as problem:
             taken = False
             named = re.match(r"[A-Z_]+(?==)", str(problem))
             assert named and named[0] in variables

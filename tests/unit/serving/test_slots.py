@@ -1,4 +1,4 @@
-"""Admission, deadlines and the table of workers."""
+"""Admission, deadlines and the scoreboard of workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from optml.serving.readiness import LOADING, READY, RETIRING, Table
+from optml.serving.scoreboard import LOADING, READY, RETIRING, Scoreboard
 from optml.serving.slots import Call, Slots
 
 
@@ -104,44 +104,44 @@ def test_what_waits_behind_sessions_is_given_up() -> None:
 
 
 def test_the_table_is_shared_with_children() -> None:
-    table = Table(2)
-    table.begin(1)
-    assert table.state(1) == LOADING and not table.any_ready()
+    scoreboard = Scoreboard(2)
+    scoreboard.begin(1)
+    assert scoreboard.state(1) == LOADING and not scoreboard.any_ready()
     child = os.fork()
     if child == 0:
-        table.set_state(1, READY)
-        table.count_served(1)
+        scoreboard.set_state(1, READY)
+        scoreboard.count_served(1)
         os._exit(0)
     os.waitpid(child, 0)
-    assert table.any_ready() and table.served(1) == 1
-    table.set_state(1, RETIRING)
-    assert not table.any_ready()
-    table.begin(1)
-    assert table.served(1) == 0
+    assert scoreboard.any_ready() and scoreboard.served(1) == 1
+    scoreboard.set_state(1, RETIRING)
+    assert not scoreboard.any_ready()
+    scoreboard.begin(1)
+    assert scoreboard.served(1) == 0
 
 
 def test_a_worker_knows_whether_another_has_fewer_connections() -> None:
-    table = Table(2)
-    table.set_state(0, READY)
-    table.set_connections(0, 3)
-    assert not table.has_most_connections(0)  # the other is not ready
-    table.set_state(1, READY)
-    assert table.has_most_connections(0)
-    assert not table.has_most_connections(1)
+    scoreboard = Scoreboard(2)
+    scoreboard.set_state(0, READY)
+    scoreboard.set_connections(0, 3)
+    assert not scoreboard.has_most_connections(0)  # the other is not ready
+    scoreboard.set_state(1, READY)
+    assert scoreboard.has_most_connections(0)
+    assert not scoreboard.has_most_connections(1)
 
 
 def test_what_was_counted_outlives_the_worker() -> None:
-    table = Table(2)
+    scoreboard = Scoreboard(2)
     for row in (0, 1, 1):
-        table.begin(row)
-        table.set_calls(row, 3)
-        table.count_status(row, 200)
-        table.count_call(row, 0.5, 1.0)
-    table.end(1)
-    assert (table.calls(0), table.calls(1)) == (3, 0)
-    assert (table.statuses(), table.restarts()) == ({200: 3}, 1)
-    assert table.done() == (3, 1.5, 3.0)
-    assert table.recent() == [1.5] * 3
+        scoreboard.begin(row)
+        scoreboard.set_calls(row, 3)
+        scoreboard.count_status(row, 200)
+        scoreboard.count_call(row, 0.5, 1.0)
+    scoreboard.end(1)
+    assert (scoreboard.calls(0), scoreboard.calls(1)) == (3, 0)
+    assert (scoreboard.statuses(), scoreboard.restarts()) == ({200: 3}, 1)
+    assert scoreboard.done() == (3, 1.5, 3.0)
+    assert scoreboard.recent() == [1.5] * 3
     for _ in range(100):
-        table.count_call(0, 0.0, 2.0)
-    assert table.recent() == [2.0] * 32 + [1.5] * 2
+        scoreboard.count_call(0, 0.0, 2.0)
+    assert scoreboard.recent() == [2.0] * 32 + [1.5] * 2

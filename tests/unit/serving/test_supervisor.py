@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from optml import layout, machine
-from optml.serving.requirements import find_requirements
+from optml import machine, paths
+from optml.serving.model.requirements import find_requirements
 from optml.serving.settings import Settings, read_settings
 from optml.serving.supervisor import plan_workers
 
@@ -34,7 +34,7 @@ def test_what_the_user_says_counts(settings: Settings) -> None:
 def test_requirements_lie_beside_the_code_or_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "MODEL", str(tmp_path))
+    monkeypatch.setattr(paths, "MODEL", str(tmp_path))
     assert find_requirements(None) is None
     (tmp_path / "requirements.txt").touch()
     assert find_requirements(None) == f"{tmp_path}/requirements.txt"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.training.archive import unpack
 
 
@@ -79,7 +79,7 @@ def test_a_file_of_the_archive_replaces_one_that_lies_there(code: Path, tmp_path
     ids=lambda members: members[-1].name,
 )
 def test_unsafe_members_are_refused(code: Path, tmp_path: Path, members: list[tarfile.TarInfo]) -> None:
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         unpack(pack(tmp_path / "a.tar.gz", *members), str(code))
     assert not (tmp_path / "evil").exists()
 
@@ -87,7 +87,7 @@ def test_unsafe_members_are_refused(code: Path, tmp_path: Path, members: list[ta
 def test_a_link_that_lies_there_is_not_written_through(code: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (code / "train.py").symlink_to(tmp_path / "victim")
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         unpack(pack(tmp_path / "a.tar.gz", member("train.py")), str(code))
     assert (tmp_path / "victim").read_text() == "mine"
 
@@ -100,7 +100,7 @@ def test_setuid_and_write_for_others_do_not_survive(code: Path, tmp_path: Path) 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00broken"])
 def test_what_is_no_archive_is_one_line(code: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UserError) as problem:
         unpack(str(tmp_path / "a.tar.gz"), str(code))
     assert "\n" not in str(problem.value)
 
@@ -108,7 +108,7 @@ def test_what_is_no_archive_is_one_line(code: Path, tmp_path: Path, content: byt
 def test_an_archive_that_is_cut_off_is_one_line(code: Path, tmp_path: Path) -> None:
     whole = Path(pack(tmp_path / "a.tar.gz", *(member(f"f{i}") for i in range(200))))
     whole.write_bytes(whole.read_bytes()[:-400])
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UserError) as problem:
         unpack(str(whole), str(code))
     assert "\n" not in str(problem.value)
 
@@ -128,7 +128,7 @@ def test_whatever_is_packed_nothing_is_written_outside(members: list[tarfile.Tar
         (root / "a").write_text("mine")
         try:
             unpack(pack(Path(scratch) / "x.tar.gz", *members), str(root / "code"))
-        except Problem:
+        except UserError:
             pass
         assert sorted(p.name for p in root.iterdir()) == ["a", "code"]
         assert (root / "a").read_text() == "mine"

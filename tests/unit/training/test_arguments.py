@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.training import jsontext
 from optml.training.arguments import arguments
 
@@ -42,5 +42,5 @@ def test_keys_are_sorted_and_one_letter_is_a_short_option() -> None:
 
 
 def test_an_unknown_style_is_refused_with_those_there_are() -> None:
-    with pytest.raises(Problem, match="toolkit, json, flags"):
+    with pytest.raises(UserError, match="toolkit, json, flags"):
         arguments({}, {"SAGEMAKER_HYPERPARAMETER_STYLE": "yaml"})

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optml import layout
+from optml import paths
 from optml.training import launchers, mpi, supervisor
 from optml.training.train import train
 from tests.unit.training.conftest import RUNTIME, Ml
@@ -106,9 +106,9 @@ def _ended(argv: list[str], environment: dict[str, str], *_: object) -> supervis
 
 
 def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {name: place for name, place in vars(layout).items() if str(place).startswith(layout.BASE)}
+    places = {name: place for name, place in vars(paths).items() if str(place).startswith(paths.BASE)}
     for name, place in places.items():
-        monkeypatch.setattr(layout, name, place.replace(places["BASE"], str(ml.root)))
+        monkeypatch.setattr(paths, name, place.replace(places["BASE"], str(ml.root)))
     ml.code("train.py", "")
     monkeypatch.setattr(supervisor, "stop_on_signals", lambda: None)
     monkeypatch.setattr(supervisor, "run", _ended)

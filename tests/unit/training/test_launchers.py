@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.training import launchers
 from optml.training.launchers import launch
 from tests.unit.training.conftest import a_job, a_program
@@ -56,7 +56,7 @@ def test_processes_per_host(gpus: int, variables: dict[str, str], expected: int)
 
 @pytest.mark.parametrize("wanted", ["0", "-1", "many", "9" * 5000])
 def test_processes_per_host_must_be_a_number(wanted: str) -> None:
-    with pytest.raises(Problem, match="SAGEMAKER_PROCESSES_PER_HOST"):
+    with pytest.raises(UserError, match="SAGEMAKER_PROCESSES_PER_HOST"):
         argv(TORCH, SAGEMAKER_PROCESSES_PER_HOST=wanted)
 
 
@@ -98,5 +98,5 @@ def test_only_the_hosts_of_the_distribution_groups_run_it() -> None:
 
 @pytest.mark.parametrize("name", launchers._UNSUPPORTED)
 def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
-    with pytest.raises(Problem, match=f"{name}.*torch_distributed_enabled"):
+    with pytest.raises(UserError, match=f"{name}.*torch_distributed_enabled"):
         argv({"framework_parameters": {name: True}})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.training import mpi
 from tests.unit.training.conftest import a_job
 
@@ -61,5 +61,5 @@ def test_credentials_are_in_no_file_of_the_ranks() -> None:
 
 def test_options_that_no_shell_would_take_are_named() -> None:
     job = a_job(framework_parameters={"sagemaker_mpi_custom_mpi_options": "-x 'A"})
-    with pytest.raises(Problem, match=r"sagemaker_mpi_custom_mpi_options is .*: No closing quotation"):
+    with pytest.raises(UserError, match=r"sagemaker_mpi_custom_mpi_options is .*: No closing quotation"):
         mpi.mpirun(job, ["train"], 1, {})

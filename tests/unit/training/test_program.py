@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optml.report import Problem
+from optml.report import UserError
 from optml.training.program import find, is_package
 from tests.unit.training.conftest import a_job
 
@@ -79,7 +79,7 @@ def test_a_command_on_path(tmp_path: Path) -> None:
 def test_a_command_that_a_requirement_may_bring(tmp_path: Path) -> None:
     put(tmp_path, "requirements.txt")
     assert argv(tmp_path, "accelerate") == ["accelerate"]
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         argv(tmp_path, "absent.py")
 
 
@@ -96,7 +96,7 @@ def test_one_obvious_program_is_taken(tmp_path: Path, name: str) -> None:
 
 def test_two_obvious_programs_are_not_chosen_between(tmp_path: Path) -> None:
     put(tmp_path, "train.py", "train.sh")
-    with pytest.raises(Problem, match="SAGEMAKER_PROGRAM"):
+    with pytest.raises(UserError, match="SAGEMAKER_PROGRAM"):
         find(a_job(), str(tmp_path))
 
 
@@ -108,7 +108,7 @@ def test_no_program_says_what_lies_there(tmp_path: Path, files: tuple[str, ...] 
     if files is not None:
         directory.mkdir()
         put(directory, *files)
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         find(a_job(), str(directory))
-    with pytest.raises(Problem, match=f"no program 'absent.py'.*{said}"):
+    with pytest.raises(UserError, match=f"no program 'absent.py'.*{said}"):
         find(a_job(program="absent.py"), str(directory))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from optml.training import environment, launchers, links, mpi
+from optml.training import environment, launchers, mpi, rendezvous
 from optml.training.job import Job
 from tests.unit.training.conftest import a_job, a_program
 
@@ -31,7 +31,7 @@ def test_every_variable_that_the_program_gets() -> None:
 
 def test_every_variable_that_is_read() -> None:
     code = "".join(path.read_text() for path in (ROOT / "runtime/optml/training").glob("*.py"))
-    code += (ROOT / "runtime/optml/layout.py").read_text()
+    code += (ROOT / "runtime/optml/paths.py").read_text()
     read = set(
         re.findall(r'(?:environ(?:ment)?\.get\(|setting\(|^\w+ = )"([A-Z][A-Z0-9]+_[A-Z_0-9]+)"', code, re.M)
     )
@@ -45,7 +45,7 @@ def test_every_field_of_the_job() -> None:
 
 
 def test_the_ports() -> None:
-    ports = {environment.MASTER_PORT, str(links.PORT), str(mpi.PORT)}
+    ports = {environment.MASTER_PORT, str(rendezvous.PORT), str(mpi.PORT)}
     assert ports == set(re.findall(r"^\| (\d+) \|", README, re.M))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from werkzeug import wrappers
 
-from optml.serving.codecs import JSON
+from optml.serving.model.codecs import JSON
 
 
 class Response(wrappers.Response):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, field
 
-from gunicorn.http.wsgi import Response
+from gunicorn.http.wsgi import Response as ResponseWriter
 
-from ..report import say
-from .errors import InferenceError, as_inference_error, error_body, phrase
+from ...report import log
+from ..errors import InferenceError, as_inference_error, error_body, phrase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """Status, body and headers; the length of the body is added when it is sent."""
 
     status: int
@@ -38,10 +38,10 @@ class _Outbox:
         self.parts.append(data)
 
 
-def as_bytes(answer: Answer, request: Request, config: Any, close: bool) -> tuple[bytes, bool]:
+def as_bytes(answer: Response, request: Request, config: Any, close: bool) -> tuple[bytes, bool]:
     """The answer on the wire, and whether the connection ends with it."""
     outbox = _Outbox()
-    response = Response(request, outbox, config)
+    response = ResponseWriter(request, outbox, config)
     if close:
         response.force_close()
     headers = [("Content-Length", str(len(answer.body))), *answer.headers.items()]
@@ -61,15 +61,15 @@ def malformed(error: InferenceError, id: str) -> bytes:
     return head.encode() + body
 
 
-def failure(error: BaseException, id: str) -> Answer:
+def failure(error: BaseException, id: str) -> Response:
     """The answer for an exception."""
     known = as_inference_error(error) or fault(error, id)
     body = error_body(known.status, str(known), id)
-    return Answer(known.status, body, {"Content-Type": "application/json", **known.headers})
+    return Response(known.status, body, {"Content-Type": "application/json", **known.headers})
 
 
 def fault(error: BaseException, id: str) -> InferenceError:
     """What is said of a fault of the handler, whose traceback goes to the log alone."""
     lines = "".join(traceback.format_exception(error))
-    say(f"request {id} failed\n{lines.rstrip()}")
+    log(f"request {id} failed\n{lines.rstrip()}")
     return InferenceError(f"The model raised {type(error).__name__}; the log tells more.", 500)

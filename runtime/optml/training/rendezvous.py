@@ -16,7 +16,7 @@ import socket
 import struct
 import time
 
-from ..report import Problem, say
+from ..report import UserError, log
 from .network import PATIENCE, addresses, wait_for_names
 from .supervisor import Stopped
 
@@ -32,7 +32,7 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 4), (socket.TCP_K
 _USER_TIMEOUT = 12_000  # the same where sent data stay unanswered, in milliseconds
 
 
-class Links:
+class Peers:
     """The connections of this host: of the first host to all others, of another host to the first."""
 
     def __init__(self, current: str, sockets: dict[str, socket.socket], follows: str | None = None) -> None:
@@ -93,7 +93,7 @@ class Links:
                 _send(link, line)
 
 
-class Meeting:
+class Rendezvous:
     """The hosts of the distribution until all have come. The first one listens from the start, so that
     also a host that fails at once finds somebody to tell."""
 
@@ -103,17 +103,19 @@ class Meeting:
         self._follow = follow
         self._waiting: dict[str, socket.socket] = {}
         self._ends: dict[str, int] = {}
-        self._links: Links | None = None
+        self._links: Peers | None = None
         self._server = None
         if current == self._first:
             try:
                 self._server = socket.create_server(("", PORT), backlog=len(hosts))
             except OSError as error:
-                raise Problem(f"cannot listen to the other hosts on port {PORT}: {error.strerror}") from error
+                raise UserError(
+                    f"cannot listen to the other hosts on port {PORT}: {error.strerror}"
+                ) from error
             self._server.settimeout(1)
 
-    def join(self) -> Links:
-        """Link the hosts. Returns when all are there; raises Problem naming those that are not within 15
+    def join(self) -> Peers:
+        """Link the hosts. Returns when all are there; raises UserError naming those that are not within 15
         minutes, or one that ended before."""
         self._links = self._gather() if self._server else self._call()
         return self._links
@@ -132,13 +134,13 @@ class Meeting:
         except (OSError, Stopped):
             pass  # nobody to tell it to, or no time left
 
-    def _gather(self) -> Links:
+    def _gather(self) -> Peers:
         assert self._server
         deadline = time.monotonic() + PATIENCE
         others = [host for host in self._hosts if host != self._current]
         while missing := [host for host in others if host not in self._waiting]:
             if time.monotonic() > deadline:
-                raise Problem(
+                raise UserError(
                     f"no sign of {', '.join(missing)} in {PATIENCE:.0f} s; see the logs of these hosts"
                 )
             self._accept()
@@ -146,7 +148,7 @@ class Meeting:
         self._server.close()
         for link in self._waiting.values():
             _send(link, "")
-        return Links(self._current, self._waiting)
+        return Peers(self._current, self._waiting)
 
     def _accept(self) -> None:
         """Take in the next host that comes, if one does within a second."""
@@ -160,14 +162,14 @@ class Meeting:
         known = addresses(host)
         # The name of a host that has ended may be gone before we come to read its words.
         if host not in self._hosts[1:] or not (address in known or (end and not known)):
-            say(f"a connection from {address} is not of this job")
+            log(f"a connection from {address} is not of this job")
             link.close()
         elif end:
             self._ends[host] = _code(end)
         else:
             self._waiting[host] = _kept_alive(link)
 
-    def _call(self) -> Links:
+    def _call(self) -> Peers:
         deadline = time.monotonic() + PATIENCE
         wait_for_names([self._first])
         while True:
@@ -186,13 +188,13 @@ class Meeting:
                 pass  # not up yet
             self._stop_if_one_has_ended()
             if time.monotonic() > deadline:
-                raise Problem(f"host {self._first} does not answer on port {PORT}; see its log")
+                raise UserError(f"host {self._first} does not answer on port {PORT}; see its log")
             time.sleep(_PAUSE)
-        return Links(self._current, {self._first: _kept_alive(link)}, self._first if self._follow else None)
+        return Peers(self._current, {self._first: _kept_alive(link)}, self._first if self._follow else None)
 
     def _stop_if_one_has_ended(self) -> None:
         for host, code in self._ends.items():
-            raise Problem(f"host {host} ended with code {code} before its program started; see its log")
+            raise UserError(f"host {host} ended with code {code} before its program started; see its log")
 
     def _send_away(self, code: int, deadline: float) -> None:
         host, code = next(iter(self._ends.items()), (self._current, code))

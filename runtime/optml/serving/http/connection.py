@@ -21,9 +21,9 @@ from gunicorn.http.errors import (
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 
-from .errors import InferenceError
+from ..errors import InferenceError
+from ..settings import MB
 from .payload import Payload
-from .settings import MB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

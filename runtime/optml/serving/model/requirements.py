@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
-from .. import layout
-from ..report import Problem, say
+from ... import paths
+from ...report import UserError, log
 
 _PACKAGES = "/tmp/optml-packages"  # where the interpreter's own folder is not writable
 
@@ -15,7 +15,7 @@ _PACKAGES = "/tmp/optml-packages"  # where the interpreter's own folder is not w
 def find_requirements(program: str | None) -> str | None:
     """The requirements.txt beside the handlers, else the one of the model."""
     folders = [os.path.dirname(program)] if program else []
-    for folder in [*folders, f"{layout.MODEL}/code", layout.MODEL]:
+    for folder in [*folders, f"{paths.MODEL}/code", paths.MODEL]:
         path = f"{folder}/requirements.txt"
         if os.path.isfile(path):
             return path
@@ -25,9 +25,9 @@ def find_requirements(program: str | None) -> str | None:
 def install(path: str, folder: str | None = None) -> None:
     """Install a requirements.txt into this interpreter, or into a folder that it alone looks into.
 
-    Raises Problem with the installer's own words.
+    Raises UserError with the installer's own words.
     """
-    say(f"installing {path}")
+    log(f"installing {path}")
     command = [
         sys.executable,
         "-m",
@@ -52,7 +52,7 @@ def install(path: str, folder: str | None = None) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "")
-        raise Problem(
+        raise UserError(
             f"cannot install {path}: {said.removeprefix('ERROR: ')}; "
             "correct it, or install it when the image is built"
         )

@@ -18,11 +18,11 @@ from websockets.frames import Close
 from websockets.protocol import Protocol, Side
 from websockets.sync.connection import Connection
 
-from optml.report import Problem
-from optml.serving import conversation
-from optml.serving.conversation import Gone, Stream, accept
+from optml.report import UserError
+from optml.serving import websocket
 from optml.serving.errors import InferenceError
 from optml.serving.slots import Call
+from optml.serving.websocket import Gone, Stream, accept
 
 HANDSHAKE = [
     ("CONNECTION", "keep-alive, Upgrade"),
@@ -34,8 +34,8 @@ HANDSHAKE = [
 
 def test_a_library_of_the_users_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("websockets.version.version", "14.2")
-    with pytest.raises(Problem, match="15 or later, but this container has 14"):
-        runpy.run_path(conversation.__file__, run_name="optml.serving.again")
+    with pytest.raises(UserError, match="15 or later, but this container has 14"):
+        runpy.run_path(websocket.__file__, run_name="optml.serving.again")
 
 
 class Session:

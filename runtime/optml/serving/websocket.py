@@ -20,7 +20,7 @@ from websockets.server import ServerProtocol
 from websockets.sync.connection import Connection
 from websockets.version import version
 
-from ..report import Problem
+from ..report import UserError
 from .errors import InferenceError
 
 TYPE_CHECKING = False
@@ -35,11 +35,11 @@ _LOOK = 0.25  # seconds between two looks whether the server stops
 _FAREWELL = 2.0  # seconds for the client to answer that we close
 _REASON = 123  # bytes that a reason may have
 
-_LOG = logging.getLogger("optml.conversation")
+_LOG = logging.getLogger("optml.websocket")
 _LOG.setLevel(logging.WARNING)  # websockets would write a line for each session
 
 if int(version.partition(".")[0]) < 15:  # the user's own, which comes before ours
-    raise Problem(f"stream_fn needs websockets 15 or later, but this container has {version}: upgrade it")
+    raise UserError(f"stream_fn needs websockets 15 or later, but this container has {version}: upgrade it")
 
 
 class Gone(ConnectionError):

@@ -1,4 +1,4 @@
-"""The nursery: a process that forks one child for each model of a multi-model server.
+"""The forkserver: a process that forks one child for each model of a multi-model server.
 
 It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
 A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
@@ -17,23 +17,23 @@ import sys
 import traceback
 from types import SimpleNamespace
 
-from .. import layout
-from ..report import Problem, complain
-from .handlers import Model, find_program, load_program
-from .readiness import Table
-from .requirements import find_requirements, install
-from .worker import Worker
+from ... import paths
+from ...report import UserError, log_error
+from ..model.handlers import Model, find_program, load_program
+from ..model.requirements import find_requirements, install
+from ..scoreboard import Scoreboard
+from ..worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from .settings import Settings
+    from ..settings import Settings
 
 _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
 
 
-def fork_nursery(router: Worker, home: str) -> socket.socket:
+def fork_forkserver(router: Worker, home: str) -> socket.socket:
     """The socket that takes orders: JSON (`url`, `packages`, `gpu`), a listening socket, a pipe to report."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
@@ -89,7 +89,7 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         os.setsid()  # a group that can be ended with all that the model starts
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
-        layout.MODEL = order["url"]
+        paths.MODEL = order["url"]
         app = ModelApp(router.settings, order["packages"], order["gpu"], reports)
         sock = socket.socket(fileno=listener)
         sock.setblocking(False)
@@ -111,9 +111,9 @@ class ModelApp:
         self.packages = packages
         self.gpu = gpu
         self.reports = reports
-        self.table = Table(1)
-        self.table.begin(0)
-        self.handing, self.handed = socket.socketpair()  # nobody hands over: there is no greeter
+        self.scoreboard = Scoreboard(1)
+        self.scoreboard.begin(0)
+        self.handing, self.handed = socket.socketpair()  # nobody hands over: there is no standby
 
     def drop_privileges(self) -> None:
         """The router has."""
@@ -124,8 +124,8 @@ class ModelApp:
             worker.model = self._load()
         except BaseException as error:
             # All of it before the report, upon which the router ends this process.
-            if isinstance(error, Problem):
-                complain(str(error))
+            if isinstance(error, UserError):
+                log_error(str(error))
             else:
                 traceback.print_exc()
             sys.stdout.flush()
@@ -154,7 +154,7 @@ class ModelApp:
 
 def _told(error: BaseException) -> tuple[int, str]:
     """Status and message for a model that does not load."""
-    if isinstance(error, Problem):
+    if isinstance(error, UserError):
         return 400, str(error)
     if isinstance(error, MemoryError):
         return 507, "Not enough memory to load the model."

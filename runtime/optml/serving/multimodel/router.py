@@ -1,6 +1,6 @@
 """The router of a multi-model server: which models there are, and calls on their way to them.
 
-A flask application in the slots of the only worker. Each model is a process (see `nursery`) with a socket;
+A flask application in the slots of the only worker. Each model is a process (see `forkserver`) with a socket;
 a call is passed on to it as it came, and its answer as it comes. A process that has died is started again
 by the next call.
 """
@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, jsonify, request
 
-from .. import machine
-from .control import create_app
-from .errors import InferenceError
-from .worker import DRAIN
+from ... import machine
+from ..admin import create_app
+from ..errors import InferenceError
+from ..worker import DRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask import Flask
 
-    from .worker import Worker
+    from ..worker import Worker
 
 _PAGE = 100  # models in one answer
 _GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
@@ -39,9 +39,9 @@ _DEATH = 1.0  # seconds that a killed process may take to be gone
 _OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "expect", "upgrade")
 
 
-def create_router(worker: Worker, nursery: socket.socket, home: str) -> Flask:
+def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask:
     """The routes of a multi-model server on top of the control plane."""
-    models = Models(worker, nursery, home)
+    models = Models(worker, forkserver, home)
     app = create_app(worker, models.names)
 
     @app.post("/models")
@@ -85,9 +85,9 @@ def create_router(worker: Worker, nursery: socket.socket, home: str) -> Flask:
 class Models:
     """All models by name."""
 
-    def __init__(self, worker: Worker, nursery: socket.socket, home: str) -> None:
+    def __init__(self, worker: Worker, forkserver: socket.socket, home: str) -> None:
         self._worker = worker
-        self._nursery = nursery
+        self._nursery = forkserver
         self._home = home
         self._models: dict[str, Deployed] = {}
         self._lock = threading.Lock()
@@ -142,7 +142,7 @@ class Models:
         try:
             socket.send_fds(self._nursery, [json.dumps(order).encode()], [listener, reports])
         except OSError as error:
-            self._worker.alive = False  # without a nursery the models are gone: begin anew
+            self._worker.alive = False  # without a forkserver the models are gone: begin anew
             raise InferenceError("The server is being replaced.", 503, {"Retry-After": "1"}) from error
 
 

@@ -10,14 +10,14 @@ import json
 from codecs import BOM_UTF8
 from functools import lru_cache
 
-from .errors import InferenceError
+from ..errors import InferenceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from .payload import Payload
+    from ..http.payload import Payload
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"

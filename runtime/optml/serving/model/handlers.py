@@ -8,10 +8,10 @@ import os
 import re
 import sys
 
-from .. import layout
-from ..report import Problem
+from ... import paths
+from ...report import UserError
+from ..errors import InferenceError
 from . import codecs
-from .errors import InferenceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from .conversation import Stream
-    from .payload import Payload
-    from .settings import Settings
+    from ..http.payload import Payload
+    from ..settings import Settings
+    from ..websocket import Stream
 
     Body = bytes | Iterator[bytes]
 
@@ -75,7 +75,7 @@ class Context:
         self._pairs = pairs
         self._headers: Headers | None = None
         self.request_id = request_id
-        self.model_dir = layout.MODEL
+        self.model_dir = paths.MODEL
         self.gpu_id = gpu_id
         self.status = 200
         self.response_headers: dict[str, str] = {}
@@ -106,18 +106,18 @@ class Model:
         self._ping = _handler(module, "ping_fn")
         self._execution_parameters = _handler(module, "execution_parameters_fn")
         if self._transform and (self._input or self._output or hasattr(module, "predict_fn")):
-            raise Problem(
+            raise UserError(
                 f"{module.__file__} defines transform_fn together with input_fn, predict_fn or output_fn: "
                 "keep transform_fn alone, or the others"
             )
         context = Context([], "load", gpu_id)
         load = _handler(module, "model_fn")
         if load is None:
-            raise Problem(
+            raise UserError(
                 f"{module.__file__} defines no model_fn: write `def model_fn(model_dir):` that reads "
-                f"the files of {layout.MODEL} and returns the model"
+                f"the files of {paths.MODEL} and returns the model"
             )
-        self.model = load(layout.MODEL, context)
+        self.model = load(paths.MODEL, context)
         warm_up = _handler(module, "model_warmup_fn")
         if warm_up is not None:
             warm_up(self.model, context)
@@ -126,7 +126,7 @@ class Model:
     def has_stream(self) -> bool:
         return self._stream is not None
 
-    def converse(self, stream: Stream, context: Context) -> None:
+    def talk(self, stream: Stream, context: Context) -> None:
         """Have the user's stream_fn talk with a client. Raises whatever it raises."""
         assert self._stream is not None
         left = self._stream(stream, self.model, context)
@@ -172,24 +172,24 @@ class Model:
 
 
 def find_program(settings: Settings) -> str:
-    """The file with the handlers. Raises Problem, which says what to write, where there is none."""
-    if not os.path.isdir(layout.MODEL):
-        raise Problem(f"there is no {layout.MODEL}: mount a folder with the model there")
+    """The file with the handlers. Raises UserError, which says what to write, where there is none."""
+    if not os.path.isdir(paths.MODEL):
+        raise UserError(f"there is no {paths.MODEL}: mount a folder with the model there")
     for directory in settings.code_dirs:
         path = f"{directory}/{settings.program}"
         if os.path.isfile(path):
             return path
     try:
-        found = bool(os.listdir(layout.MODEL))
+        found = bool(os.listdir(paths.MODEL))
     except PermissionError:
-        raise Problem(f"{layout.MODEL} cannot be read by uid {os.geteuid()}: make it readable") from None
+        raise UserError(f"{paths.MODEL} cannot be read by uid {os.geteuid()}: make it readable") from None
     hint = (
-        f"write {layout.MODEL}/code/{settings.program} with model_fn(model_dir), and predict_fn(data, model) "
+        f"write {paths.MODEL}/code/{settings.program} with model_fn(model_dir), and predict_fn(data, model) "
         "if the model has no predict method"
     )
     if found:
-        raise Problem(f"no {settings.program} in {' or '.join(settings.code_dirs)}: {hint}")
-    raise Problem(f"{layout.MODEL} is empty: mount or copy the model there, and {hint}")
+        raise UserError(f"no {settings.program} in {' or '.join(settings.code_dirs)}: {hint}")
+    raise UserError(f"{paths.MODEL} is empty: mount or copy the model there, and {hint}")
 
 
 def load_program(path: str) -> ModuleType:
@@ -200,12 +200,12 @@ def load_program(path: str) -> ModuleType:
     name = os.path.splitext(name)[0]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise Problem(f"{path} is not a Python file: name one in SAGEMAKER_PROGRAM")
+        raise UserError(f"{path} is not a Python file: name one in SAGEMAKER_PROGRAM")
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise Problem(f"{path} cannot be read by uid {os.geteuid()}: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read by uid {os.geteuid()}: {error.strerror}") from None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -218,7 +218,7 @@ def _handler(module: ModuleType, name: str) -> Callable[..., Any] | None:
     if fn is None:
         return None
     if not callable(fn):
-        raise Problem(f"{name} in {module.__file__} is not a function: define it with `def`")
+        raise UserError(f"{name} in {module.__file__} is not a function: define it with `def`")
     count = _ARGUMENTS[name]
     parameters = inspect.signature(fn).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -14,9 +14,9 @@ from urllib.parse import quote
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from .. import layout
-from .answers import failure
+from .. import paths
 from .errors import InferenceError
+from .http.response import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,42 +80,42 @@ def _failed(error: Exception) -> Response:
 
 def _calls(worker: Worker) -> tuple[int, int]:
     """Calls that run, and calls that wait."""
-    calls = [worker.table.calls(row) for row in worker.table.rows]
+    calls = [worker.scoreboard.calls(row) for row in worker.scoreboard.rows]
     running = sum(min(count, worker.slots.count) for count in calls)
     return running, sum(calls) - running
 
 
 def _status(worker: Worker, models: list[str] | None) -> dict[str, Any]:
     """What the page shows."""
-    table = worker.table
+    scoreboard = worker.scoreboard
     running, queued = _calls(worker)
     planned = worker.app.planned_workers
     if models is None:
-        model, paths = f"{layout.MODEL}, {worker.app.program}", ["/invocations"]
+        model, routes = f"{paths.MODEL}, {worker.app.program}", ["/invocations"]
     else:
         model = ", ".join(models) or "none yet: load one by POST /models"
-        paths = [f"/models/{quote(name)}/invoke" for name in models]
+        routes = [f"/models/{quote(name)}/invoke" for name in models]
     return {
         "model": model,
-        "paths": paths,
-        "workers": table.ready(),
+        "paths": routes,
+        "workers": scoreboard.ready(),
         "workersPlanned": planned,
-        "restarts": table.restarts(),
+        "restarts": scoreboard.restarts(),
         "slots": planned * worker.slots.count,
         "running": running,
         "queued": queued,
-        "requests": table.statuses(),
-        "recent": table.recent(),
+        "requests": scoreboard.statuses(),
+        "recent": scoreboard.recent(),
     }
 
 
 def _metrics(worker: Worker) -> Iterator[str]:
     """What was counted, in the text format of Prometheus."""
-    table = worker.table
+    scoreboard = worker.scoreboard
     running, queued = _calls(worker)
-    count, queue, model = table.done()
+    count, queue, model = scoreboard.done()
     yield from _described("requests_total", "counter", "Requests answered, /ping excepted.")
-    for status, number in table.statuses().items():
+    for status, number in scoreboard.statuses().items():
         yield f'optml_requests_total{{status="{status}"}} {number}'
     yield from _described("calls_in_flight", "gauge", "Calls that run in a model.")
     yield f"optml_calls_in_flight {running}"
@@ -126,9 +126,9 @@ def _metrics(worker: Worker) -> Iterator[str]:
         yield f"optml_{name}_seconds_sum {seconds:.6f}"
         yield f"optml_{name}_seconds_count {count}"
     yield from _described("workers_ready", "gauge", "Workers that can answer a call.")
-    yield f"optml_workers_ready {table.ready()}"
+    yield f"optml_workers_ready {scoreboard.ready()}"
     yield from _described("worker_restarts_total", "counter", "Workers that took the place of another.")
-    yield f"optml_worker_restarts_total {table.restarts()}"
+    yield f"optml_worker_restarts_total {scoreboard.restarts()}"
 
 
 def _described(name: str, kind: str, help: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A small table in shared memory: the state of every worker, which all processes read without asking.
+"""A small scoreboard in shared memory: the state of every worker, which all processes read without asking.
 
 /ping is answered from it alone, so an answer needs no model, no lock and no other process. What was counted
 is in it, too, so that any worker can tell it for all.
@@ -21,10 +21,10 @@ _KEPT = 32
 _COLUMNS = _RECENT + _KEPT
 
 
-class Table:
+class Scoreboard:
     """One row for each worker. Made before the fork, and written by the worker that owns the row.
 
-    Behind these there is row -1, the greeter's, of which only the statuses are asked for.
+    Behind these there is row -1, the standby's, of which only the statuses are asked for.
     """
 
     def __init__(self, rows: int) -> None:

@@ -4,7 +4,7 @@ without secrets."""
 from __future__ import annotations
 
 from .. import machine
-from ..report import say
+from ..report import log
 from . import secrets
 from .environment import written
 
@@ -34,12 +34,12 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
         "platform": _parameters(job.framework_parameters),
     }
     lines = [f"  {name:<12}{fact}" for name, fact in facts.items() if fact]
-    say(secrets.mask("\n".join(["training environment", *lines]), hidden))
+    log(secrets.mask("\n".join(["training environment", *lines]), hidden))
 
 
 def command(argv: list[str], hidden: list[str]) -> None:
     """The command line that is about to run."""
-    say(f"$ {secrets.mask_command(argv, hidden)}")
+    log(f"$ {secrets.mask_command(argv, hidden)}")
 
 
 def _network(job: Job) -> str:

@@ -1,0 +1,1 @@
+"""Many models behind one port, each in a process of its own."""
