@@ -47,12 +47,12 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 .PHONY: test
 test: ## Build every image and run every test; PYTEST='-k word' passes options to pytest
 test: build-all .venv/tests browser
-	$(VENV)/pytest $(PYTEST)
+	@scripts/run-tests $(PYTEST)
 
 # The folders of tests, one verb each; tests/images has one for each image, below.
 .PHONY: $(SUITES:%=test/%)
 $(SUITES:%=test/%): test/%: build-all .venv/tests
-	$(VENV)/pytest tests/$* $(PYTEST)
+	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
 
 .PHONY: bench
@@ -70,7 +70,7 @@ build-all: $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES),image/$(variant)
 define image_verbs
 .PHONY: build/$1 test/$1 lint/$1 size/$1
 build/$1: image/$(DEBIAN)/$1
-test/$1: build/$1 .venv/tests ; $(VENV)/pytest tests/images $(PYTEST) --image $1
+test/$1: build/$1 .venv/tests ; @scripts/run-tests tests/images $(PYTEST) --image $1
 lint/$1: .venv/tests ; $(VENV)/hadolint images/$1/Dockerfile
 size/$1: build/$1 ; @scripts/size --tag $(call tag,$(DEBIAN)) $1
 endef

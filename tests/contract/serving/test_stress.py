@@ -16,7 +16,7 @@ import requests
 
 from .serving import Load, Server, eventually
 
-pytestmark = pytest.mark.image("cpu-serve")
+pytestmark = [pytest.mark.image("cpu-serve"), pytest.mark.alone]
 
 SLEEPER = """
 import time

@@ -114,7 +114,7 @@ def test_a_stream_fn_has_nothing_to_return() -> None:
     assert seen == ["stream", "model", context]
     assert made.has_stream and not model().has_stream
     with pytest.raises(TypeError, match="a generator: give answers to"):
-        model(stream_fn=lambda stream, model: (yield)).converse(stream, context)
+        model(stream_fn=lambda stream, model: (yield)).talk(stream, context)
 
 
 def test_a_model_without_model_fn_says_what_to_write() -> None:
