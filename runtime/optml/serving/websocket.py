@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .slots import Call
+    from .call import Call
 
 _PING = 25.0  # seconds between two pings
 _VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone
@@ -80,9 +80,8 @@ class Stream:
         )
         self._websocket.start_keepalive()
         self._call = call
-        self._timeout = timeout
         self._stops = stops
-        self._renew()
+        self._call.renew()
 
     def __iter__(self) -> Iterator[str | bytes]:
         while (message := self.receive()) is not None:
@@ -93,7 +92,7 @@ class Stream:
         end = math.inf if timeout is None else time.monotonic() + timeout
         try:
             while not self._stops():
-                self._call.deadline = math.inf  # the client may take its time
+                self._call.pause()  # the client may take its time
                 left = end - time.monotonic()
                 try:
                     return self._websocket.recv(min(left, _LOOK))
@@ -105,7 +104,7 @@ class Stream:
         except ConnectionClosed:
             pass
         finally:
-            self._renew()
+            self._call.renew()
         return None
 
     def send(self, data: str | bytes) -> None:
@@ -113,18 +112,14 @@ class Stream:
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"send takes str or bytes, not a {type(data).__name__}")
         content = data.encode() if isinstance(data, str) else data
-        self._call.deadline = math.inf  # the socket has one
+        self._call.pause()  # the socket has a time of its own
         try:
             self._websocket.send(content, text=isinstance(data, str))
         except ConnectionClosed:
             raise Gone("the client takes no more") from None
         finally:
-            self._renew()
+            self._call.renew()
 
     def close(self, code: int, reason: str) -> None:
         """End the session; what the reason has beyond its limit is cut off."""
         self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
-
-    def _renew(self) -> None:
-        """From here on the user's code runs, and has the time of a call."""
-        self._call.deadline = time.monotonic() + self._timeout
