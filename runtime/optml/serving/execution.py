@@ -49,6 +49,7 @@ class Host(Protocol):
     websocket: Any
     gpu: int | None
     several: bool
+    alive: bool
 
     @property
     def closes(self) -> bool:
@@ -195,7 +196,7 @@ class Execution:
         # The library closes what it gets, and the loop what it has.
         sock = call.connection.sock.dup()
         stream = host.websocket.Stream(
-            sock, call, host.settings.timeout, host.settings.max_payload, lambda: host.closes
+            sock, call, host.settings.timeout, host.settings.max_payload, lambda: not host.alive
         )
         host.slots.hold(call, stream)
         code, reason = 0, ""
@@ -207,7 +208,7 @@ class Execution:
             known = as_inference_error(error)
             code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
         if call.claim():
-            self._end_session(call, stream, code or (_GOING_AWAY if host.closes else _NORMAL), reason)
+            self._end_session(call, stream, code or (_NORMAL if host.alive else _GOING_AWAY), reason)
         return None  # the end of the session is noted there
 
     def _end_session(self, call: Call, stream: Stream, code: int, reason: str) -> None:
