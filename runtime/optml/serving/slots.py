@@ -16,9 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gunicorn.http.message import Request
-
     from .http.connection import Connection
+    from .http.request import Request
     from .websocket import Stream
 
 

@@ -22,15 +22,16 @@ from collections import deque
 from functools import cached_property
 from queue import SimpleQueue
 
-from gunicorn.http.wsgi import Response as ResponseWriter
-from gunicorn.http.wsgi import create as wsgi_environ
 from gunicorn.workers.base import Worker as BaseWorker
 
 from ..report import UserError, log, log_error
-from .errors import InferenceError, as_inference_error, phrase
+from .errors import InferenceError, as_inference_error
 from .http.accesslog import AccessLog
 from .http.connection import Connection
-from .http.response import Response, as_bytes, failure, fault, malformed
+from .http.payload import bodies_of_worker
+from .http.response import Frames, Response, as_bytes, failure, fault, refusal
+from .http.wsgi import WSGIAnswer, environ
+from .http.wsgi import run as run_app
 from .model.handlers import Context, Model
 from .scoreboard import READY, RETIRING
 from .slots import Call, Executor, Slots
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from gunicorn.http.message import Request
-
+    from .http.request import Request
     from .websocket import Stream
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
@@ -67,6 +67,10 @@ _HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
 
 
+class _AnsweredAlready(BaseException):
+    """An application answers after its time: the deadline has, and nothing more may be sent."""
+
+
 class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of the application `Server`."""
 
@@ -79,6 +83,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.settings = self.app.settings
         self.scoreboard = self.app.scoreboard
         self.connections: dict[int, Connection] = {}
+        self.bodies = bodies_of_worker(self.settings.max_payload, self.app.planned_workers)
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.health, self.control = Executor("health"), Executor("control")
         self._id_prefix = f"{self.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
@@ -266,7 +271,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def adopt(self, sock: socket.socket, peer: Any) -> None:
         sock.setblocking(False)
-        connection = Connection(sock, peer, sock.getsockname(), self.settings.max_payload, self.now)
+        connection = Connection(sock, peer, sock.getsockname(), self.bodies, self.now)
         self.connections[connection.fd] = connection
         self.poller.register(connection.fd, _WAITING)
         self.scoreboard.set_connections(self.row, len(self.connections))
@@ -328,7 +333,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def take(self, connection: Connection, data: bytes) -> None:
         """Give bytes to the connection, and act on the request that they complete."""
         try:
-            request = connection.receive(data, self.cfg)
+            request = connection.receive(data)
             if request is not None:
                 self.dispatch(connection, request)
                 return
@@ -406,7 +411,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         request = connection.request
         method, path = (request.method, request.path) if request else ("-", "-")
         connection.drop()
-        self.send(connection, malformed(error, id), True)
+        self.send(connection, refusal(error, id), True)
         self.access_log.add(method, path, error.status, id)
         self.scoreboard.count_status(self.row, error.status)
 
@@ -417,10 +422,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def written(self, request: Request, answer: Response) -> tuple[bytes, bool]:
         """A whole answer as bytes, and whether to close then: who calls again shall find one to take it."""
         close = self.row < 0 or not self.alive or self.slots.held
-        return as_bytes(answer, request, self.cfg, close)
+        return as_bytes(answer, request, close)
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
         """Send what the socket takes, the loop sends the rest; then await the next request, or close."""
+        connection.seen = time.monotonic()  # the client has been waiting, not silent
         try:
             sent = connection.sock.send(data) if data else 0
         except BlockingIOError:
@@ -515,11 +521,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         chunks: Iterator[bytes] | None = None
         try:
             body, mimetype = self.model.answer(request.body, content_type, accept, context)
-            if mimetype is not None:
-                context.response_headers.setdefault("Content-Type", mimetype)
             if not isinstance(body, bytes):
                 chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
-            answer = Response(context.status, body, context.response_headers)
+            answer = Response(context.status, body, context.response_headers, mimetype)
             whole = self.written(request, answer)  # also a header that HTTP cannot carry fails here
         except BaseException as error:
             answer, chunks = failure(error, call.id), None
@@ -541,15 +545,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sock.settimeout(self.settings.timeout)
         call.deadline = time.monotonic() + self.settings.timeout
         call.streaming = True
-        response = ResponseWriter(call.request, sock, self.cfg)
-        if not self.alive:
-            response.force_close()
-        response.start_response(f"{answer.status} {phrase(answer.status)}", list(answer.headers.items()))
-        response.write(answer.body)
+        frames = Frames(answer, call.request, not self.alive)
+        sock.sendall(frames.head + frames.frame(answer.body))
         try:
             for chunk in chunks:
                 call.deadline = time.monotonic() + self.settings.timeout
-                response.write(chunk)
+                sock.sendall(frames.frame(chunk))
         except OSError:
             raise
         except BaseException as error:
@@ -558,10 +559,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
-        response.close()
+        sock.sendall(frames.end())
         sock.setblocking(False)
         self.slots.release(call)
-        self.send(call.connection, b"", response.should_close())
+        self.send(call.connection, b"", frames.closes)
 
     def talk(self, call: Call) -> None:
         """Open a WebSocket, and have the user's stream_fn talk through it."""
@@ -596,47 +597,40 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def run_wsgi(self, call: Call, app: Any) -> int | None:
         """Have a WSGI application answer, the user's own or the control plane. Gives its status, if any."""
-        connection, request = call.connection, call.request
-        payload, request.body = request.body, request.body.file()
-        sock = connection.sock
+        connection, request, sock = call.connection, call.request, call.connection.sock
         sock.settimeout(self.settings.timeout)
-        response, environ = wsgi_environ(request, sock, connection.peer, connection.server, self.cfg)
-        environ["wsgi.multithread"] = True
-        environ["optml.request_id"] = call.id
-        if not self.alive:
-            response.force_close()
-        try:
-            parts = app(environ, response.start_response)
-            chunks = iter(parts)
-            first = next(chunks, b"")
-            if not call.claim():
-                return None  # the deadline has answered
+
+        def send(data: bytes) -> None:
+            if not call.streaming and not call.claim():
+                raise _AnsweredAlready
             call.streaming = True
-            response.write(first)
-            for chunk in chunks:
-                if call.deadline < math.inf:
-                    call.deadline = time.monotonic() + self.settings.timeout
-                response.write(chunk)
-            response.close()
-            if hasattr(parts, "close"):
-                parts.close()
+            if call.deadline < math.inf:
+                call.deadline = time.monotonic() + self.settings.timeout
+            sock.sendall(data)
+
+        answer = WSGIAnswer(request, send, not self.alive)
+        variables = environ(request, connection.server, self.app.planned_workers > 1)
+        variables["optml.request_id"] = call.id
+        try:
+            run_app(app, variables, answer)
+            assert answer.response is not None
+            status = answer.response.status
             sock.setblocking(False)
-            status = response.status_code
-            self.send(connection, b"", response.should_close())
+            self.send(connection, b"", answer.closes)
+        except _AnsweredAlready:
+            return None  # by the deadline
         except OSError:
             raise
         except BaseException as error:
-            answer = failure(error, call.id)
-            if response.headers_sent:
+            whole = failure(error, call.id)
+            if answer.began:
                 raise ConnectionAbortedError from error
-            if not call.streaming and not call.claim():
+            if not call.claim():
                 return None
             sock.setblocking(False)
-            status = answer.status
-            self.respond(connection, request, answer)
-        finally:
-            request.body = payload
-        return int(status)
+            status = whole.status
+            self.respond(connection, request, whole)
+        return status
 
     def log_call(self, call: Call, status: int, ended: float) -> None:
         queue, model = call.started - call.received, ended - call.started
