@@ -366,7 +366,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def upgrade(self, connection: Connection, request: Request) -> None:
         """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
         try:
-            self.websocket.accept(request.method, request.headers)
+            self.websocket.accept(request.method, request.headers, request.version)
         except InferenceError as error:
             self.refuse(connection, request, error)
         else:
@@ -570,10 +570,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if not call.claim():
             return
         request, sock, settings = call.request, call.connection.sock, self.settings
-        sock.sendall(self.websocket.accept(request.method, request.headers))
+        sock.sendall(self.websocket.accept(request.method, request.headers, request.version))
         # The library closes what it gets, and the loop what it has.
         stream = self.websocket.Stream(
-            sock.dup(), call, settings.timeout, settings.max_payload, lambda: not self.alive
+            sock.dup(),
+            call,
+            settings.timeout,
+            settings.max_payload,
+            lambda: not self.alive,
+            call.connection.take_input(),
         )
         self.slots.hold(call, stream)
         code, reason = 0, ""

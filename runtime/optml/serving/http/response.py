@@ -16,6 +16,7 @@ import time
 import traceback
 from email.utils import formatdate
 from functools import lru_cache
+from operator import index
 
 from ...report import log
 from ..errors import InferenceError, as_inference_error, error_body, phrase
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _STATUS = re.compile(r"([2-5]\d\d)(?: .*)?", re.ASCII | re.DOTALL)
-_WITHOUT_BODY = (204, 205, 304)
-_WITHOUT_LENGTH = (204, 304)
+_WITHOUT_BODY = (204, 304)
+_EMPTY = 205  # has a length, which is 0
 # What frames a message or concerns one connection alone (RFC 9110, 7.6.1).
 _OURS = frozenset(
     ("connection", "content-length", "date", "keep-alive", "proxy-connection", "te", "trailer")
-    + ("transfer-encoding", "upgrade")
+    + ("transfer-encoding",)
 )
 _reported: set[str] = set()  # headers of handlers that were left out
 
@@ -58,7 +59,7 @@ class Response:
         self, status: int | str, body: bytes = b"", headers: Headers = (), content_type: str | None = None
     ) -> None:
         self.status = _checked_status(status)
-        self.body = body
+        self.body = body if self.status != _EMPTY else b""
         self.headers: list[tuple[str, str]] = []
         for name, value in headers.items() if hasattr(headers, "items") else headers:
             lower = name.lower() if isinstance(name, str) else name
@@ -77,6 +78,8 @@ class Frames:
     """An answer in parts: of known length, in chunks, or up to the end of the connection."""
 
     def __init__(self, response: Response, request: Request, close: bool, length: int | None = None) -> None:
+        if response.status == _EMPTY:
+            length = 0
         silent = request.method == "HEAD" or response.status in _WITHOUT_BODY
         self._chunked = not silent and length is None and request.version == (1, 1)
         self._left = 0 if silent else length
@@ -84,7 +87,7 @@ class Frames:
         framing = b""
         if self._chunked:
             framing = b"Transfer-Encoding: chunked\r\n"
-        elif length is not None and response.status not in _WITHOUT_LENGTH:
+        elif length is not None and response.status not in _WITHOUT_BODY:
             framing = b"Content-Length: %d\r\n" % length
         self.head = b"%b%b%b\r\n" % (_prefix(response.status, self.closes), response.lines, framing)
 
@@ -114,11 +117,10 @@ def refusal(error: InferenceError, id: str) -> bytes:
 
 def _whole(response: Response, close: bool, silent: bool) -> bytes:
     prefix = _prefix(response.status, close)
-    if response.status in _WITHOUT_LENGTH:
+    if response.status in _WITHOUT_BODY:
         return b"%b%b\r\n" % (prefix, response.lines)
-    body = b"" if response.status in _WITHOUT_BODY else response.body
-    length = len(body)
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (prefix, response.lines, length, b"" if silent else body)
+    length, shown = len(response.body), b"" if silent else response.body
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (prefix, response.lines, length, shown)
 
 
 def failure(error: BaseException, id: str) -> Response:
@@ -142,7 +144,8 @@ def fault(error: BaseException, id: str) -> InferenceError:
 
 
 def _checked_status(status: int | str) -> int:
-    found = _STATUS.fullmatch(status if isinstance(status, str) else str(int(status)))
+    text = status if isinstance(status, str) else str(index(status)) if hasattr(status, "__index__") else ""
+    found = _STATUS.fullmatch(text)
     if found is None:
         raise InvalidResponse(f"status {status!r} is not one of an answer: set a number from 200 to 599")
     return int(found[1])
