@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from optml.serving.errors import InferenceError
 from optml.serving.http import payload as payloads
+from optml.serving.http.body import Sized
 from optml.serving.http.payload import SPOOL_SIZE, Bodies, Payload, bodies_of_worker
 
 KB = 1 << 10
@@ -75,6 +76,14 @@ def test_a_body_without_room_in_memory_or_on_disk_is_refused() -> None:
     assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
     held.close()
     assert filled(bodies, 1).read() == b"x"
+
+
+def test_a_body_that_is_complete_at_once_has_room() -> None:
+    bodies = Bodies(KB, 0, files_are_memory=True)
+    whole = Payload(bodies)
+    assert Sized(3, whole).write(b"abc") and whole.read() == b"abc"
+    with pytest.raises(InferenceError):
+        Sized(3, Payload(bodies)).write(b"ab")
 
 
 def test_a_full_disk_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

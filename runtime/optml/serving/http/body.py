@@ -35,7 +35,10 @@ class Sized:
     def write(self, data: bytes) -> bool:
         if len(data) > self._missing:
             data, self.rest = data[: self._missing], data[self._missing :]
-        self._payload.write(data)
+        if self._payload.size or len(data) < self._missing:
+            self._payload.write(data)
+        else:
+            self._payload.fill(data)
         self._missing -= len(data)
         return not self._missing
 

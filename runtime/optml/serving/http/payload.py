@@ -1,6 +1,7 @@
 """The bodies of requests: in memory while they are small and few, else in files under /tmp.
 
-All bodies of a worker share so much memory, however many clients send theirs at once and however slowly.
+Bodies that arrive in pieces share so much memory in each worker, however many clients send theirs at once and
+however slowly.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MOST_MEMORY = 256 << 20  # for all bodies of all workers, where files are not m
 
 
 class Bodies:
-    """What the bodies of one worker may take: `limit` bytes each, and all of them together `memory`.
+    """What the bodies of one worker may take: `limit` bytes each, and those that come in pieces `memory`.
 
     `files_are_memory`: what is spooled lies in memory as well (a tmpfs), and counts.
     """
@@ -80,6 +81,10 @@ class Payload:
         self._reserved = 0
         self.size = 0
 
+    def fill(self, data: bytes) -> None:
+        """Take a body that is complete at once, as most are: it waits for no client, so it may."""
+        self._data, self.size = data, len(data)
+
     def write(self, data: bytes) -> None:
         """Add bytes. Raises InferenceError when they are too many, or when there is no room for them."""
         if not data:
@@ -88,15 +93,9 @@ class Payload:
         self.size += len(data)
         if self._spooled or not self._fits_memory(len(data)):
             self._write_to_disk(data)
-        elif self._file is not None:
-            self._file.write(data)
-        elif not self._data:
-            self._data = data  # the whole body in one piece, as most are
         else:
-            self._file = io.BytesIO(self._data)
-            self._file.seek(0, os.SEEK_END)
+            self._file = self._file or io.BytesIO()
             self._file.write(data)
-            self._data = b""
 
     def read(self) -> bytes:
         """The whole body; read from disk once, when it lies there."""
