@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optml.serving.errors import InferenceError
@@ -212,6 +212,8 @@ def test_what_is_refused(case: str) -> None:
 MUTATED = [*(data for data, _ in ACCEPTED.values()), *(data for data, _ in REFUSED.values()), SIZED, CHUNKED]
 
 
+@pytest.mark.parametrize("_parser", ["llhttp"], indirect=True)
+@settings(max_examples=1500)
 @given(
     whole=st.sampled_from([data for data in MUTATED if len(data) < 300]),
     edits=st.lists(
