@@ -8,9 +8,8 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gunicorn.http.message import Request
-
     from .http.connection import Connection
+    from .http.request import Request
     from .websocket import Stream
 
 

@@ -10,11 +10,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gunicorn.http.wsgi import Response as ResponseWriter
-from gunicorn.http.wsgi import create as wsgi_environ
-
-from .errors import InferenceError, as_inference_error, phrase
-from .http.response import Response, as_bytes, failure, fault
+from .errors import InferenceError, as_inference_error
+from .http.response import Frames, Response, as_bytes, failure, fault
+from .http.wsgi import WSGIAnswer, environ
+from .http.wsgi import run as run_app
 from .journal import CLIENT_GONE
 from .model.handlers import Context
 
@@ -40,7 +39,6 @@ class Host(Protocol):
     """The worker, as the calls on its slots know it."""
 
     settings: Settings
-    cfg: Any
     loop: Loop
     slots: Slots
     journal: Journal
@@ -84,8 +82,6 @@ class Outlet:
         finally:
             call.renew()
 
-    send = sendall
-
 
 class Execution:
     """Runs the calls of a worker. Nothing that a handler raises ends the thread."""
@@ -125,7 +121,7 @@ class Execution:
     def respond(self, call: Call, response: Response) -> int:
         """Send a whole answer."""
         host = self._host
-        data, closes = as_bytes(response, call.request, host.cfg, host.closes)
+        data, closes = as_bytes(response, call.request, host.closes)
         host.loop.send(call.connection, data, closes)
         return response.status
 
@@ -143,16 +139,14 @@ class Execution:
         chunks: Iterator[bytes] | None = None
         try:
             body, mimetype = host.model.answer(call.request.body, content_type, accept, context)
-            if mimetype is not None:
-                context.response_headers.setdefault("Content-Type", mimetype)
             if not isinstance(body, bytes):
                 chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
-            response = Response(context.status, body, context.response_headers)
-            whole = as_bytes(response, call.request, host.cfg, host.closes)  # also checks the headers
+            response = Response(context.status, body, context.response_headers, mimetype)
+            whole = as_bytes(response, call.request, host.closes)  # also checks the headers
         except BaseException as error:
             _close(chunks)
             response, chunks = failure(error, call.id), None
-            whole = as_bytes(response, call.request, host.cfg, host.closes)
+            whole = as_bytes(response, call.request, host.closes)
         if chunks is not None:
             return self._stream(call, response, chunks)
         if not call.claim():
@@ -164,20 +158,16 @@ class Execution:
 
     def _stream(self, call: Call, answer: Response, chunks: Iterator[bytes]) -> int:
         """Send chunks as they come. Each has the time of a whole call."""
-        outlet = Outlet(call, self._host.settings.timeout)
-        writer = ResponseWriter(call.request, outlet, self._host.cfg)
-        if self._host.closes:
-            writer.force_close()
-        writer.start_response(f"{answer.status} {phrase(answer.status)}", list(answer.headers.items()))
+        send = Outlet(call, self._host.settings.timeout).sendall
+        frames = Frames(answer, call.request, self._host.closes)
         try:
-            writer.write(answer.body)
+            send(frames.head + frames.frame(answer.body))
             for chunk in chunks:
-                writer.write(chunk)
-                call.renew()
+                send(frames.frame(chunk))
         finally:
             _close(chunks)
-        writer.close()
-        self._continue(call, writer.should_close())
+        send(frames.end())
+        self._continue(call, frames.closes)
         return answer.status
 
     def _continue(self, call: Call, then_close: bool) -> None:
@@ -191,12 +181,17 @@ class Execution:
         host = self._host
         assert host.model is not None
         Outlet(call, host.settings.timeout).sendall(
-            host.websocket.accept(call.request.method, call.request.headers)
+            host.websocket.accept(call.request.method, call.request.headers, call.request.version)
         )
         # The library closes what it gets, and the loop what it has.
         sock = call.connection.sock.dup()
         stream = host.websocket.Stream(
-            sock, call, host.settings.timeout, host.settings.max_payload, lambda: not host.alive
+            sock,
+            call,
+            host.settings.timeout,
+            host.settings.max_payload,
+            lambda: not host.alive,
+            call.connection.take_input(),
         )
         host.slots.hold(call, stream)
         code, reason = 0, ""
@@ -220,32 +215,20 @@ class Execution:
 
     def run_app(self, call: Call, app: Any) -> int | None:
         """Have a WSGI application answer, the user's own or the control plane."""
-        host, request, connection = self._host, call.request, call.connection
-        payload, request.body = request.body, request.body.file()
-        outlet = Outlet(call, host.settings.timeout)
-        writer, environ = wsgi_environ(request, outlet, connection.peer, connection.server, host.cfg)
-        environ["wsgi.multithread"] = True
-        environ["wsgi.multiprocess"] = host.several
-        environ["optml.request_id"] = call.id
-        if host.closes:
-            writer.force_close()
-        parts = None
+        host, request = self._host, call.request
+        answer = WSGIAnswer(request, Outlet(call, host.settings.timeout).sendall, host.closes)
+        variables = environ(request, call.connection.server, host.several)
+        variables["optml.request_id"] = call.id
         try:
-            parts = app(environ, writer.start_response)
-            for chunk in parts:
-                writer.write(chunk)
-                call.renew()
-            writer.close()
-            self._continue(call, writer.should_close())
-            return int(writer.status_code)
+            run_app(app, variables, answer)
         except BaseException as error:
             if call.streaming or isinstance(error, TooLate):
                 raise
-            answer = failure(error, call.id)
-            return self.respond(call, answer) if call.claim() else None
-        finally:
-            request.body = payload
-            _close(parts)
+            whole = failure(error, call.id)
+            return self.respond(call, whole) if call.claim() else None
+        assert answer.response is not None
+        self._continue(call, answer.closes)
+        return answer.response.status
 
     def give_up(self, call: Call) -> None:
         """End, from the loop, a call whose slot is stuck in the user's code."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from .http.accesslog import AccessLog
 
 if TYPE_CHECKING:
-    from gunicorn.http.message import Request
-
     from .call import Call
+    from .http.request import Request
     from .scoreboard import Scoreboard
 
 CLIENT_GONE = 499  # by the convention of nginx: the client took no more of its answer

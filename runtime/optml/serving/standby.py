@@ -20,14 +20,14 @@ from .errors import InferenceError
 from .exchange import DEATH, KEEP, raise_file_limit
 from .http.arrival import PING, await_bytes
 from .http.loop import ONCE, TICK, Loop
-from .http.response import Response, as_bytes, failure, malformed
+from .http.payload import bodies_of_worker
+from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
 
 if TYPE_CHECKING:
-    from gunicorn.http.message import Request
-
     from .application import Server
     from .http.connection import Connection
+    from .http.request import Request
 
 _PATIENCE = 0.1  # seconds that a new connection is left to the workers
 _RETRY = 0.02  # seconds after which a connection is offered to the workers again
@@ -38,15 +38,14 @@ _BUSY = InferenceError("All workers are busy.", 503, {"Retry-After": "1"})
 class Standby:
     """One process of it, which runs until SIGTERM or the supervisor's end."""
 
-    def __init__(self, app: Server, listeners: list[Any], cfg: Any) -> None:
+    def __init__(self, app: Server, listeners: list[Any]) -> None:
         self.app = app
-        self.cfg = cfg
         self.scoreboard = app.scoreboard
         self.exchange = app.exchange
         self.parent = os.getppid()
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
-        self.loop = Loop(self, app.settings.max_payload, cfg)
+        self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers))
         self.listeners = {listener.fileno(): listener.sock for listener in listeners}
         self.noticed = 0.0  # when a connection came that is left to the workers
         # Duplicates of the connections of all workers, by row and number there.
@@ -188,18 +187,18 @@ class Standby:
         elif ready:
             self.respond(connection, request, Response(200))
         else:
-            self.respond(connection, request, Response(503, headers={"Retry-After": "1"}))
+            self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
         request.body.close()
 
     def respond(self, connection: Connection, request: Request, response: Response) -> None:
         """Answer, and close: who calls again shall find a worker."""
-        self.loop.send(connection, *as_bytes(response, request, self.cfg, True))
+        self.loop.send(connection, *as_bytes(response, request, True))
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
         id = self.new_id()
         self.journal.note(connection.request, error.status, id)
         connection.drop()
-        self.loop.send(connection, malformed(error, id), True)
+        self.loop.send(connection, refusal(error, id), True)
 
     def new_id(self) -> str:
         self._ids += 1

@@ -46,10 +46,12 @@ class Gone(ConnectionError):
     """The client takes no more: it has closed, or has vanished."""
 
 
-def accept(method: str, headers: list[tuple[str, str]]) -> bytes:
+def accept(method: str, headers: list[tuple[str, str]], version: tuple[int, int]) -> bytes:
     """The answer that opens a WebSocket. Raises InferenceError where the request does not ask for one."""
     if method != "GET":
         raise InferenceError("Use GET.", 405, {"Allow": "GET"})
+    if version < (1, 1):  # which knows no upgrade
+        raise InferenceError("A WebSocket needs HTTP/1.1.", 426, {"Upgrade": "websocket"})
     answer = ServerProtocol(logger=_LOG).accept(Request("", Headers(headers)))
     if answer.status_code != 101:
         said = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
@@ -66,18 +68,27 @@ class Stream:
     """
 
     def __init__(
-        self, sock: socket.socket, call: Call, timeout: float, max_size: int, stops: Callable[[], bool]
+        self,
+        sock: socket.socket,
+        call: Call,
+        timeout: float,
+        max_size: int,
+        stops: Callable[[], bool],
+        early: bytes = b"",
     ) -> None:
         sock.settimeout(timeout)  # of what is sent
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
+        protocol = ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG)
+        protocol.receive_data(early)  # what came with the handshake, before the library's thread reads more
         # A pong waits behind messages that nobody has received yet, so it is the host that must answer pings.
         self._websocket = Connection(
             sock,
-            ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG),
+            protocol,
             ping_interval=_PING,
             ping_timeout=None,
             close_timeout=_FAREWELL,
         )
+        self._take_events()
         self._websocket.start_keepalive()
         self._call = call
         self._stops = stops
@@ -123,3 +134,11 @@ class Stream:
     def close(self, code: int, reason: str) -> None:
         """End the session; what the reason has beyond its limit is cut off."""
         self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
+
+    def _take_events(self) -> None:
+        """Act on what the protocol has been given, as the library's thread does on what it reads."""
+        with self._websocket.protocol_mutex:
+            events = self._websocket.protocol.events_received()
+            self._websocket.send_data()
+        for event in events:
+            self._websocket.process_event(event)

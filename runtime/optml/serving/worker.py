@@ -25,7 +25,8 @@ from .errors import InferenceError
 from .execution import Execution, over_time
 from .http.arrival import await_bytes, size_of_call
 from .http.loop import ONCE, TICK, Loop
-from .http.response import Response, as_bytes, failure, malformed
+from .http.payload import bodies_of_worker
+from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
 from .scoreboard import READY, RETIRING
 from .slots import Executor, Slots
@@ -33,9 +34,8 @@ from .slots import Executor, Slots
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gunicorn.http.message import Request
-
     from .http.connection import Connection
+    from .http.request import Request
     from .model.handlers import Model
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
@@ -109,7 +109,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sys.setswitchinterval(0.001)
         settings = self.settings
         self.journal = Journal(self.scoreboard, self.row, settings.access_log)
-        self.loop = Loop(self, settings.max_payload, self.cfg)
+        self.loop = Loop(self, bodies_of_worker(settings.max_payload, self.app.planned_workers))
         self.execution = Execution(self)
         # Calls that are left unread until a slot is free, and when each came: also for those being read then.
         self.waiting: dict[Connection, float] = {}
@@ -333,7 +333,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def upgrade(self, connection: Connection, request: Request) -> None:
         """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
         try:
-            self.websocket.accept(request.method, request.headers)
+            self.websocket.accept(request.method, request.headers, request.version)
         except InferenceError as error:
             self.refuse(connection, request, error)
         else:
@@ -342,7 +342,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def ping(self, connection: Connection, request: Request) -> None:
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
         if not self.scoreboard.any_ready():
-            self.respond(connection, request, Response(503, headers={"Retry-After": "1"}))
+            self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
         elif self.settings.app:
             self.beside(self.health, self.ask_app, connection, request)
         elif self.model is not None and self.model.has_ping:
@@ -402,7 +402,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return not self.alive or self.slots.held
 
     def respond(self, connection: Connection, request: Request, response: Response) -> None:
-        self.loop.send(connection, *as_bytes(response, request, self.cfg, self.closes))
+        self.loop.send(connection, *as_bytes(response, request, self.closes))
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
         """Answer with an error."""
@@ -416,7 +416,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         id = self.new_id()
         self.journal.note(connection.request, error.status, id)
         connection.drop()
-        self.loop.send(connection, malformed(error, id), True)
+        self.loop.send(connection, refusal(error, id), True)
 
     # Beside the loop: it takes no slot, and the loop no time
 

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import InferenceError
 from .connection import Connection
@@ -18,7 +18,8 @@ from .connection import Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from gunicorn.http.message import Request
+    from .payload import Bodies
+    from .request import Request
 
 TICK = 0.25  # seconds between two looks at the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60
@@ -54,12 +55,11 @@ class Owner(Protocol):
 class Loop:
     """All methods are for the thread of the loop alone, but for `post` and `send`."""
 
-    def __init__(self, owner: Owner, max_payload: int, config: Any) -> None:
+    def __init__(self, owner: Owner, bodies: Bodies) -> None:
         self.now = time.monotonic()
         self.connections: dict[int, Connection] = {}
         self._owner = owner
-        self._max_payload = max_payload
-        self._config = config
+        self._bodies = bodies
         self._poller = select.epoll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -113,7 +113,7 @@ class Loop:
         except OSError:
             sock.close()
             return None
-        connection = Connection(sock, peer, server, self._max_payload, self.now)
+        connection = Connection(sock, peer, server, self._bodies, self.now)
         self.connections[connection.fd] = connection
         self._poller.register(connection.fd, _WAITING)
         return connection
@@ -188,7 +188,7 @@ class Loop:
 
     def _take(self, connection: Connection, data: bytes) -> None:
         try:
-            request = connection.receive(data, self._config)
+            request = connection.receive(data)
             if request is not None:
                 self._owner.dispatch(connection, request)
                 return
