@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from .. import house
 from ..report import UserError
 from .settings import read_settings
 
@@ -20,16 +21,14 @@ def serve(argv: list[str]) -> int:
     try:
         import gunicorn  # noqa: F401
     except ImportError:
-        raise UserError(
-            "this image cannot serve, gunicorn is missing: "
-            "build FROM optml/cpu-serve, or pip install gunicorn flask"
-        ) from None
+        raise UserError("this image cannot serve, gunicorn is missing: build FROM optml/cpu-serve") from None
     from .model.handlers import find_program
 
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
     from .supervisor import Server  # imports gunicorn, which takes most of the time
 
+    house.open_to_user()
     return Server(settings, program, listener).serve()
 
 
