@@ -577,7 +577,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.slots.hold(call, stream)
         code, reason = 0, ""
         try:
-            self.model.talk(stream, Context(request.headers, call.id, self.app.gpu_of(self.row)))
+            gpu = self.app.gpu_of(self.row)
+            self.model.talk(stream, Context(request.headers, call.id, gpu, request.path, request.query))
         except self.websocket.Gone:
             pass
         except BaseException as error:

@@ -6,17 +6,21 @@ import asyncio
 import os
 import threading
 import types
+from pathlib import Path
 from typing import Any, cast
 
+import flask
 import pytest
 from werkzeug.exceptions import Gone, HTTPException
 
+from optml import paths
 from optml.report import UserError
 from optml.serving import InferenceError
 from optml.serving.http.payload import Payload
 from optml.serving.http.response import failure
 from optml.serving.model import codecs
-from optml.serving.model.handlers import Context, Headers, Model
+from optml.serving.model.context import Context, Headers
+from optml.serving.model.handlers import Model
 from optml.serving.settings import read_settings
 
 
@@ -83,8 +87,6 @@ def test_what_output_fn_may_return(output: Any, expected: tuple[bytes, str]) -> 
 
 
 def test_a_response_of_flask_is_given_on() -> None:
-    import flask
-
     def output(prediction: Any, accept: str) -> Any:
         return flask.Response("teapot", 418, {"X-Own": "1"}, mimetype="text/tea")
 
@@ -275,3 +277,44 @@ def test_a_status_that_is_no_error_is_refused_where_it_is_raised(status: int) ->
 )
 def test_the_trace_of_the_caller(sent: str, valid: bool) -> None:
     assert Context([("TRACEPARENT", sent)], "id", None).traceparent == (sent if valid else None)
+
+
+def test_handlers_of_the_toolkits_find_the_names_of_their_context() -> None:
+    context = Context([("CONTENT-TYPE", "text/csv"), ("X-A", "1")], "id-1", 3)
+    properties = context.system_properties
+    assert (properties["gpu_id"], properties["model_dir"], properties["batch_size"]) == (3, paths.MODEL, 1)
+    processor = context.request_processor[0]
+    assert processor.get_request_property("Content-Type") == "text/csv"
+    assert processor.get_request_properties().get("x-a") == context.get_request_header(0, "X-A") == "1"
+    assert context.get_request_id(0) == "id-1"
+    context.set_response_content_type(0, "image/png")
+    context.set_response_header(0, "X-Own", "1")
+    processor.report_status(201, "Created")
+    context.metrics.add_counter("seen", 1, idx=0)
+    assert dict(context.response_headers) == {"Content-Type": "image/png", "X-Own": "1"}
+    assert context.status == 201
+
+
+def test_additional_model_data_has_a_folder_for_each_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ADDITIONAL_MODEL_DATA", f"{tmp_path}/data")
+    assert Context([], "id", None).additional_model_data == {}
+    (tmp_path / "data/draft").mkdir(parents=True)
+    assert Context([], "id", None).additional_model_data == {"draft": f"{tmp_path}/data/draft"}
+
+
+def test_a_response_keeps_all_of_its_cookies() -> None:
+    def output(prediction: Any, accept: str, context: Context) -> Any:
+        context.response_headers["X-Own"] = "1"
+        response = flask.Response("ok")
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    context, payload = Context([], "id", None), Payload()
+    payload.write(b"1")
+    model(predict_fn=lambda *_: 0, output_fn=output).answer(payload, "", "", context)
+    cookies = [value for name, value in context.response_headers.items() if name == "Set-Cookie"]
+    assert [cookie.partition(";")[0] for cookie in cookies] == ["a=1", "b=2"]
+    assert context.response_headers["X-Own"] == "1"

@@ -1,4 +1,4 @@
-"""Handlers that are `async`: on one event loop for each worker, whose thread starts with the first of them."""
+"""Handlers that are `async`: on one event loop for each worker, whose thread starts with their first call."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-import re
 import sys
 from itertools import chain
 
@@ -14,10 +13,11 @@ from ...report import UserError
 from ..errors import InferenceError
 from . import codecs
 from .asynchronous import settled
+from .context import Context as Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
     from typing import Any
 
@@ -39,59 +39,7 @@ _ARGUMENTS = {
     "model_warmup_fn": 1,
     "execution_parameters_fn": 0,
 }
-# https://www.w3.org/TR/trace-context/: version, trace, parent and flags. Version ff does not exist.
-_TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 _ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # reach input_fn as str, by the rule of the toolkits
-
-
-class Headers(dict[str, str]):
-    """Request headers; names match in any case and are given in lower case."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        super().__init__()
-        for name, value in pairs:
-            name = name.lower()
-            self[name] = f"{self[name]},{value}" if name in self else value
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(str(name).lower())
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-
-class Context:
-    """What a handler may ask about its call, and say about the answer.
-
-    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None),
-    `traceparent` (the W3C trace context of the caller, or None);
-    `status` and `response_headers` may be set by the handler.
-    """
-
-    __slots__ = ("_pairs", "_headers", "gpu_id", "model_dir", "request_id", "response_headers", "status")  # noqa: RUF023
-
-    def __init__(self, pairs: list[tuple[str, str]], request_id: str, gpu_id: int | None) -> None:
-        self._pairs = pairs
-        self._headers: Headers | None = None
-        self.request_id = request_id
-        self.model_dir = paths.MODEL
-        self.gpu_id = gpu_id
-        self.status = 200
-        self.response_headers: dict[str, str] = {}
-
-    @property
-    def request_headers(self) -> Headers:
-        if self._headers is None:  # most calls never look
-            self._headers = Headers(self._pairs)
-        return self._headers
-
-    @property
-    def traceparent(self) -> str | None:
-        given: str = self.request_headers.get("traceparent", "")
-        return given if re.fullmatch(_TRACEPARENT, given) else None
 
 
 class Model:
@@ -264,7 +212,7 @@ def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | N
         return result.encode(), accept
     if hasattr(result, "status_code") and hasattr(result, "iter_encoded"):  # a flask or werkzeug response
         context.status = result.status_code
-        context.response_headers.update(result.headers.items())
+        context.response_headers.replace(result.headers.items())
         context.response_headers.pop("Content-Length", None)
         return (result.iter_encoded() if result.is_streamed else result.get_data()), None
     if hasattr(result, "__next__"):
