@@ -196,7 +196,8 @@ class Execution:
         host.slots.hold(call, stream)
         code, reason = 0, ""
         try:
-            host.model.talk(stream, Context(call.request.headers, call.id, host.gpu))
+            path, query = call.request.path, call.request.query
+            host.model.talk(stream, Context(call.request.headers, call.id, host.gpu, path, query))
         except host.websocket.Gone:
             pass
         except BaseException as error:

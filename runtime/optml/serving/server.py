@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 
+from .. import house
 from ..report import UserError
 from .settings import read_settings
 
@@ -21,17 +22,17 @@ def serve(argv: list[str]) -> int:
     try:
         import gunicorn  # noqa: F401
     except ImportError:
-        raise UserError(
-            "this image cannot serve, gunicorn is missing: "
-            "build FROM optml/cpu-serve, or pip install gunicorn flask"
-        ) from None
+        raise UserError("this image cannot serve, gunicorn is missing: build FROM optml/cpu-serve") from None
     from .model.handlers import find_program
+    from .model.source import with_code
 
+    settings = with_code(settings)
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
     from .application import Server  # imports gunicorn, which takes most of the time
     from .supervisor import Supervisor
 
+    house.open_to_user()
     app = Server(settings, program, listener)
     app.settle()
     try:

@@ -46,6 +46,7 @@ _REST = 0.1  # seconds for which a client that was told to come again later is n
 _STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
 _ROUTED = 128  # calls that a router has on their way to models
 _STREAM = "/invocations-bidirectional-stream"
+_ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
 _FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
 _HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"})
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
@@ -325,10 +326,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.call(connection, request)
             else:
                 self.refuse(connection, request, _USE_POST)
-        elif request.path == _STREAM and self.websocket:
+        elif self.websocket and (request.path == _STREAM or self.may_be_session(request)):
             self.upgrade(connection, request)
         else:
             self.beside(self.control, self.ask_admin, connection, request)
+
+    def may_be_session(self, request: Request) -> bool:
+        """Whether a session may have this path, which the client chooses: no other route of ours has it."""
+        asks = any(name == "UPGRADE" and value.lower() == "websocket" for name, value in request.headers)
+        return asks and request.path not in _ROUTES
 
     def upgrade(self, connection: Connection, request: Request) -> None:
         """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""

@@ -108,7 +108,7 @@ class ModelApp:
     exchange = None  # there is no standby
 
     def __init__(self, settings: Settings, packages: str, gpu: int | None, reports: int) -> None:
-        self.settings = dataclasses.replace(settings.of_model(), access_log="off", multi_model=False)
+        self.settings = dataclasses.replace(settings, access_log="off", multi_model=False)
         self.packages = packages
         self.gpu = gpu
         self.reports = reports
