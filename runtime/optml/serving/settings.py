@@ -72,7 +72,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_METRICS"),
+        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "auto", "false")) != "false",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
         program=os.path.basename(program),
