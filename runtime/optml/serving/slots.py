@@ -119,8 +119,9 @@ class Slots:
                 continue
             call.start()
             self._run(call)
-            took = (call.answered or time.monotonic()) - call.started
-            self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
+            if call.session is None:
+                took = (call.answered or time.monotonic()) - call.started
+                self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
             self.release(call)
 
 

@@ -16,10 +16,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .acceptor import Acceptor
 from .errors import InferenceError
 from .exchange import DEATH, KEEP, raise_file_limit
 from .http.arrival import PING, await_bytes
-from .http.loop import ONCE, TICK, Loop
+from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
@@ -46,8 +47,7 @@ class Standby:
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers))
-        self.listeners = {listener.fileno(): listener.sock for listener in listeners}
-        self.noticed = 0.0  # when a connection came that is left to the workers
+        self.acceptor = Acceptor(self.loop, listeners, self.loop.adopt, self.patience)
         # Duplicates of the connections of all workers, by row and number there.
         self.kept: dict[tuple[int, int], int] = {}
         # Connections of dead workers: what is unread has waited there, and waits here for the next worker.
@@ -61,14 +61,11 @@ class Standby:
             signal.signal(each, signal.SIG_DFL if each == signal.SIGCHLD else signal.SIG_IGN)
         raise_file_limit()
         self.app.drop_privileges()
-        for fd in self.listeners:
-            self.loop.watch(fd, self.on_listener, ONCE)
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
         looked = 0.0
         while self.alive:
-            self.loop.turn(_RETRY if self.noticed or self.again else TICK)
-            if self.noticed and self.loop.now - self.noticed >= _PATIENCE:
-                self.accept()
+            self.loop.turn(_RETRY if self.acceptor.is_waiting or self.again else TICK)
+            self.acceptor.look_at_clock()
             for _ in range(len(self.again)):
                 self.offer_again(self.again.popleft())
             if self.loop.now - looked >= TICK:
@@ -82,20 +79,9 @@ class Standby:
 
     # Connections that nobody took
 
-    def on_listener(self) -> None:
-        if self.scoreboard.any_ready():
-            self.noticed = self.noticed or self.loop.now  # the workers have the first try
-        else:
-            self.accept()
-
-    def accept(self) -> None:
-        self.noticed = 0.0
-        for fd, listener in self.listeners.items():
-            try:
-                self.loop.adopt(listener.accept()[0])
-            except OSError:
-                pass  # a worker was faster, or the client is gone
-            self.loop.watch_again(fd)
+    def patience(self) -> float:
+        """For how long to leave a new connection to the workers."""
+        return _PATIENCE if self.scoreboard.any_ready() else 0.0
 
     def may_read(self, connection: Connection) -> bool:
         """Read /ping, and what no worker could take."""

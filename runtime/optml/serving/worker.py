@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.base import Worker as BaseWorker
 
 from ..report import UserError, log, log_error
+from .acceptor import Acceptor
 from .call import Call
 from .errors import InferenceError
 from .execution import Execution, over_time
-from .http.arrival import await_bytes, size_of_call
-from .http.loop import ONCE, TICK, Loop
+from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
+from .queue import Queue
 from .scoreboard import READY, RETIRING
 from .slots import Executor, Slots
 
@@ -112,30 +113,24 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.journal = Journal(self.scoreboard, self.row, settings.access_log)
         self.loop = Loop(self, bodies_of_worker(settings.max_payload, self.app.planned_workers))
         self.execution = Execution(self)
-        # Calls that are left unread until a slot is free, and when each came: also for those being read then.
-        self.waiting: dict[Connection, float] = {}
-        self.arrived: dict[Connection, float] = {}
-        self.partial: set[Connection] = set()  # of a call the kernel has some, and tells when it has all
+        self.queue = Queue(self.loop, "/" if self.wsgi else "/invocations")
+        self.arrived: dict[Connection, float] = {}  # when calls came that have waited, and are read now
         self.resting: deque[Connection] = deque()
         count = _ROUTED if settings.multi_model else settings.threads
         self.slots = Slots(
             count, -(-settings.queue // self.app.planned_workers), self.run_call, self.too_late
         )
-        self.yielded = 0.0  # when this worker began to leave new connections to the others
-        self.listeners = {listener.fileno(): listener.sock for listener in self.sockets}
-        for fd in self.listeners:
-            self.loop.watch(fd, lambda fd=fd: self.on_listener(fd), ONCE)  # type: ignore[misc]
+        self.acceptor = Acceptor(self.loop, self.sockets, self.adopt, self.patience)
         self.exchange = self.app.exchange
         if self.exchange:
             self.loop.watch(self.exchange.at_workers.fileno(), self.take_given)
 
     def turn(self) -> None:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
-        self.loop.turn(self.patience if self.yielded else _REST / 5 if self.resting else TICK)
+        waits = self.acceptor.is_waiting
+        self.loop.turn(self.patience() if waits else _REST / 5 if self.resting else TICK)
         now = self.loop.now
-        if self.yielded and now - self.yielded >= self.patience:
-            for fd in self.listeners:
-                self.on_listener(fd)
+        self.acceptor.look_at_clock()
         if self.resting:
             self.wake_resting()
         if now - self.looked >= TICK:
@@ -148,9 +143,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.retire(stuck)  # before the 504s, so a client that retries reaches another worker
         for call in self.slots.late(now):
             self.refuse(call.connection, call.request, over_time(self.settings.timeout))
-        for connection, since in list(self.waiting.items()):
-            if now - since > self.settings.timeout or (self.slots.held and now - since > _STANDSTILL):
-                self.read_waiting(connection)  # to be refused
+        for connection in self.queue.waiting_since(
+            now - (_STANDSTILL if self.slots.held else self.settings.timeout)
+        ):
+            self.read_waiting(connection)  # to be refused
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
                 self.refuse(call.connection, call.request, _HELD)
@@ -168,7 +164,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.execution.give_up(call)
             if call.claim():  # its client has waited no less
                 self.refuse(call.connection, call.request, over_time(self.settings.timeout))
-        for connection in list(self.waiting):
+        for connection in self.queue.connections():
             self.give_back(connection)
         if self.slots.count <= 0:
             for stranded in self.slots.give_up():
@@ -190,32 +186,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def busy_connections(self) -> set[Connection]:
         """Those whose clients wait for us."""
-        return {call.connection for call in self.slots.calls} | self.waiting.keys()
+        return {call.connection for call in self.slots.calls} | {*self.queue.connections()}
 
-    # New connections
+    # Connections
 
-    def on_listener(self, fd: int) -> None:
-        """Someone connects. A free worker shall have it, so others wait a moment before they try."""
-        if not self.yielded and (self.slots.busy or self.scoreboard.has_most_connections(self.row)):
-            self.yielded = self.loop.now
-            return
-        self.yielded = 0.0
-        self.accept(self.listeners[fd])
-        self.loop.watch_again(fd)
-
-    @property
     def patience(self) -> float:
-        """For how long this worker leaves a new connection to the others."""
-        return _PATIENCE if self.slots.held else _YIELD
-
-    def accept(self, listener: socket.socket) -> bool:
-        """Take one new connection; false when there is none."""
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return False  # another worker was faster, or the client is gone
-        self.adopt(sock)
-        return True
+        """For how long to leave a new connection to other workers, who are freer."""
+        if self.slots.held:
+            return _PATIENCE
+        return _YIELD if self.slots.busy or self.scoreboard.has_most_connections(self.row) else 0.0
 
     def take_given(self) -> None:
         assert self.exchange is not None
@@ -229,45 +208,29 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.scoreboard.set_connections(self.row, len(self.loop.connections))
 
     def stop_listening(self) -> None:
-        """Leave whoever comes now to others."""
-        for fd, listener in self.listeners.items():
-            while self.scoreboard.state(self.row) == READY and self.accept(listener):
-                pass  # the server stops, and these have connected already
-            self.loop.ignore(fd)
-            listener.close()
+        """Leave whoever comes now to others; when the server stops, those who have connected are ours."""
+        self.acceptor.stop(take_rest=self.scoreboard.state(self.row) == READY)
         if self.exchange:
             self.loop.ignore(self.exchange.at_workers.fileno())
-        self.listeners = {}
-        self.yielded = 0.0
 
     # What the loop asks
 
     def may_read(self, connection: Connection) -> bool:
         """Read all but calls that would have to wait, and may do so in the kernel."""
-        if connection in self.waiting:
+        if connection in self.queue:
             self.loop.close(connection)  # its client has hung up: the call is not run
             return False
-        if connection in self.partial:
-            self.partial.discard(connection)
-            await_bytes(connection.sock, 1)
         fresh = connection.request is None and not connection.has_input and not connection.closing
         if fresh and self.exchange and self.slots.busy and self.let_wait(connection):
             return False
+        self.queue.wake(connection)
         self.set_reading(connection, True)
         return True
 
     def let_wait(self, connection: Connection) -> bool:
-        """Leave a call unread until a slot is free; false for what is no call, or too much to wait."""
-        size = size_of_call(connection.sock, "/" if self.wsgi else "/invocations")
-        if size is None or self.slots.full(len(self.waiting)):
+        """Leave a call unread until a slot is free; false for what is no call, or one too many."""
+        if self.slots.full(len(self.queue)) or not self.queue.add(connection):
             return False
-        if size.missing:
-            self.partial.add(connection)
-            await_bytes(connection.sock, size.whole)
-            self.loop.listen(connection)
-            return True
-        self.waiting[connection] = self.loop.now
-        self.loop.await_end(connection)
         self.fill_slots()  # one may have become free meanwhile
         return True
 
@@ -283,7 +246,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def wake_resting(self) -> None:
         """Listen again to clients that were refused: one as soon as there is room, all in their time."""
-        room = not self.slots.full(len(self.waiting))
+        room = not self.slots.full(len(self.queue))
         while self.resting and (room or self.loop.now - self.resting[0].seen >= _REST):
             room = False
             connection = self.resting.popleft()
@@ -292,9 +255,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def forget(self, connection: Connection) -> None:
         self.arrived.pop(connection, None)
-        self.partial.discard(connection)
-        if self.waiting.pop(connection, None):
-            self.note_load()
+        self.queue.remove(connection)
+        self.note_load()
         self.scoreboard.set_connections(self.row, len(self.loop.connections) - 1)
 
     def set_reading(self, connection: Connection, reading: bool) -> None:
@@ -308,7 +270,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def read_waiting(self, connection: Connection) -> None:
         """The turn of a call that was left unread."""
-        self.arrived[connection] = self.waiting.pop(connection)
+        self.arrived[connection] = self.queue.remove(connection)
         self.set_reading(connection, True)
         self.loop.leave(connection)
         self.loop.read(connection)
@@ -367,7 +329,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.refuse(connection, request, over_time(timeout))
         elif self.slots.held and came < self.loop.now:
             self.refuse(connection, request, _HELD)
-        elif self.slots.admit(call, len(self.waiting)):
+        elif self.slots.admit(call, len(self.queue)):
             self.note_load()
         else:
             connection.rest = True
@@ -378,14 +340,14 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.execution.run(call)
         self.slots.release(call)
         self.scoreboard.count_served(self.row)
-        if self.waiting:
+        if self.queue:
             self.loop.post(self.fill_slots)
         else:
             self.note_load()
 
     def fill_slots(self) -> None:
-        while self.waiting and not self.slots.busy:
-            self.read_waiting(next(iter(self.waiting)))
+        while self.queue and not self.slots.busy:
+            self.read_waiting(self.queue.first())
         self.note_load()
 
     def too_late(self, call: Call) -> None:
@@ -394,7 +356,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
-        self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.waiting))
+        self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.queue))
 
     def new_id(self) -> str:
         self._ids += 1
