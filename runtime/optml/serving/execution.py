@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .errors import InferenceError, as_inference_error
 from .http.response import Frames, Response, as_bytes, failure, fault
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .call import Call
-    from .http.loop import Loop
-    from .journal import Journal
-    from .model.handlers import Model
-    from .settings import Settings
-    from .slots import Slots
+    from .host import Host
     from .websocket import Stream
 
 _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
@@ -33,25 +29,6 @@ _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
 
 class ClientGone(Exception):
     """The client takes no more of its answer."""
-
-
-class Host(Protocol):
-    """The worker, as the calls on its slots know it."""
-
-    settings: Settings
-    loop: Loop
-    slots: Slots
-    journal: Journal
-    model: Model | None
-    wsgi: Any
-    websocket: Any
-    gpu: int | None
-    several: bool
-    alive: bool
-
-    @property
-    def closes(self) -> bool:
-        """Whether answers end their connections."""
 
 
 class TooLate(Exception):

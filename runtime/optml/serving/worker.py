@@ -7,14 +7,12 @@ wait for a slot is left unread, so that it is not lost with this process (see `e
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import sys
 import time
 import traceback
 from collections import deque
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base import Worker as BaseWorker
@@ -22,21 +20,18 @@ from gunicorn.workers.base import Worker as BaseWorker
 from ..report import UserError, log, log_error
 from .acceptor import Acceptor
 from .call import Call
+from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
 from .execution import Execution, over_time
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
-from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
 from .queue import Queue
 from .scoreboard import READY, RETIRING
-from .slots import Executor, Slots
+from .slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .http.connection import Connection
-    from .http.request import Request
     from .model.handlers import Model
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
@@ -46,12 +41,7 @@ _PATIENCE = 0.1  # seconds that a worker full of sessions leaves it to them
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
 _STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
 _ROUTED = 128  # calls that a router has on their way to models
-_STREAM = "/invocations-bidirectional-stream"
-_ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
-_FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
-_HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"})
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
-_USE_POST = InferenceError("Use POST.", 405, {"Allow": "POST"})
 
 
 class Worker(BaseWorker):  # type: ignore[misc]
@@ -69,9 +59,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.scoreboard = self.app.scoreboard
         self.gpu = self.app.gpu_of(self.row)
         self.several = self.app.planned_workers > 1
-        self.health, self.control = Executor("health"), Executor("control")
-        self._id_prefix = f"{self.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
-        self._ids = 0
         self.app.drop_privileges()
         super().init_process()
 
@@ -113,6 +100,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.journal = Journal(self.scoreboard, self.row, settings.access_log)
         self.loop = Loop(self, bodies_of_worker(settings.max_payload, self.app.planned_workers))
         self.execution = Execution(self)
+        self.requests = Dispatcher(self, self.execution)
+        self.dispatch, self.reject = self.requests.dispatch, self.requests.reject
         self.queue = Queue(self.loop, "/" if self.wsgi else "/invocations")
         self.arrived: dict[Connection, float] = {}  # when calls came that have waited, and are read now
         self.resting: deque[Connection] = deque()
@@ -142,14 +131,14 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if stuck := self.slots.stuck(now):
             self.retire(stuck)  # before the 504s, so a client that retries reaches another worker
         for call in self.slots.late(now):
-            self.refuse(call.connection, call.request, over_time(self.settings.timeout))
+            self.requests.refuse(call.connection, call.request, over_time(self.settings.timeout))
         for connection in self.queue.waiting_since(
             now - (_STANDSTILL if self.slots.held else self.settings.timeout)
         ):
             self.read_waiting(connection)  # to be refused
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
-                self.refuse(call.connection, call.request, _HELD)
+                self.requests.refuse(call.connection, call.request, HELD)
         self.loop.close_silent(self.busy_connections())
         if self.ppid != os.getppid():
             self.alive = False
@@ -163,12 +152,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
             log(f"request {call.id} is over its time: worker {self.pid} finishes what it can and is replaced")
             self.execution.give_up(call)
             if call.claim():  # its client has waited no less
-                self.refuse(call.connection, call.request, over_time(self.settings.timeout))
+                self.requests.refuse(call.connection, call.request, over_time(self.settings.timeout))
         for connection in self.queue.connections():
             self.give_back(connection)
         if self.slots.count <= 0:
             for stranded in self.slots.give_up():
-                self.refuse(stranded.connection, stranded.request, _REPLACED)
+                self.requests.refuse(stranded.connection, stranded.request, _REPLACED)
 
     def drain(self) -> None:
         """Finish what runs, and leave."""
@@ -259,6 +248,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.note_load()
         self.scoreboard.set_connections(self.row, len(self.loop.connections) - 1)
 
+    def arrival_of(self, connection: Connection) -> float:
+        """When the call that is read now was first seen."""
+        return self.arrived.pop(connection, self.loop.now)
+
     def set_reading(self, connection: Connection, reading: bool) -> None:
         if self.exchange:
             self.exchange.set_reading(self.row, connection.fd, reading)
@@ -275,65 +268,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.leave(connection)
         self.loop.read(connection)
 
-    # Requests
-
-    def dispatch(self, connection: Connection, request: Request) -> None:
-        """Route a complete request."""
-        if request.path == "/ping":
-            self.ping(connection, request)
-        elif self.wsgi is not None:
-            self.call(connection, request)
-        elif request.path == "/invocations":
-            if request.method == "POST":
-                self.call(connection, request)
-            else:
-                self.refuse(connection, request, _USE_POST)
-        elif self.websocket and (request.path == _STREAM or self.may_be_session(request)):
-            self.upgrade(connection, request)
-        else:
-            self.beside(self.control, self.ask_admin, connection, request)
-
-    def may_be_session(self, request: Request) -> bool:
-        """Whether a session may have this path, which the client chooses: no other route of ours has it."""
-        asks = any(name == "UPGRADE" and value.lower() == "websocket" for name, value in request.headers)
-        return asks and request.path not in _ROUTES
-
-    def upgrade(self, connection: Connection, request: Request) -> None:
-        """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
-        try:
-            self.websocket.accept(request.method, request.headers, request.version)
-        except InferenceError as error:
-            self.refuse(connection, request, error)
-        else:
-            self.call(connection, request, talks=True)
-
-    def ping(self, connection: Connection, request: Request) -> None:
-        """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
-        if not self.scoreboard.any_ready():
-            self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
-        elif self.settings.app:
-            self.beside(self.health, self.ask_app, connection, request)
-        elif self.model is not None and self.model.has_ping:
-            self.beside(self.health, self.ask_user, connection, request)
-        else:
-            self.respond(connection, request, Response(200))
-
-    def call(self, connection: Connection, request: Request, talks: bool = False) -> None:
-        """Give the request to a slot, now or in its turn, or refuse it at once."""
-        # A router keeps no time: the process of the model does.
-        timeout = math.inf if self.settings.multi_model else self.settings.timeout
-        came = self.arrived.pop(connection, self.loop.now)
-        call = Call(request, connection, self.new_id(), came, timeout)
-        call.talks = talks
-        if self.loop.now > call.deadline:
-            self.refuse(connection, request, over_time(timeout))
-        elif self.slots.held and came < self.loop.now:
-            self.refuse(connection, request, _HELD)
-        elif self.slots.admit(call, len(self.queue)):
-            self.note_load()
-        else:
-            connection.rest = True
-            self.refuse(connection, request, _FULL)
+    # Slots
 
     def run_call(self, call: Call) -> None:
         """Run a call on its slot, and let the next one in."""
@@ -352,81 +287,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def too_late(self, call: Call) -> None:
         """Answer a call that could not end in time, in place of its slot."""
-        self.loop.post(lambda: self.refuse(call.connection, call.request, over_time(call.timeout)))
+        self.loop.post(lambda: self.requests.refuse(call.connection, call.request, over_time(call.timeout)))
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
         self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.queue))
 
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{self._id_prefix}{self._ids}"
-
-    # Answers from the loop
-
     @property
     def closes(self) -> bool:
         """Whether connections end with their answers: who calls again shall find a worker to take it."""
         return not self.alive or self.slots.held
-
-    def respond(self, connection: Connection, request: Request, response: Response) -> None:
-        self.loop.send(connection, *as_bytes(response, request, self.closes))
-
-    def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
-        """Answer with an error."""
-        id = self.new_id()
-        request.body.close()
-        self.respond(connection, request, failure(error, id))
-        self.journal.note(request, error.status, id)
-
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        """Answer what is malformed or too large, and read no more."""
-        id = self.new_id()
-        self.journal.note(connection.request, error.status, id)
-        connection.drop()
-        self.loop.send(connection, refusal(error, id), True)
-
-    # Beside the loop: it takes no slot, and the loop no time
-
-    def beside(
-        self,
-        executor: Executor,
-        action: Callable[[Call], int | None],
-        connection: Connection,
-        request: Request,
-    ) -> None:
-        call = Call(request, connection, self.new_id(), self.loop.now, self.settings.timeout)
-
-        def act() -> None:
-            try:
-                status = action(call)
-            except BaseException as error:
-                status = self.execution.break_off(call, error)
-            if request.path != "/ping":
-                self.journal.note(request, status or 500, call.id)
-            request.body.close()
-
-        executor.do(act)
-
-    def ask_app(self, call: Call) -> int | None:
-        """/ping of the user's own application."""
-        return self.execution.run_app(call, self.wsgi)
-
-    def ask_user(self, call: Call) -> int:
-        """The user's word on health."""
-        assert self.model is not None
-        try:
-            healthy = self.model.ping()
-        except Exception:
-            traceback.print_exc()
-            healthy = False
-        return self.execution.respond(call, Response(200 if healthy else 503))
-
-    def ask_admin(self, call: Call) -> int | None:
-        return self.execution.run_app(call, self.admin_app)
-
-    @cached_property
-    def admin_app(self) -> Any:
-        from .admin import create_app  # flask takes 190 ms to import
-
-        return create_app(self)
