@@ -12,8 +12,10 @@ import socket
 import struct
 
 KEEP, RETURN, DEATH = 1, 2, 3
+READING = 1  # the state of a connection; more is a moment in nanoseconds of the monotonic clock
 
 _MESSAGE = struct.Struct("<BII")  # one of the above, the row of a worker, the connection's number there
+_SINCE = struct.Struct("<q")
 _NUMBERS = 1 << 16  # connections with a higher number in their worker are not kept
 
 
@@ -25,7 +27,8 @@ class Exchange:
         self._to_workers, self.at_workers = socket.socketpair()
         for each in (self._to_standby, self.at_standby, self._to_workers, self.at_workers):
             each.setblocking(False)
-        self._reading = mmap.mmap(-1, rows * _NUMBERS)  # its pages take memory as they are first written
+        # 0, READING or since when a call waits there; pages take memory as they are first written.
+        self._states = memoryview(mmap.mmap(-1, rows * _NUMBERS * 8)).cast("q")
 
     # In a worker
 
@@ -33,25 +36,25 @@ class Exchange:
         """Have the standby keep a duplicate."""
         number = connection.fileno()
         if number < _NUMBERS:
-            self.set_reading(row, number, False)
+            self.set_state(row, number, 0)
             self._send(KEEP, row, number, [number])
 
     def give_back(self, row: int, number: int) -> bool:
         """Have another worker take a connection of which nothing was read; the caller closes its own."""
         return number < _NUMBERS and self._send(RETURN, row, number)
 
-    def set_reading(self, row: int, number: int, reading: bool) -> None:
-        """Whether a request was begun to be read that is not answered yet."""
+    def set_state(self, row: int, number: int, state: int) -> None:
+        """0, READING while a request is begun to be read or not answered yet, or since when a call waits."""
         if number < _NUMBERS:
-            self._reading[row * _NUMBERS + number] = reading
+            self._states[row * _NUMBERS + number] = state
 
-    def take(self) -> socket.socket | None:
-        """A connection from the standby; None where another worker was faster."""
+    def take(self) -> tuple[socket.socket, int] | None:
+        """A connection from the standby, and since when its call waits; None if another worker was faster."""
         try:
-            _, fds, _, _ = socket.recv_fds(self.at_workers, 1, 1)
+            data, fds, _, _ = socket.recv_fds(self.at_workers, _SINCE.size, 1)
         except OSError:
             return None
-        return socket.socket(fileno=fds[0]) if fds else None
+        return (socket.socket(fileno=fds[0]), _SINCE.unpack(data)[0]) if fds else None
 
     # In the supervisor
 
@@ -69,13 +72,13 @@ class Exchange:
         message, row, number = _MESSAGE.unpack(data)
         return message, row, number, fds[0] if fds else None
 
-    def was_reading(self, row: int, number: int) -> bool:
-        return bool(self._reading[row * _NUMBERS + number])
+    def state(self, row: int, number: int) -> int:
+        return self._states[row * _NUMBERS + number]
 
-    def give(self, connection: socket.socket) -> bool:
+    def give(self, connection: socket.socket, since: int) -> bool:
         """Give a connection to the first worker that looks up; false where too many wait for that."""
         try:
-            socket.send_fds(self._to_workers, [b"\0"], [connection.fileno()])
+            socket.send_fds(self._to_workers, [_SINCE.pack(since)], [connection.fileno()])
         except OSError:
             return False
         return True

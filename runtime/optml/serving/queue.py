@@ -33,14 +33,14 @@ class Queue:
         """Those that came before."""
         return [connection for connection, since in self._since.items() if since < moment]
 
-    def add(self, connection: Connection) -> bool:
+    def add(self, connection: Connection, since: float) -> bool:
         """Leave unread what has arrived; false where it is no call, or more than the kernel should keep."""
         size = size_of_call(connection.sock, self._path)
         if size is None:
             return False
         if not size.missing:
             self.wake(connection)
-            self._since[connection] = self._loop.now
+            self._since[connection] = since
             self._loop.await_end(connection)
             return True
         if connection in self._partial:

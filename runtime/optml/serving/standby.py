@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .acceptor import Acceptor
 from .errors import InferenceError
-from .exchange import DEATH, KEEP, raise_file_limit
+from .exchange import DEATH, KEEP, READING, raise_file_limit
 from .http.arrival import PING, await_bytes
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
@@ -51,7 +51,7 @@ class Standby:
         # Duplicates of the connections of all workers, by row and number there.
         self.kept: dict[tuple[int, int], int] = {}
         # Connections of dead workers: what is unread has waited there, and waits here for the next worker.
-        self.orphans: dict[Connection, float] = {}
+        self.orphans: dict[Connection, int] = {}
         self.again: deque[Connection] = deque()  # to be offered to the workers again
         self._ids = 0
 
@@ -94,17 +94,20 @@ class Standby:
         if head in (PING, b""):
             return True
         if self.scoreboard.any_ready():
-            if self.exchange.give(connection.sock):
+            if self.exchange.give(connection.sock, self.orphans.get(connection, 0)):
                 self.loop.close(connection, shut=False)
             else:
                 self.again.append(connection)
             return False
-        if connection not in self.orphans:
-            return True
-        if self.loop.now - self.orphans[connection] > self.app.settings.timeout:
+        if connection not in self.orphans or self.is_late(connection):
             return True
         self.again.append(connection)
         return False
+
+    def is_late(self, connection: Connection) -> bool:
+        """Whether the call of a dead worker has waited for too long."""
+        since = self.orphans[connection] = self.orphans[connection] or time.monotonic_ns()
+        return time.monotonic_ns() - since > self.app.settings.timeout * 1e9
 
     def offer_again(self, connection: Connection) -> None:
         if self.loop.holds(connection) and self.may_read(connection):
@@ -125,9 +128,9 @@ class Standby:
         message, row, number, duplicate = received
         if message == DEATH:
             for key in [key for key in self.kept if key[0] == row]:
-                self.inherit(key, self.exchange.was_reading(*key))
+                self.inherit(key)
         elif message != KEEP:
-            self.inherit((row, number), False)
+            self.inherit((row, number))
         elif duplicate is not None:
             self.drop((row, number))
             self.kept[row, number] = duplicate
@@ -144,14 +147,15 @@ class Standby:
             self.loop.ignore(duplicate)
             os.close(duplicate)
 
-    def inherit(self, key: tuple[int, int], reading: bool) -> None:
-        """A worker gives up a connection, or was reading from it when it died."""
+    def inherit(self, key: tuple[int, int]) -> None:
+        """A worker gives up a connection, or had it when it died."""
         duplicate = self.kept.pop(key, None)
         if duplicate is None:
             return
         self.loop.ignore(duplicate)
         sock = socket.socket(fileno=duplicate)
-        if reading:
+        state = self.exchange.state(*key)
+        if state == READING:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -159,7 +163,7 @@ class Standby:
             sock.close()
         elif connection := self.loop.adopt(sock):
             await_bytes(sock, 1)
-            self.orphans[connection] = time.monotonic()
+            self.orphans[connection] = state
 
     # Answers
 

@@ -22,6 +22,7 @@ from .acceptor import Acceptor
 from .call import Call
 from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
+from .exchange import READING
 from .execution import Execution, over_time
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
@@ -187,13 +188,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def take_given(self) -> None:
         assert self.exchange is not None
-        if sock := self.exchange.take():
-            self.adopt(sock)
+        if given := self.exchange.take():
+            self.adopt(*given)
 
-    def adopt(self, sock: socket.socket) -> None:
+    def adopt(self, sock: socket.socket, since: int = 0) -> None:
         if self.exchange:
             self.exchange.keep(self.row, sock)
-        self.loop.adopt(sock)
+        connection = self.loop.adopt(sock)
+        if connection and since:
+            self.arrived[connection] = since / 1e9
         self.scoreboard.set_connections(self.row, len(self.loop.connections))
 
     def stop_listening(self) -> None:
@@ -213,20 +216,23 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if fresh and self.exchange and self.slots.busy and self.let_wait(connection):
             return False
         self.queue.wake(connection)
-        self.set_reading(connection, True)
+        self.set_state(connection, READING)
         return True
 
     def let_wait(self, connection: Connection) -> bool:
         """Leave a call unread until a slot is free; false for what is no call, or one too many."""
-        if self.slots.full(len(self.queue)) or not self.queue.add(connection):
+        came = self.arrived.get(connection, self.loop.now)
+        if self.slots.full(len(self.queue)) or not self.queue.add(connection, came):
             return False
+        if connection in self.queue:
+            self.set_state(connection, int(came * 1e9))
         self.fill_slots()  # one may have become free meanwhile
         return True
 
     def may_listen(self, connection: Connection) -> bool:
         """Await the next request at once, unless the client was told to come again later."""
         self.arrived.pop(connection, None)
-        self.set_reading(connection, False)
+        self.set_state(connection, 0)
         if connection.rest:
             connection.rest = False
             self.resting.append(connection)
@@ -252,9 +258,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         """When the call that is read now was first seen."""
         return self.arrived.pop(connection, self.loop.now)
 
-    def set_reading(self, connection: Connection, reading: bool) -> None:
+    def set_state(self, connection: Connection, state: int) -> None:
         if self.exchange:
-            self.exchange.set_reading(self.row, connection.fd, reading)
+            self.exchange.set_state(self.row, connection.fd, state)
 
     def give_back(self, connection: Connection) -> None:
         """Have another worker take a call that waits."""
@@ -264,7 +270,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def read_waiting(self, connection: Connection) -> None:
         """The turn of a call that was left unread."""
         self.arrived[connection] = self.queue.remove(connection)
-        self.set_reading(connection, True)
+        self.set_state(connection, READING)
         self.loop.leave(connection)
         self.loop.read(connection)
 
