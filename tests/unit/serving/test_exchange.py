@@ -23,9 +23,19 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield client, server
 
 
-def test_a_duplicate_outlives_its_worker(pair: tuple[socket.socket, socket.socket]) -> None:
-    client, server = pair
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
     exchange = Exchange(2)
+    yield exchange
+    for each in vars(exchange).values():
+        if isinstance(each, socket.socket):
+            each.close()
+
+
+def test_a_duplicate_outlives_its_worker(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    client, server = pair
     exchange.keep(1, server)
     number = server.fileno()
     exchange.set_state(1, number, READING)
@@ -41,9 +51,10 @@ def test_a_duplicate_outlives_its_worker(pair: tuple[socket.socket, socket.socke
     os.close(duplicate)
 
 
-def test_a_call_keeps_its_clock_when_it_changes_hands(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_call_keeps_its_clock_when_it_changes_hands(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
     client, server = pair
-    exchange = Exchange(1)
     assert exchange.take() is None
     assert exchange.give_back(0, 7)
     assert exchange.receive() == (RETURN, 0, 7, None)
@@ -56,9 +67,9 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(pair: tuple[socket.socket,
 
 
 def test_too_many_on_their_way_are_refused_and_not_waited_for(
+    exchange: Exchange,
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    exchange = Exchange(1)
     given = 0
     while exchange.give(pair[1], 0):
         given += 1
