@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .serving import Server
+from .serving import Server, eventually
 
 SIZE = 2 << 20  # of each body: the most that one keeps in memory
 CLIENTS = 250
@@ -44,6 +44,7 @@ def test_half_sent_bodies_harm_nobody(image: str, ml: Path, tmp: str) -> None:
         Server(image, ml, LENGTH, *options, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         ExitStack() as stack,
     ):
+        eventually(lambda: len(server.workers()) == 2)
         workers = server.workers()
         clients = [half_send(server, stack) for _ in range(CLIENTS)]
         assert server.ping() == 200
