@@ -6,13 +6,11 @@ import os
 import sys
 
 if not __package__:
-    # Started by path. Training runs isolated, with nothing but us on the path. Serving shares the user's
-    # interpreter, where whatever the user installed comes first.
-    _package = os.path.dirname(os.path.abspath(__file__))
-    _lib = os.path.dirname(_package)
-    sys.path[:] = [entry for entry in sys.path if entry != _package]
-    _home = os.path.dirname(_lib)
-    sys.path += [_lib, f"{_home}/deps", f"{_home}/shims"]
+    # Started by path: nothing but us and the standard library, until the user's code comes.
+    _package, _standard = os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.__file__)
+    _users_path = [entry for entry in sys.path if entry != _package]
+    sys.path[:] = [entry for entry in sys.path if entry.startswith(_standard) and "-packages" not in entry]
+    sys.path.insert(0, os.path.dirname(_package))
 
 from optml.report import UserError, log_error
 
@@ -26,6 +24,9 @@ def main(argv: list[str]) -> int:
 
             return train(rest)
         if verb == "serve":
+            from optml import house
+
+            house.isolate(_users_path)  # the interpreter is the user's, too
             from optml.serving.server import serve
 
             return serve(rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .. import machine, paths
 from ..report import UserError
@@ -38,16 +38,21 @@ class Settings:
     metrics: bool  # answer /metrics
     page: bool  # answer / with a page for people
     log_level: int
-    program: str
-    code_dirs: tuple[str, ...]  # searched in this order
+    program: str  # a file name
+    program_folder: str  # below the folder of code
+    submitted: str  # the folder of code, absolute, or a file or s3:// address to get it from; or empty
     app: str | None  # module:app, a WSGI application that replaces our own
     batch_strategy: str
     max_concurrent_transforms: int | None
     gpus: int
 
-    def of_model(self) -> Settings:
-        """The same, with the code of the model that `paths.MODEL` has come to be."""
-        return replace(self, code_dirs=_code_dirs(os.environ, os.environ.get("SAGEMAKER_PROGRAM", "")))
+    @property
+    def code_dirs(self) -> tuple[str, ...]:
+        """Where the handlers may lie, in this order; `paths.MODEL` is another for each of many models."""
+        submitted = [self.submitted] if os.path.isabs(self.submitted) else []
+        # A program given with a folder ("serving/inference.py", "/srv/inference.py") lies below each of them.
+        directories = (*submitted, f"{paths.MODEL}/code", paths.CODE)
+        return tuple(os.path.join(each, self.program_folder).rstrip("/") for each in directories)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -67,11 +72,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_METRICS"),
+        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "auto", "false")) != "false",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
         program=os.path.basename(program),
-        code_dirs=_code_dirs(environ, program),
+        program_folder=os.path.dirname(program),
+        submitted=environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://"),
         app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
         batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or _batch_strategy(environ),
         max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
@@ -83,17 +89,6 @@ def _batch_strategy(environ: Mapping[str, str]) -> str:
     """What to recommend, spelled as who asks can read it: the SDK's local mode alone says `True`, and takes
     no strategy but in the spelling of the API."""
     return "MultiRecord" if environ.get("SAGEMAKER_BATCH") == "True" else "MULTI_RECORD"
-
-
-def _code_dirs(environ: Mapping[str, str], program: str) -> tuple[str, ...]:
-    """Where the handlers may lie. A submit directory given as a URL was unpacked by the platform."""
-    submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
-    directories = [f"{paths.MODEL}/code", paths.CODE]
-    if os.path.isabs(submitted):
-        directories.insert(0, submitted)
-    # A program given with a folder ("serving/inference.py", "/srv/inference.py") lies below each of them.
-    folder = os.path.dirname(program)
-    return tuple(os.path.join(directory, folder).rstrip("/") for directory in directories)
 
 
 class _Reader:

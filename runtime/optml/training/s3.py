@@ -29,7 +29,9 @@ def client(service: str = "s3", region: str | None = None) -> Any:
         import boto3
         from botocore.config import Config
     except ImportError as error:
-        raise UserError("this image cannot reach AWS: boto3 is missing; use the cpu-train image") from error
+        raise UserError(
+            "this image cannot reach AWS: boto3 is missing; use cpu-train or cpu-serve"
+        ) from error
     region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
     endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
     config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})

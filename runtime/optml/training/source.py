@@ -29,8 +29,11 @@ def fetch(job: Job) -> tuple[str, str | None]:
     source = job.submit_directory
     if not source and os.path.isfile(_ISOLATED) and not _names(paths.CODE):
         source = _ISOLATED
-    if not source:
-        return paths.CODE, None
+    return fetch_source(source) if source else (paths.CODE, None)
+
+
+def fetch_source(source: str) -> tuple[str, str | None]:
+    """As `fetch`, from a directory, a file or an s3:// address."""
     if source.startswith("s3://"):
         return _from_s3(source)
     path = source[len("file://") :] if source.startswith("file://") else source
@@ -78,7 +81,9 @@ def _writable_code_directory() -> str:
         pass
     if os.access(paths.CODE, os.W_OK):
         return paths.CODE
-    directory = f"{_scratch_directory()}/code"
+    scratch = _scratch_directory()
+    os.chmod(scratch, 0o711)  # the code may run as another user
+    directory = f"{scratch}/code"
     os.makedirs(directory, exist_ok=True)
     log(f"{paths.CODE} is not writable: the code goes to {directory}")
     return directory

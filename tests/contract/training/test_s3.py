@@ -8,67 +8,21 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
 from tests.contract.training.conftest import Training
 from tests.support.docker import Result
+from tests.support.s3 import BUCKET, S3, SERVER, archive, s3_server
 
 pytestmark = pytest.mark.image("cpu-train")
-
-BUCKET = "bucket"
-SERVER = "--add-host=objects:host-gateway"
-
-
-class S3:
-    """A bucket that containers reach at `url`."""
-
-    def __init__(self, client: Any, url: str) -> None:
-        self.client, self.url = client, url
-        client.create_bucket(Bucket=BUCKET)
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {"S3_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key"}
-
-    def put(self, key: str, body: str | bytes) -> None:
-        self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
-
-    def get(self, key: str) -> str | None:
-        try:
-            body: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
-        return body.decode()
 
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="0.0.0.0", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    for name, value in {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
-    bucket = S3(client, f"http://objects:{port}")
-    client.put_object(Bucket=BUCKET, Key="other", Body=b"")
-    yield bucket
-    client.close()
-    server.stop()
-
-
-def archive(**files: str) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name, text in files.items():
-            info = tarfile.TarInfo(f"./{name}.py")
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
-    return data.getvalue()
+    with s3_server(monkeypatch) as bucket:
+        yield bucket
 
 
 def train(training: Training, s3: S3, uri: str, **variables: str) -> Result:

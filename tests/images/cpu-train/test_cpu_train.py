@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from testinfra.host import Host
+
+from tests.support.matrix import Cell
 
 DEPS = "import sys; sys.path.append('/opt/optml/deps'); "
 
 
-def test_trains_by_default(config: dict[str, Any]) -> None:
+def test_trains_by_default(cell: Cell, config: dict[str, Any]) -> None:
+    if cell.image == "cpu-serve":
+        pytest.skip("serves by default")
     assert config["Cmd"] == ["train"]
 
 
@@ -19,7 +24,9 @@ def test_boto3_is_the_runtimes_and_its_services_are_whole(host: Host) -> None:
     assert host.run("/usr/bin/python3 -I -S -c %s", script).rc == 0
 
 
-def test_there_is_no_server(host: Host) -> None:
+def test_there_is_no_server(cell: Cell, host: Host) -> None:
+    if cell.image == "cpu-serve":
+        pytest.skip("has one")
     for name in ("gunicorn", "flask"):
         assert host.run("/usr/bin/python3 -I -S -c %s", DEPS + f"import {name}").rc == 1
     result = host.run("/opt/optml/bin/entrypoint serve")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
 import types
+from pathlib import Path
 from typing import Any, cast
 
+import flask
 import pytest
 from werkzeug.exceptions import Gone, HTTPException
 
+from optml import paths
 from optml.report import UserError
 from optml.serving import InferenceError
 from optml.serving.http.payload import Payload
 from optml.serving.http.response import failure
-from optml.serving.model.handlers import Context, Headers, Model
+from optml.serving.model import codecs
+from optml.serving.model.context import Context, Headers
+from optml.serving.model.handlers import Model
 from optml.serving.settings import read_settings
 
 
@@ -69,18 +77,16 @@ def test_text_formats_reach_input_fn_as_text() -> None:
         ("text", (b"text", "application/json")),
         (b"raw", (b"raw", "application/json")),
         ((b"png", "image/png"), (b"png", "image/png")),
-        ([1, 2], (b"[1, 2]", "application/json")),
+        ([1, 2], (b"[1,2]", "application/json")),
     ],
 )
 def test_what_output_fn_may_return(output: Any, expected: tuple[bytes, str]) -> None:
     made = model(predict_fn=lambda data, model: data, output_fn=lambda prediction, accept: output)
     body, mimetype = answer(made)
-    assert (bytes(body).replace(b",2", b", 2"), mimetype) == expected
+    assert (bytes(body), mimetype) == expected
 
 
 def test_a_response_of_flask_is_given_on() -> None:
-    import flask
-
     def output(prediction: Any, accept: str) -> Any:
         return flask.Response("teapot", 418, {"X-Own": "1"}, mimetype="text/tea")
 
@@ -91,6 +97,102 @@ def test_a_response_of_flask_is_given_on() -> None:
     assert made.answer(payload, "application/json", "", context) == (b"teapot", None)
     assert (context.status, context.response_headers["X-Own"]) == (418, "1")
     assert context.response_headers["Content-Type"].startswith("text/tea")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"), [("image/png", "image/png"), ("", codecs.OCTETS), ("*/*", codecs.OCTETS)]
+)
+def test_bytes_are_what_the_client_asks_for(accept: str, kind: str) -> None:
+    assert answer(model(predict_fn=lambda data, model: b"png"), accept=accept) == (b"png", kind)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "written", "kind"),
+    [
+        (["a", b"b"], [b"a", b"b"], "text/csv"),
+        ([[1, 2], {"a": 3}], [b"1\n2\n", b'{"a":3}\n'], codecs.JSON_LINES),
+        ([], [b""], "text/csv"),
+    ],
+)
+def test_a_stream_is_labelled_as_what_it_is(chunks: list[Any], written: list[bytes], kind: str) -> None:
+    for handlers in (
+        {"predict_fn": lambda data, model: (chunk for chunk in chunks)},
+        {"predict_fn": lambda data, model: 0, "output_fn": lambda data, accept: iter(chunks)},
+    ):
+        body, mimetype = answer(model(**handlers), accept="text/csv")
+        assert (list(body), mimetype) == (written, kind)
+    made = model(predict_fn=lambda *_: 0, output_fn=lambda *_: (iter([[1]]), "text/event-stream"))
+    assert answer(made)[1] == "text/event-stream"
+
+
+def test_what_fails_before_the_first_chunk_fails_as_any_call() -> None:
+    def fail(data: Any, model: Any) -> Any:
+        raise InferenceError("no", 422)
+        yield
+
+    with pytest.raises(InferenceError, match="no"):
+        answer(model(predict_fn=fail))
+
+
+def test_async_handlers_run_on_one_loop() -> None:
+    threads: set[int] = set()
+    closed: list[int] = []
+
+    async def step(value: Any) -> Any:
+        await asyncio.sleep(0)
+        threads.add(threading.get_ident())
+        return value
+
+    async def model_fn(model_dir: str) -> int:
+        return int(await step(2))
+
+    async def predict_fn(data: Any, model: int, context: Context) -> Any:
+        return await step([model, context.gpu_id])
+
+    async def chunks(data: Any, model: int) -> Any:
+        try:
+            for part in ("a", "b", "c"):
+                yield await step(part)
+        finally:
+            closed.append(1)
+
+    async def ping_fn(model: int) -> bool:
+        return bool(await step(False))
+
+    assert answer(model(model_fn=model_fn, predict_fn=predict_fn))[0] == b"[2,3]"
+    body, _ = answer(model(predict_fn=chunks))
+    assert list(body) == [b"a", b"b", b"c"]
+    body, _ = answer(model(predict_fn=chunks))
+    assert next(body) == b"a"
+    body.close()  # as when the client is gone
+    assert closed == [1, 1]
+    assert not model(ping_fn=ping_fn).ping()
+    assert len(threads) == 1 and threads != {threading.get_ident()}
+
+    async def broken(data: Any, model: Any) -> Any:
+        raise InferenceError("not today", 429)
+
+    with pytest.raises(InferenceError, match="not today"):
+        answer(model(predict_fn=broken))
+
+
+def test_async_handlers_run_in_a_child_of_the_process_that_loaded_them() -> None:
+    async def predict_fn(data: Any, model: Any) -> Any:
+        return [os.getpid()]
+
+    made = model(predict_fn=predict_fn)
+    answer(made)
+    child = os.fork()
+    if child == 0:
+        os._exit(answer(made)[0] != b"[%d]" % os.getpid())
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_an_async_stream_fn_is_refused_when_it_is_loaded() -> None:
+    async def stream_fn(stream: Any, model: Any) -> None: ...
+
+    with pytest.raises(UserError, match=r"stream_fn in inference\.py is async: define it with `def`"):
+        model(stream_fn=stream_fn)
 
 
 def test_transform_fn_replaces_the_three() -> None:
@@ -175,3 +277,44 @@ def test_a_status_that_is_no_error_is_refused_where_it_is_raised(status: int) ->
 )
 def test_the_trace_of_the_caller(sent: str, valid: bool) -> None:
     assert Context([("TRACEPARENT", sent)], "id", None).traceparent == (sent if valid else None)
+
+
+def test_handlers_of_the_toolkits_find_the_names_of_their_context() -> None:
+    context = Context([("CONTENT-TYPE", "text/csv"), ("X-A", "1")], "id-1", 3)
+    properties = context.system_properties
+    assert (properties["gpu_id"], properties["model_dir"], properties["batch_size"]) == (3, paths.MODEL, 1)
+    processor = context.request_processor[0]
+    assert processor.get_request_property("Content-Type") == "text/csv"
+    assert processor.get_request_properties().get("x-a") == context.get_request_header(0, "X-A") == "1"
+    assert context.get_request_id(0) == "id-1"
+    context.set_response_content_type(0, "image/png")
+    context.set_response_header(0, "X-Own", "1")
+    processor.report_status(201, "Created")
+    context.metrics.add_counter("seen", 1, idx=0)
+    assert dict(context.response_headers) == {"Content-Type": "image/png", "X-Own": "1"}
+    assert context.status == 201
+
+
+def test_additional_model_data_has_a_folder_for_each_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ADDITIONAL_MODEL_DATA", f"{tmp_path}/data")
+    assert Context([], "id", None).additional_model_data == {}
+    (tmp_path / "data/draft").mkdir(parents=True)
+    assert Context([], "id", None).additional_model_data == {"draft": f"{tmp_path}/data/draft"}
+
+
+def test_a_response_keeps_all_of_its_cookies() -> None:
+    def output(prediction: Any, accept: str, context: Context) -> Any:
+        context.response_headers["X-Own"] = "1"
+        response = flask.Response("ok")
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    context, payload = Context([], "id", None), Payload()
+    payload.write(b"1")
+    model(predict_fn=lambda *_: 0, output_fn=output).answer(payload, "", "", context)
+    cookies = [value for name, value in context.response_headers.items() if name == "Set-Cookie"]
+    assert [cookie.partition(";")[0] for cookie in cookies] == ["a=1", "b=2"]
+    assert context.response_headers["X-Own"] == "1"

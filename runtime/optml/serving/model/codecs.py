@@ -1,13 +1,15 @@
 """Bytes to Python objects and back, by media type; and what a client accepts.
 
-numpy and orjson are used where the user has installed them. Pickled arrays are always refused:
-unpickling a client's bytes would run a client's code.
+numpy and orjson are used where the user has installed them; data frames and their columns, of pandas, polars
+or pyarrow, are known by their methods. Pickled arrays are always refused: unpickling a client's bytes would
+run a client's code. What a type cannot carry is refused, and never written as its `repr`.
 """
 
 from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from enum import Enum
 from functools import lru_cache
 
 from ..errors import InferenceError
@@ -27,6 +29,9 @@ NPZ = "application/x-npz"
 TEXT = "text/plain"
 OCTETS = "application/octet-stream"
 
+_DIMENSIONS = 32  # of an array that JSON may bring, the most that every numpy takes
+_NUMBERS = {int, float}
+_CELLS = {str, int, float, bool, type(None)}
 _SAME = {"application/x-jsonlines": JSON_LINES, "application/x-ndjson": JSON_LINES, "application/csv": CSV}
 
 
@@ -53,6 +58,8 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
     from werkzeug.http import parse_accept_header
 
     ranges = parse_accept_header(header, MIMEAccept)
+    if not ranges:  # nothing but commas
+        return (default,)
     # What a range like `text/*` means is decided among what can be encoded, the default first.
     offers = (default, *ENCODERS)
     found: list[str] = []
@@ -70,8 +77,9 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
 def decode(payload: Payload, content_type: str) -> Any:
     """The body as an object. Raises InferenceError: 415 for an unknown type, 400 for bytes that are not one.
 
-    JSON and JSON Lines become Python objects; CSV an array of shape (rows, columns), or rows without numpy;
-    NPY an array; NPZ a dict of arrays; text a str; octets bytes.
+    JSON becomes an array where it is a rectangle of numbers and there is numpy, else Python objects, as JSON
+    Lines do; CSV an array of shape (rows, columns), or rows without numpy; NPY an array; NPZ a dict of
+    arrays; text a str; octets bytes.
     """
     decoder = DECODERS.get(content_type)
     if decoder is None:
@@ -86,24 +94,44 @@ def decode(payload: Payload, content_type: str) -> Any:
 
 
 def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
-    """The prediction in the first media type that can hold it. Raises InferenceError 406 if there is none."""
+    """The prediction in the first media type that can carry it.
+
+    Raises InferenceError: 406 where no accepted type can, 500 for an object that we know no way to write.
+    """
     if isinstance(prediction, (bytes, bytearray, memoryview)):
         return bytes(prediction), OCTETS
-    unfit = ""
+    status, unfit = 406, ""
     for wanted in accept:
         encoder = ENCODERS.get(wanted)
         if encoder is None:
             continue
         try:
             return encoder(prediction), wanted
-        except (ValueError, RecursionError) as error:  # it cannot hold it, as NPY rows of unequal length
-            unfit = f" ({wanted}: {error})"
-    possible = ", ".join(ENCODERS)
-    raise InferenceError(f"None of {', '.join(accept)} can be sent{unfit}; possible: {possible}.", 406)
+        except (TypeError, ValueError, RecursionError) as error:
+            status = 500 if isinstance(error, TypeError) else 406
+            unfit = f"{wanted} cannot carry this {type(prediction).__name__}: {error}. "
+    types = ", ".join(accept) or "the accepted types"
+    raise InferenceError(f"{unfit}None of {types} can be sent; possible: {', '.join(ENCODERS)}.", status)
 
 
 def _decode_json(payload: Payload) -> Any:
-    return json.loads(payload.read())
+    value = json.loads(payload.read())
+    numpy = _numpy() if isinstance(value, list) and _are_numbers(value) else None
+    if numpy is None:
+        return value
+    try:
+        array = numpy.array(value)
+    except ValueError:  # rows of unequal length
+        return value
+    return value if array.dtype.kind == "O" else array  # numbers beyond 64 bits
+
+
+def _are_numbers(values: list[Any], dimensions: int = 1) -> bool:
+    """Whether a list holds numbers alone, or lists of them. numpy would make others into texts or objects."""
+    kinds = set(map(type, values))
+    if kinds == {list}:
+        return dimensions < _DIMENSIONS and all(_are_numbers(each, dimensions + 1) for each in values)
+    return kinds <= _NUMBERS
 
 
 def _decode_json_lines(payload: Payload) -> Any:
@@ -159,7 +187,26 @@ def _encode_json(prediction: Any) -> bytes:
             )
         except TypeError:
             pass  # what orjson cannot, json may: whole numbers above 64 bits
-    return json.dumps(prediction, default=_plain).encode()
+    try:
+        text = _as_json(prediction)
+    except ValueError:
+        text = _as_json(_with_null_for_nan(prediction))
+    return text.encode(errors="backslashreplace")  # half a surrogate pair, which JSON escapes in the same way
+
+
+def _as_json(value: Any) -> str:
+    # Bytes like those of orjson.
+    return json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _with_null_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_null_for_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_null_for_nan(each) for each in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if type(value) in _CELLS else _with_null_for_nan(_plain(value))
 
 
 def _encode_json_lines(prediction: Any) -> bytes:
@@ -173,10 +220,30 @@ def _encode_csv(prediction: Any) -> bytes:
 
     lines: list[str] = []
     writer = csv.writer(SimpleNamespace(write=lines.append))  # by its \r\n it quotes either of them in a cell
-    for row in _rows(prediction):
-        writer.writerow(row if isinstance(row, (list, tuple)) else [row])
+    for row in _rows_of_values(prediction):
+        cells = _rows(row)
+        writer.writerow(cells if set(map(type, cells)) <= _CELLS else map(_cell, cells))
     text = "".join(f"{line[:-2]}\n" for line in lines)
     return text.encode(errors="replace")  # JSON may bring half a surrogate pair
+
+
+def _rows_of_values(prediction: Any) -> list[Any]:
+    """As `_rows`, but of a table the values alone. Its columns may have equal names."""
+    if hasattr(prediction, "itertuples"):  # pandas
+        return list(prediction.itertuples(index=False, name=None))
+    if hasattr(prediction, "iter_rows"):  # polars
+        return list(prediction.iter_rows())
+    if hasattr(prediction, "itercolumns"):  # pyarrow
+        return list(zip(*(column.to_pylist() for column in prediction.itercolumns()), strict=True))
+    return _rows(prediction)
+
+
+def _cell(value: Any) -> Any:
+    """A value that is text when it is written. Raises ValueError for one of several values."""
+    plain = value if type(value) in _CELLS or isinstance(value, dict) else _plain(value)
+    if type(plain) not in _CELLS:
+        raise ValueError(f"a {type(value).__name__} does not fit into one place")
+    return plain
 
 
 def _encode_npy(prediction: Any) -> bytes:
@@ -189,31 +256,42 @@ def _encode_npy(prediction: Any) -> bytes:
 
 
 def _encode_text(prediction: Any) -> bytes:
-    text = prediction if isinstance(prediction, str) else str(_plain_or_self(prediction))
-    return text.encode(errors="replace")  # as above
+    return str(_cell(prediction)).encode(errors="replace")  # as above
 
 
 def _rows(prediction: Any) -> list[Any]:
-    """A list of rows: an array's rows, a list as it is, anything else as the only row."""
-    plain = _plain_or_self(prediction)
+    """A list of rows: those of an array or a table, a list as it is, anything else as the only row."""
+    plain = prediction if type(prediction) in _CELLS or isinstance(prediction, dict) else _plain(prediction)
     return list(plain) if isinstance(plain, (list, tuple)) else [plain]
 
 
-def _plain_or_self(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: arrays, tensors and their scalars; data frames; bytes; sets."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "to_dict"):
-        return value.to_dict(orient="records")
+    """What neither JSON nor CSV has a word for: arrays, tensors and their scalars, tables, columns, times."""
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return list(value)
     if isinstance(value, (bytes, bytearray)):
         return value.decode()
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it in output_fn")
+    if isinstance(value, Enum):
+        return value.value
+    if getattr(getattr(value, "dtype", None), "kind", "") == "M" and type(value).__module__ == "numpy":
+        value = value.astype("datetime64[us]")  # in other units these are whole numbers, or days alone
+    for method in ("to_dicts", "to_pylist", "tolist", "to_list"):  # polars, pyarrow, numpy and all, polars
+        if hasattr(value, method):
+            return getattr(value, method)()
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value)
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # pandas
+        return value.to_dict(orient="records")
+    if hasattr(value, "isoformat"):
+        return value.isoformat() if value == value else None  # pandas' NaT equals nothing
+    if hasattr(value, "as_integer_ratio"):  # Decimal, Fraction
+        return float(value)
+    if hasattr(value, "urn"):  # UUID
+        return str(value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    raise TypeError(f"a {type(value).__name__} has no known form: convert it in output_fn")
 
 
 @lru_cache(maxsize=1)

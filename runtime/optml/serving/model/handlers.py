@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-import re
 import sys
+from itertools import chain
 
 from ... import paths
 from ...report import UserError
 from ..errors import InferenceError
 from . import codecs
+from .asynchronous import settled
+from .context import Context as Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
     from typing import Any
 
@@ -37,59 +39,7 @@ _ARGUMENTS = {
     "model_warmup_fn": 1,
     "execution_parameters_fn": 0,
 }
-# https://www.w3.org/TR/trace-context/: version, trace, parent and flags. Version ff does not exist.
-_TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 _ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # reach input_fn as str, by the rule of the toolkits
-
-
-class Headers(dict[str, str]):
-    """Request headers; names match in any case and are given in lower case."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        super().__init__()
-        for name, value in pairs:
-            name = name.lower()
-            self[name] = f"{self[name]},{value}" if name in self else value
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(str(name).lower())
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-
-class Context:
-    """What a handler may ask about its call, and say about the answer.
-
-    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None),
-    `traceparent` (the W3C trace context of the caller, or None);
-    `status` and `response_headers` may be set by the handler.
-    """
-
-    __slots__ = ("_pairs", "_headers", "gpu_id", "model_dir", "request_id", "response_headers", "status")  # noqa: RUF023
-
-    def __init__(self, pairs: list[tuple[str, str]], request_id: str, gpu_id: int | None) -> None:
-        self._pairs = pairs
-        self._headers: Headers | None = None
-        self.request_id = request_id
-        self.model_dir = paths.MODEL
-        self.gpu_id = gpu_id
-        self.status = 200
-        self.response_headers: dict[str, str] = {}
-
-    @property
-    def request_headers(self) -> Headers:
-        if self._headers is None:  # most calls never look
-            self._headers = Headers(self._pairs)
-        return self._headers
-
-    @property
-    def traceparent(self) -> str | None:
-        given: str = self.request_headers.get("traceparent", "")
-        return given if re.fullmatch(_TRACEPARENT, given) else None
 
 
 class Model:
@@ -167,7 +117,9 @@ class Model:
         if self._output:
             return _finished(self._output(prediction, best, context), best, context)
         if inspect.isgenerator(prediction):
-            return _stream(prediction), best
+            return _streamed(prediction, best)
+        if isinstance(prediction, (bytes, bytearray, memoryview)) and accept and "*" not in accept:
+            return bytes(prediction), best  # the handler knows what the client asks for
         return codecs.encode(prediction, wanted)
 
 
@@ -219,21 +171,24 @@ def _handler(module: ModuleType, name: str) -> Callable[..., Any] | None:
         return None
     if not callable(fn):
         raise UserError(f"{name} in {module.__file__} is not a function: define it with `def`")
+    if name == "stream_fn" and (inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)):
+        # Its stream blocks, and with it would the loop of all.
+        raise UserError(f"stream_fn in {module.__file__} is async: define it with `def`, it has a thread")
     count = _ARGUMENTS[name]
     parameters = inspect.signature(fn).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) > count or any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return fn
+        return lambda *arguments: settled(fn(*arguments))
     if any(p.name == "context" and p.kind is p.KEYWORD_ONLY for p in parameters):
-        return lambda *arguments: fn(*arguments[:-1], context=arguments[-1])
-    return lambda *arguments: fn(*arguments[:-1])
+        return lambda *arguments: settled(fn(*arguments[:-1], context=arguments[-1]))
+    return lambda *arguments: settled(fn(*arguments[:-1]))
 
 
 def _default_predict(data: Any, model: Any, context: Context) -> Any:
     if hasattr(model, "predict"):
-        return model.predict(data)
+        return settled(model.predict(data))
     if callable(model):
-        return model(data)
+        return settled(model(data))
     raise TypeError(f"a {type(model).__name__} has no predict method: define predict_fn(data, model)")
 
 
@@ -248,27 +203,39 @@ def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
 
 def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | None]:
     """What output_fn or transform_fn returned: a payload, (payload, type), a response, or a generator."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+    typed = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str)
+    if typed:
         result, accept = result
-    if isinstance(result, bytes):
-        return result, accept
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return bytes(result), accept
     if isinstance(result, str):
         return result.encode(), accept
     if hasattr(result, "status_code") and hasattr(result, "iter_encoded"):  # a flask or werkzeug response
         context.status = result.status_code
-        context.response_headers.update(result.headers.items())
+        context.response_headers.replace(result.headers.items())
         context.response_headers.pop("Content-Length", None)
         return (result.iter_encoded() if result.is_streamed else result.get_data()), None
     if hasattr(result, "__next__"):
-        return _stream(result), accept
+        return _streamed(result, accept, typed)
     return codecs.encode(result, (codecs.media_type(accept),))
 
 
-def _stream(chunks: Iterator[Any]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if isinstance(chunk, str):
-            yield chunk.encode()
-        elif isinstance(chunk, (bytes, bytearray, memoryview)):
-            yield bytes(chunk)
-        else:
-            yield codecs.encode(chunk, (codecs.JSON_LINES,))[0]
+def _streamed(chunks: Iterator[Any], accept: str, typed: bool = False) -> tuple[Body, str]:
+    """The chunks as they come. Where they are objects each is a line of JSON, whatever the client accepts."""
+    first = next(chunks, b"")
+    in_lines = not typed and not isinstance(first, (str, bytes, bytearray, memoryview))
+    return _in_bytes(first, chunks), codecs.JSON_LINES if in_lines else accept
+
+
+def _in_bytes(first: Any, chunks: Iterator[Any]) -> Iterator[bytes]:
+    try:
+        for chunk in chain((first,), chunks):
+            if isinstance(chunk, str):
+                yield chunk.encode()
+            elif isinstance(chunk, (bytes, bytearray, memoryview)):
+                yield bytes(chunk)
+            else:
+                yield codecs.encode(chunk, (codecs.JSON_LINES,))[0]
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()

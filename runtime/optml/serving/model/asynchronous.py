@@ -1,0 +1,50 @@
+"""Handlers that are `async`: on one event loop for each worker, whose thread starts with their first call."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from typing import Any
+
+_END = object()
+
+
+def settled(result: Any) -> Any:
+    """What a handler returned; awaited where it is awaitable, and an async generator as one that is not."""
+    if hasattr(result, "__await__"):
+        result = _run(result)
+    return _in_turn(result) if hasattr(result, "__anext__") else result
+
+
+def _in_turn(chunks: AsyncIterator[Any]) -> Iterator[Any]:
+    try:
+        while (chunk := _run(anext(chunks, _END))) is not _END:
+            yield chunk
+    finally:
+        if hasattr(chunks, "aclose"):
+            _run(chunks.aclose())
+
+
+def _run(awaitable: Awaitable[Any]) -> Any:
+    async def wait() -> Any:
+        return await awaitable
+
+    asyncio, loop = _loop()
+    return asyncio.run_coroutine_threadsafe(wait(), loop).result()
+
+
+@cache
+def _loop() -> tuple[Any, Any]:
+    asyncio = import_module("asyncio")  # by a function, which finds the user's: their code awaits its futures
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="async handlers", daemon=True).start()
+    return asyncio, loop
+
+
+os.register_at_fork(after_in_child=_loop.cache_clear)  # the thread stays behind

@@ -1,0 +1,45 @@
+"""The user's code where it lies in S3 or in an archive: fetched once, before any worker starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+from ... import paths
+from ...report import UserError
+from ...training import source
+from ..settings import Settings
+
+
+def with_code(settings: Settings) -> Settings:
+    """The settings with the folder that the code was unpacked into. Raises UserError in one line."""
+    remote = settings.submitted.startswith("s3://")
+    if not remote and not os.path.isfile(settings.submitted):
+        return settings  # a folder, or none
+    if remote and os.path.isfile(f"{paths.MODEL}/code/{settings.program}"):
+        return settings  # the platform has unpacked it there
+    return replace(settings, submitted=_fetched(settings.submitted))
+
+
+def _fetched(address: str) -> str:
+    """Fetch in a child process, so that this one keeps nothing of what boto3 imports and holds."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is served yet
+    receiver, sender = os.pipe()
+    if os.fork() == 0:
+        said: dict[str, str] = {"error": "the process that fetched the code died"}
+        try:
+            said = {"directory": source.fetch_source(address)[0]}
+        except UserError as problem:
+            said = {"error": str(problem)}
+        finally:
+            os.write(sender, json.dumps(said).encode())
+            os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        said = json.loads(pipe.read() or b'{"error": "the process that fetched the code was killed"}')
+    os.wait()
+    if "error" in said:
+        raise UserError(said["error"])
+    return str(said["directory"])

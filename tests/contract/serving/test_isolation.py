@@ -1,0 +1,94 @@
+"""No package or file of the user changes the server, and none of the server's changes the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+from websockets.sync.client import connect
+
+from tests.support.docker import run
+
+from .serving import ECHO, Server
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+# What the server is made of, and parts of the standard library that it uses early, late, or through others.
+PACKAGES = (
+    "gunicorn",
+    "flask",
+    "werkzeug",
+    "websockets",
+    "click",
+    "jinja2",
+    "h11",
+    "httptools",
+    "gunicorn_h1c",
+)
+MODULES = ("json", "logging", "csv", "decimal", "email", "hashlib", "random", "secrets", "tempfile", "uuid")
+
+HANDLERS = """
+import {names}
+
+def model_fn(model_dir):
+    return [module.VERSION for module in ({names})]
+
+def predict_fn(data, model):
+    return [data, model]
+
+def stream_fn(stream, model):
+    for message in stream:
+        stream.send(message + str(model))
+"""
+
+
+def write_packages(folder: Path, names: tuple[str, ...]) -> None:
+    """Packages by these names, of a version of which the server could use nothing."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"VERSION = __version__ = version = 'own {name}'\n")
+
+
+@pytest.mark.parametrize("place", ["installed", "beside the handlers"])
+def test_the_server_is_the_same_and_the_user_has_what_is_theirs(image: str, ml: Path, place: str) -> None:
+    names = PACKAGES if place == "installed" else (*PACKAGES, *MODULES)
+    write_packages(ml / "own", names)
+    options = [f"--volume={ml}/own:/srv/own:ro"]
+    own = ["flask", "gunicorn", "websockets", "werkzeug"]
+    if place == "installed":
+        (ml / "own.pth").write_text("/srv/own")
+        site = run(image, "python3", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout
+        options.append(f"--volume={ml}/own.pth:{site.strip()}/own.pth:ro")
+        source = HANDLERS.format(names=", ".join(own))
+    else:
+        own += ["uuid", "secrets"]
+        source = f"import sys; sys.path.insert(0, '/srv/own')\n{HANDLERS.format(names=', '.join(own))}"
+    versions = [f"own {name}" for name in own]
+    with Server(image, ml, source, *options) as server:
+        odd = {"Content_Type": "application/json; x=y", "Accept": "image/png, text/*;q=0.1, */*;q=0.5"}
+        assert server.invoke(b"[1]", **odd).json() == [[1], versions]
+        assert server.invoke(b"a,b\n", Content_Type="text/csv").json() == [[["a", "b"]], versions]
+        assert server.invoke(b'"%s"' % (b"x" * (3 << 20))).json()[1] == versions  # a file takes the body
+        assert "optml_requests_total" in requests.get(f"{server.url}/metrics", timeout=20).text
+        assert requests.get(f"{server.url}/execution-parameters", timeout=20).json()["MaxPayloadInMB"] == 100
+        assert requests.get(f"{server.url}/nowhere", timeout=20).json()["code"] == 404
+        with connect(f"ws{server.url[4:]}/invocations-bidirectional-stream") as websocket:
+            websocket.send("hello ")
+            assert websocket.recv() == f"hello {versions}"
+        assert "Traceback" not in server.log().output
+
+
+def test_variables_of_python_put_nothing_into_the_server(image: str, ml: Path) -> None:
+    """PYTHONPATH comes before the standard library."""
+    write_packages(ml / "own", (*PACKAGES, *MODULES, "optml"))
+    options = (f"--volume={ml}/own:/srv/own:ro", "--env=PYTHONPATH=/srv/own")
+    with Server(image, ml, HANDLERS.format(names="flask, gunicorn"), *options) as server:
+        assert server.invoke(b"[1]").json() == [[1], ["own flask", "own gunicorn"]]
+        assert requests.get(f"{server.url}/nowhere", timeout=20).json()["code"] == 404
+
+
+def test_what_the_user_does_not_have_is_the_servers(image: str, ml: Path) -> None:
+    source = "import flask\n" + ECHO + "\ndef output_fn(data, accept): return flask.Response(str(data))\n"
+    with Server(image, ml, source) as server:
+        assert server.invoke(b"[1]").json() == [1]
