@@ -59,6 +59,19 @@ def gpu_count() -> int:
     return len(gpu_names()) or _devices("nvidia")
 
 
+def visible_gpus(count: int, visible: str | None) -> int:
+    """How many of so many GPUs CUDA_VISIBLE_DEVICES leaves. CUDA reads its list up to the first entry that
+    names none; without the variable all are visible."""
+    if visible is None or count == 0:
+        return count
+    number = 0
+    for entry in map(str.strip, visible.split(",")):
+        if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdecimal() and int(entry[:9]) < count)):
+            break
+        number += 1
+    return number
+
+
 def gpu_names() -> list[str]:
     """Names of the GPUs that NVML reports; empty without a driver or without nvidia-ml-py."""
     if paths.DEPS not in sys.path:

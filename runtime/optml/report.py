@@ -20,17 +20,21 @@ class UserError(Exception):
     """
 
 
+# Nothing in a line can pass for another line of the log, or for a command to the terminal.
+_HARMLESS = {ord("\n"): "\n  ", ord("\r"): "\\r", ord("\033"): "\\x1b"}
+
+
 def log(line: str) -> None:
-    """Write one log line of the runtime."""
-    _write(f"optml: {line}\n")
+    """Write one log line of the runtime. Further lines in it are indented."""
+    _write(f"optml: {line.translate(_HARMLESS)}\n")
 
 
 def log_error(line: str) -> None:
     """Write one error line of the runtime, red on a terminal."""
+    text = f"optml: error: {line.translate(_HARMLESS)}"
     if sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
-        _write(f"\033[31moptml: error: {line}\033[0m\n")
-    else:
-        _write(f"optml: error: {line}\n")
+        text = f"\033[31m{text}\033[0m"
+    _write(f"{text}\n")
 
 
 def is_secret(name: str) -> bool:

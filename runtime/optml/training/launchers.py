@@ -118,12 +118,9 @@ def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[s
 
 def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     """One for each GPU, else one; SAGEMAKER_PROCESSES_PER_HOST or the job's own parameter says otherwise."""
-    wanted = environment.get(PROCESSES_PER_HOST) or job.framework_parameters.get(
-        "sagemaker_mpi_num_of_processes_per_host"
-    )
-    if wanted is None:
-        return job.gpus or 1
-    text = str(wanted)
-    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
-        raise UserError(f"{PROCESSES_PER_HOST} is {wanted!r}; it must be a number from 1 up")
-    return int(text)
+    if setting := environment.get(PROCESSES_PER_HOST):
+        return jobs.number(PROCESSES_PER_HOST, setting)
+    parameter = "sagemaker_mpi_num_of_processes_per_host"
+    if job.framework_parameters.get(parameter) is not None:
+        return jobs.number(parameter, job.framework_parameters[parameter])
+    return job.gpus or 1

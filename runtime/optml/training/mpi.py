@@ -21,6 +21,7 @@ import tempfile
 
 from ..report import UserError
 from . import jsontext
+from .job import number
 from .network import addresses
 from .program import which
 
@@ -57,8 +58,9 @@ def mpirun(
     parameters = job.framework_parameters
     # mpirun knows itself by the name of the system alone, and would call any other by ssh.
     hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
+    ranks = parameters.get("sagemaker_mpi_num_processes")
     options = [
-        *["-np", str(parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts))],
+        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
         *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
     ]

@@ -32,7 +32,7 @@ def prepare() -> None:
 
     Both as far as the mounts allow. What the user's code writes from now on stands.
     """
-    for directory in (paths.MODEL, paths.OUTPUT_DATA):
+    for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError:

@@ -134,3 +134,24 @@ def test_what_no_environment_can_hold_is_left_out() -> None:
     assert "SM_HP_A=B" not in found
     assert "SM_HP_LONG" not in found
     assert "SM_HPS" not in found  # it holds the long one
+
+
+def test_a_name_that_is_spelled_exactly_comes_first() -> None:
+    for hyperparameters in ({"a_b": "exact", "a-b": "dash"}, {"a-b": "dash", "a_b": "exact"}):
+        found = variables(hyperparameters=hyperparameters)
+        assert (found["SM_HP_A_B"], found["SM_HP_A-B"]) == ("exact", "dash")
+
+
+def test_where_the_container_sets_what_the_job_sets_the_log_says_which_holds(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert variables({"SM_HP_A": "99", "SM_HP_B": "2"}, hyperparameters={"a": 1, "b": 2})["SM_HP_A"] == "99"
+    log = capfd.readouterr().err
+    assert log == "optml: set in the container, so the job's own values do not replace them: SM_HP_A\n"
+
+
+def test_the_longest_variable_that_the_kernel_takes_is_set() -> None:
+    longest = (128 << 10) - len("SM_HP_E=") - 1
+    assert "SM_HP_E" in variables(hyperparameters={"e": "x" * longest})
+    assert "SM_HP_E" not in variables(hyperparameters={"e": "x" * (longest + 1)})
+    assert "SM_HP_E" not in variables(hyperparameters={"e": "é" * (longest // 2 + 1)})
