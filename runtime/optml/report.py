@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-SECRET_WORDS = ("SECRET", "PASSWORD", "KEY", "TOKEN", "PRIVATE", "CRED")
+_SINGULAR = {"SECRET", "PASSWORD", "PASSWD", "KEY", "APIKEY", "TOKEN", "PRIVATE", "CRED", "CREDENTIAL"}
+SECRET_WORDS = _SINGULAR | {f"{word}S" for word in _SINGULAR}
+# What ends so says something about a secret, and what begins so counts: `s3_key_prefix`, `max_tokens`.
+_ABOUT = {"PREFIX", "PATH", "FILE", "DIR", "DIRECTORY", "FOLDER", "NAME", "COLUMN", "TYPE", "HOST", "PORT"}
+_ABOUT |= {"COUNT", "DIM", "HEADS", "LEN", "LENGTH", "LIMIT", "SIZE"}
+_COUNTS = {"MAX", "MIN", "N", "NUM", "NUMBER", "TOTAL"}
+_COUNTED = {"KEYS", "TOKENS"}
 MASK = "******"
 
 
@@ -38,9 +44,24 @@ def log_error(line: str) -> None:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable or hyperparameter of this name holds a secret."""
+    """Whether a variable or hyperparameter of this name holds a secret: `HF_TOKEN` and `apiKey` do,
+    `tokenizer` and `s3_key_prefix` do not."""
     upper = name.upper()
-    return any(word in upper for word in SECRET_WORDS)
+    if not any(word in upper for word in _SINGULAR):
+        return False  # most names: nothing to take apart
+    parts = _parts(name)
+    words = SECRET_WORDS.intersection(parts) - (_COUNTED if parts[0] in _COUNTS else set())
+    return bool(words) and parts[-1] not in _ABOUT
+
+
+def _parts(name: str) -> list[str]:
+    """Its words, in capitals: of `apiKey_2` API and KEY."""
+    spaced, before = "", ""
+    for char in name:
+        begins = char.isupper() and before.islower()
+        spaced += f" {char}" if begins else char if char.isalpha() else " "
+        before = char
+    return spaced.upper().split()
 
 
 def masked(name: str, value: str) -> str:

@@ -62,7 +62,7 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     return code
 
 
-def reason(name: str, ended: Ended, oom_kills: int) -> str:
+def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str]) -> str:
     """Why the program of this name failed, in at most 1024 characters.
 
     The exception stands first, then how the program ended, then as much of the end of stderr as fits.
@@ -77,7 +77,7 @@ def reason(name: str, ended: Ended, oom_kills: int) -> str:
         how += f"; the kernel killed {processes} of this container, which was out of memory{bound}"
     if ended.lost:
         how = f"{ended.lost}; {how}" if ended.code else ended.lost
-    output = ended.tail.strip("\n")
+    output = mask(ended.tail, secrets).strip("\n")  # before any cut
     if ended.lost or not output or ended.signal or ended.forwarded or oom_kills:
         return _fit(how, output)
     exception, trace = _exception(output)

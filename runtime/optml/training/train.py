@@ -61,7 +61,7 @@ def train(argv: list[str]) -> int:
         if code == 0:
             return outcome.succeed()
         killed = machine.oom_kills() - killed_before
-        return outcome.fail(code, outcome.reason(entry.name, ended, killed), hidden)
+        return outcome.fail(code, outcome.reason(entry.name, ended, killed, hidden), hidden)
     except UserError as problem:
         code, reason, patience = 1, str(problem), _NOTICE
     except supervisor.Stopped as stopped:

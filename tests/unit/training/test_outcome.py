@@ -43,7 +43,7 @@ def why(
     tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0, lost: str | None = None
 ) -> str:
     return reason(
-        "train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail, lost=lost), oom_kills
+        "train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail, lost=lost), oom_kills, []
     )
 
 
