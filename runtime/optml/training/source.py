@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
 _ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_OTHER_ARCHIVES = (".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z")
 
 
 def fetch(job: Job) -> tuple[str, str | None]:
@@ -27,6 +28,10 @@ def fetch(job: Job) -> tuple[str, str | None]:
     Raises UserError where the code is not there, cannot be read, or an archive is not safe to unpack.
     """
     source = job.submit_directory
+    if source and source.endswith(_OTHER_ARCHIVES):
+        raise UserError(
+            f"the submit directory {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz ."
+        )
     if not source and os.path.isfile(_ISOLATED) and not _names(paths.CODE):
         source = _ISOLATED
     if not source:
