@@ -58,12 +58,36 @@ def test_the_strictest_platform(training: Training) -> None:
 
 
 def test_as_another_user_on_request(training: Training) -> None:
+    training.code("requirements.txt", "./" + wheel(training.root / "code", "tinypkg"))
     training.code(
-        "train.py", "import os; print(os.getuid(), os.environ['HOME']); open('/opt/ml/model/m', 'w')"
+        "train.py",
+        "import os, tinypkg\n"
+        "print(os.getuid(), os.environ['HOME'], os.stat(tinypkg.__file__).st_uid)\n"
+        "status = [line.split() for line in open('/proc/self/status')]\n"
+        "print(*[words[1] for words in status if words[0].startswith(('NoNew', 'Cap'))])\n"
+        "print(open('/opt/ml/checkpoints/epoch/1').read()); open('/opt/ml/model/m', 'w')\n",
     )
+    checkpoint = training.root / "checkpoints/epoch/1"
+    checkpoint.parent.mkdir(mode=0o700, parents=True)
+    checkpoint.write_text("restored")
+    checkpoint.chmod(0o600)
     done = training.train(SAGEMAKER_TRAINING_USER="ml")
     assert done.code == 0, done.output
-    assert done.stdout == "1000 /home/ml\n"
+    *_, who, rights, restored = done.stdout.splitlines()
+    assert who == "1000 /home/ml 1000"
+    assert set(rights.split()) == {"0" * 16, "1"}
+    assert restored == "restored"
+
+
+@pytest.mark.one_variant
+def test_checkpoints_that_stay_roots_are_named(training: Training) -> None:
+    training.code("train.py", "")
+    (training.root / "checkpoints").mkdir(exist_ok=True)
+    (training.root / "checkpoints/1").write_text("restored")
+    done = training.train(
+        f"--volume={training.root}/checkpoints:/opt/ml/checkpoints:ro", SAGEMAKER_TRAINING_USER="ml"
+    )
+    assert "optml: /opt/ml/checkpoints cannot be given to ml; run `chown -R 1000 /opt/ml/check" in done.stderr
 
 
 @pytest.mark.one_variant
