@@ -153,7 +153,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
     """
     decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
-        for key, value in (given or _read_config("hyperparameters.json")).items()
+        for key, value in (given or read_config("hyperparameters.json")).items()
     }
     platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
     for key, value in platform.items():
@@ -167,14 +167,14 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         value = environ.get(variable) or platform.get(parameter)
         return str(value) if value else None
 
-    resources = _read_config("resourceconfig.json") or _read_config("resourceConfig.json")
+    resources = read_config("resourceconfig.json") or read_config("resourceConfig.json")
     hosts = _hosts(resources)
     groups = _instance_groups(resources)
     group = _named(resources, "current_group_name") or "homogeneousCluster"
     distributed = platform.get("sagemaker_distribution_instance_groups")
     if not isinstance(distributed, list):
         distributed = [group] if any(_is_on(platform, name) for name in _DISTRIBUTIONS) else []
-    inputs = _read_config("inputdataconfig.json")
+    inputs = read_config("inputdataconfig.json")
 
     return Job(
         name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
@@ -203,7 +203,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
         resource_config=resources,
         input_data_config=inputs,
-        checkpoint_dir=str(_read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
+        checkpoint_dir=str(read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
     )
 
 
@@ -217,7 +217,7 @@ def print_environment() -> int:
     return 0
 
 
-def _read_config(name: str) -> dict[str, Any]:
+def read_config(name: str) -> dict[str, Any]:
     """The object in a file of input/config; empty where there is no such file."""
     path = f"{paths.CONFIG}/{name}"
     try:

@@ -8,6 +8,10 @@ from .. import paths
 from ..report import UserError, log
 from .program import which
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from pwd import struct_passwd
+
 VARIABLE = "SAGEMAKER_TRAINING_USER"
 
 # What the program writes. The platform mounts these as root.
@@ -24,19 +28,14 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     so do the checkpoints, which the platform restores as root.
     Raises UserError where there is no such user, or no right to become it.
     """
-    import pwd  # only here
-
-    name = environment[VARIABLE]
-    try:
-        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-    except (KeyError, ValueError):  # the number may be too long for one
-        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+    user = named(environment[VARIABLE])
     if user.pw_uid == os.geteuid():
         return argv, environment
     setpriv = which("setpriv")
     if os.geteuid() != 0 or not setpriv:
         raise UserError(
-            f"cannot become {VARIABLE}={name}: that takes root and setpriv; start the container as root"
+            f"cannot become {VARIABLE}={user.pw_name}: that takes root and setpriv; start the"
+            " container as root"
         )
     checkpoints = (
         os.path.join(at, each) for at, _, files in os.walk(paths.CHECKPOINTS) for each in (".", *files)
@@ -51,6 +50,16 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     home = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
     return [setpriv, *identity, "--", *argv], {**environment, **home}
+
+
+def named(name: str) -> struct_passwd:
+    """The user of this name or number. Raises UserError where there is none."""
+    import pwd  # only here
+
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, ValueError):  # the number may be too long for one
+        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
 
 
 def _give(path: str, uid: int, gid: int) -> bool:

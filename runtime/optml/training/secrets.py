@@ -61,7 +61,12 @@ _USER = r"(\w://)(?:[^\s/@:]+|[^\s/@:]*:(?!\d+/)[^\s@\"']*)@"
 
 
 def mask_command(argv: list[str], secrets: list[str]) -> str:
-    """A command line as it may be printed: `--api-key ******`, `--token=******`, `--keys ****** ******`."""
+    """A command line as it may be printed."""
+    return " ".join(map(quoted, masked_words(argv, secrets)))
+
+
+def masked_words(argv: list[str], secrets: list[str]) -> list[str]:
+    """Its words without secrets: `--api-key ******`, `--token=******`, `--keys ****** ******`."""
     shown = []
     hidden = first = False
     for argument in argv:
@@ -73,8 +78,8 @@ def mask_command(argv: list[str], secrets: list[str]) -> str:
             hidden = first = names_secret and not equals
         else:
             hidden = first = False
-        shown.append(_quoted(mask(argument, secrets)))
-    return " ".join(shown)
+        shown.append(mask(argument, secrets))
+    return shown
 
 
 def _texts_of_secrets(value: Any, secret: bool = False) -> Iterator[str]:
@@ -146,7 +151,7 @@ def _without_number(text: str, number: str) -> str:
     return re.sub(rf"(?<!\d)(?<!\d\.){re.escape(number)}(?!\.?\d)", MASK, text)
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """As a shell would need it, if it needed it (shlex imports too much)."""
     plain = argument and all(char.isalnum() or char in "@%+=:,./_-*" for char in argument)
     return argument if plain else "'" + argument.replace("'", "'\"'\"'") + "'"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
-_ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
+ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _OTHER_ARCHIVES = (".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z")
 
@@ -32,8 +32,8 @@ def fetch(job: Job) -> tuple[str, str | None]:
         raise UserError(
             f"the submit directory {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz ."
         )
-    if not source and os.path.isfile(_ISOLATED) and not _names(paths.CODE):
-        source = _ISOLATED
+    if not source and is_fetched(job):
+        source = ISOLATED
     if not source:
         return paths.CODE, None
     if source.startswith("s3://"):
@@ -50,6 +50,13 @@ def fetch(job: Job) -> tuple[str, str | None]:
     if path.endswith(_ARCHIVES):
         return _unpacked(path), None
     return os.path.dirname(path), os.path.basename(path)
+
+
+def is_fetched(job: Job) -> bool:
+    """Whether the code is still to be downloaded or unpacked."""
+    if source := job.submit_directory:
+        return source.startswith("s3://") or source.endswith(_ARCHIVES)
+    return os.path.isfile(ISOLATED) and not _names(paths.CODE)
 
 
 def _from_s3(uri: str) -> tuple[str, str | None]:
