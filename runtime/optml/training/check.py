@@ -73,6 +73,11 @@ def examine(argv: list[str]) -> dict[str, Any]:
         return report
     hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
     this.wrong += _beyond_limits()
+    report["notes"] += [
+        f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
+        for name, text in sorted(os.environ.items())
+        if len(text) > _LONGEST_VARIABLE
+    ]
     entry, directory = _program(this, job, report["notes"])
     words = [*_arguments(this, job), *argv]
     if directory:

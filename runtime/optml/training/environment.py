@@ -52,8 +52,20 @@ def environment(
     variables.update(inherited)
     # Code in a package finds its sisters also when a script inside the package is started.
     before = inherited.get("PYTHONPATH")
-    variables["PYTHONPATH"] = f"{program.directory}:{before}" if before else program.directory
+    path = [program.directory, *([before] if before else []), *_ours(program.python)]
+    variables["PYTHONPATH"] = ":".join(path)
     return variables
+
+
+def _ours(python: str) -> list[str]:
+    """Where `import optml` finds us, unless the interpreter has a .pth file for that, as in /opt/venv.
+
+    There is nothing else in that directory that could hide a module of the user's.
+    """
+    lib = f"{os.path.dirname(os.path.dirname(python))}/lib"
+    versions = os.listdir(lib) if os.path.isdir(lib) else []
+    knows = any(os.path.isfile(f"{lib}/{version}/site-packages/optml.pth") for version in versions)
+    return [] if knows else [paths.LIB]
 
 
 def written(value: Any) -> str:

@@ -98,6 +98,11 @@ def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
     assert any("the longest is SM_HP_H" in problem for problem in wrong)
 
 
+def test_a_variable_that_no_request_can_hold_is_noted(job: Ml) -> None:
+    notes = check(job, 0, LONG="x" * 513, SHORT="x" * 512)["notes"]
+    assert notes == ["variable LONG has 513 characters; a request to SageMaker takes 512"]
+
+
 def test_for_people(job: Ml) -> None:
     done = job.train("--check")
     assert done.returncode == 0
