@@ -70,10 +70,11 @@ def _lists_itself(path: str) -> bool:
 
 
 def _dependencies(path: str) -> list[str]:
-    if "[project]" not in _lines(path):
+    lines = _lines(path)
+    if "[project]" not in lines or not any(line.startswith("dependencies") for line in lines):
         return []
     try:
-        import tomllib  # only here
+        import tomllib  # only here, and from Python 3.11 on
     except ImportError:
         raise UserError(
             f"this Python cannot read {path}; list its dependencies in a requirements.txt beside it"

@@ -198,7 +198,10 @@ hashes = {{ sha256 = "{digest}" }}
             },
             ["install the package in", "ValueError: no compiler"],
         ),
-        ({"pyproject.toml": "[project]\nname = "}, ["pyproject.toml cannot be understood", "correct it"]),
+        (
+            {"pyproject.toml": "[project]\ndependencies = "},
+            ["pyproject.toml cannot be understood", "correct it"],
+        ),
         (
             {"pyproject.toml": pyproject("absent-package")},
             ["the dependencies of pyproject.toml", "absent-package"],
