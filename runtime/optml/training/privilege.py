@@ -40,7 +40,7 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     checkpoints = (
         os.path.join(at, each) for at, _, files in os.walk(paths.CHECKPOINTS) for each in (".", *files)
     )
-    kept = [path for path in (*_WRITTEN, *checkpoints) if not _give(path, user.pw_uid, user.pw_gid)]
+    kept = [path for path in (*_WRITTEN, *checkpoints) if not give(path, user)]
     if kept:
         log(
             f"{kept[0]} cannot be given to {user.pw_name};"
@@ -62,12 +62,12 @@ def named(name: str) -> struct_passwd:
         raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
 
 
-def _give(path: str, uid: int, gid: int) -> bool:
+def give(path: str, user: struct_passwd) -> bool:
     """Whether this is the user's now, or there is no such path."""
     try:
-        os.chown(path, uid, gid, follow_symlinks=False)
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     except FileNotFoundError:
         return True
     except OSError:  # read-only, or without the capability
-        return os.stat(path, follow_symlinks=False).st_uid == uid
+        return os.stat(path, follow_symlinks=False).st_uid == user.pw_uid
     return True

@@ -44,7 +44,7 @@ def install(program: Program, environment: dict[str, str]) -> None:
     if not steps:
         return
     environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
-    del environment["PYTHONPATH"]  # the same for the code's place there
+    del environment["PYTHONPATH"]  # it begins with the code
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
     log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
@@ -67,8 +67,10 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
     """uv, for a lock file, which pip cannot read: from the same index, beside the user's interpreter."""
     import tempfile  # takes 15 ms to import
 
+    log("uv is fetched first, because pip reads no lock file")
     target = tempfile.mkdtemp(prefix="optml-uv-")
-    os.chmod(target, 0o777 if environment.get(privilege.VARIABLE) else 0o755)
+    if user := environment.get(privilege.VARIABLE):
+        privilege.give(target, privilege.named(user))
     command = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
     _run(command, "uv, which its lock file takes", program, environment)
     return f"{target}/bin/uv"
@@ -112,7 +114,7 @@ def _why(output: str, code: int, program: Program) -> str:
     if "externally-managed-environment" in output or "externally managed" in output:
         return (
             f"{python} belongs to the system, which manages its packages (PEP 668); put a virtual environment"
-            " first on PATH in the image, or set PIP_BREAK_SYSTEM_PACKAGES=1"
+            " first on PATH in the image, or set PIP_BREAK_SYSTEM_PACKAGES=1, UV_BREAK_SYSTEM_PACKAGES=1"
         )
     reason = _reason(output.splitlines()) or f"exit code {code}"
     return f"{reason}; correct the project, or make the package index reachable"
