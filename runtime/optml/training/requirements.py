@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import supervisor
+from . import command
 from .program import is_package, which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from .command import Done
     from .program import Program
-    from .supervisor import Ended
 
 _DEFAULTS = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
 
@@ -31,11 +31,9 @@ def install(program: Program, environment: dict[str, str]) -> None:
         return
     log(f"installing {' and '.join(name for name in wanted if name != '-r')}")
     environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
-    ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
-    if ended.forwarded:
-        raise supervisor.Stopped(ended.forwarded)
-    if ended.code:
-        raise UserError(_failure(ended, program))
+    done = command.run(_installer(program.python) + wanted, environment, program.directory)
+    if done.code:
+        raise UserError(_failure(done, program))
 
 
 def _installer(python: str) -> list[str]:
@@ -57,8 +55,8 @@ def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
     return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
 
 
-def _failure(ended: Ended, program: Program) -> str:
-    lines = [line.strip() for line in ended.tail.splitlines() if line.strip()]
+def _failure(done: Done, program: Program) -> str:
+    lines = [line.strip() for line in done.tail.splitlines() if line.strip()]
     what = f"cannot install the requirements of {program.directory}"
     if any("Permission denied" in line or "Read-only file system" in line for line in lines):
         return (
@@ -70,6 +68,6 @@ def _failure(ended: Ended, program: Program) -> str:
     errors = [line for line in lines if line.upper().startswith("ERROR")]
     # The line that names a requirement says more than the one that sums up.
     naming = [line for line in errors if "requirement" in line.lower() or "distribution" in line.lower()]
-    said = (naming or errors or lines or [f"exit code {ended.code}"])[0]
+    said = (naming or errors or lines or [f"exit code {done.code}"])[0]
     said = said.removeprefix("ERROR: ")
     return f"{what}: {said}; correct requirements.txt, or make the package index reachable"
