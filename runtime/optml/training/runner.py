@@ -9,6 +9,7 @@ TORCHELASTIC_ERROR_FILE, from which torchrun tells how its first rank failed.
 
 from __future__ import annotations
 
+import _frozen_importlib_external  # importlib.machinery, without the import of importlib
 import builtins
 import faulthandler
 import os
@@ -53,9 +54,7 @@ def _script(name: str, variables: dict[str, Any]) -> None:
     path = os.path.abspath(name)
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(name))
-    loader = type(__loader__)(  # type: ignore[name-defined]
-        "__main__", path
-    )
+    loader = _frozen_importlib_external.SourceFileLoader("__main__", path)
     variables.update(__file__=path, __loader__=loader)
     exec(loader.source_to_code(loader.get_data(path), path), variables)
 
