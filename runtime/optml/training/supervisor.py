@@ -76,6 +76,11 @@ class Supervisor:
             signal.signal(number, _nothing)
         adopt_orphans()
 
+    def close(self) -> None:
+        """From here on no signal does anything: the interpreter would end by it while it cleans up."""
+        for number in _FORWARDED:
+            signal.signal(number, signal.SIG_IGN)
+
     def start(self, work: Callable[[], object]) -> Child:
         """Do this work in a child that leads a session of its own."""
         child = Child(work)

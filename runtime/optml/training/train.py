@@ -33,6 +33,15 @@ def train(argv: list[str]) -> int:
     one line, in the log and in `output/failure`, and gives 1.
     """
     supervisor = Supervisor()
+    try:
+        return _train(argv, supervisor)
+    except Exception as bug:
+        return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", [])
+    finally:
+        supervisor.close()
+
+
+def _train(argv: list[str], supervisor: Supervisor) -> int:
     outcome.prepare()
     try:
         supervisor.patience = _patience()
