@@ -130,3 +130,25 @@ def test_workers_let_only_the_first_host_in_and_only_by_the_key(job: Cluster, im
 def test_the_image_holds_no_key(image: str) -> None:
     script = "ls /etc/ssh/ssh_host_* /root/.ssh /home/ml/.ssh 2>/dev/null; true"
     assert run(image, "sh", "-c", script).stdout == ""
+
+
+@pytest.mark.parametrize("hosts", [HOSTS[:1], HOSTS[:2]])
+def test_all_ranks_save_when_one_host_is_stopped(
+    image: str, cluster: Callable[[str], Cluster], tmp_path: Path, hosts: tuple[str, ...]
+) -> None:
+    """The last host is stopped. Its launcher knows nothing of it, and would kill the ranks at once."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/train.py").write_bytes((PROGRAMS / "saves.py").read_bytes())
+    job = cluster(image)
+    job.options = (f"--volume={tmp_path}/code:/opt/ml/code:ro",)
+    job.configure({**HYPERPARAMETERS, "sagemaker_mpi_num_of_processes_per_host": "2"}, *hosts)
+    job.start()
+    first = job.containers[hosts[0]]
+    while first.log().stdout.count("running") < 2 * len(hosts):
+        assert first.running, job.logs()
+        time.sleep(0.1)
+    job.containers[hosts[-1]].kill("TERM")
+    job.assert_success()
+    for number, host in enumerate(hosts):
+        saved = {path.name for path in (job.hosts[host].root / "output/data").iterdir()}
+        assert saved == {f"rank-{2 * number}", f"rank-{2 * number + 1}"}, job.logs()

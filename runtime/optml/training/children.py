@@ -48,16 +48,42 @@ def send(group: int, number: int) -> None:
 
 def groups_of_orphans(own: Iterable[int]) -> set[int]:
     """The process groups of the living children that are not our own: the kernel gave them to us."""
-    groups = set()
+    return {group for pid, (parent, group) in _living().items() if parent == os.getpid() and pid not in own}
+
+
+def groups_of_ranks() -> set[int]:
+    """The process groups of the MPI ranks that mpirun, or its daemon on this host, has started below us."""
+    living = _living()
+    return {group for pid, (_, group) in living.items() if _is_below(pid, living) and _is_rank(pid)}
+
+
+def _living() -> dict[int, tuple[int, int]]:
+    """Parent and process group of each living process."""
+    found = {}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                state, parent, group = file.read().rpartition(b")")[2].split()[:3]
-        except OSError:
-            continue  # it has just ended
-        if int(parent) == os.getpid() and state != b"Z" and int(pid) not in own:
-            groups.add(int(group))
-    return groups
+        state, _, rest = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].partition(b" ")
+        if rest and state != b"Z":
+            parent, group, _ = rest.split(b" ", 2)
+            found[int(pid)] = int(parent), int(group)
+    return found
+
+
+def _is_below(pid: int, living: dict[int, tuple[int, int]]) -> bool:
+    while pid in living and pid != os.getpid():
+        pid = living[pid][0]
+    return pid == os.getpid()
+
+
+def _is_rank(pid: int) -> bool:
+    return b"\0OMPI_COMM_WORLD_RANK=" in b"\0" + _read(f"/proc/{pid}/environ")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""  # it has just ended, or is another user's
 
 
 def adopt_orphans() -> None:

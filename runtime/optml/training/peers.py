@@ -1,8 +1,8 @@
 """What the hosts of a job tell each other while their programs run, as PID 1 takes it in.
 
 They speak in lines. `HOST CODE` is the end of a host, `HOST vanished` tells that its connection broke, and
-`HOST stop N` that it was asked to stop by signal N and leaves that to the host that it follows. The first
-host is linked with all others and passes on to them what one of them tells.
+`HOST stop N` that it was asked to stop by signal N, where that stops all. The first host is linked with all
+others and passes on to them what one of them tells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ledger:
         self.lost: str | None = None
         """The first thing that happened on another host, so that the job cannot go on."""
         self.stopped = 0
-        """The signal by which a host that follows this one was asked to stop, or 0."""
+        """The signal by which another host was asked to stop, where that is a stop for all, or 0."""
 
     def hear(self, link: str, line: str) -> None:
         """Take in a line that came from this host."""
@@ -50,8 +50,9 @@ class Ledger:
             self._lose(f"host {link} vanished", f"{link} vanished", link)
 
     def stop(self, number: int) -> None:
-        """Leave a stop of this host to the host that it follows."""
-        self._send(self.follows, f"{self._current} stop {number}")
+        """Tell a stop of this host to all."""
+        for link in self._links:
+            self._send(link, f"{self._current} stop {number}")
 
     def end(self, code: int) -> None:
         """Tell the end of this host to all."""

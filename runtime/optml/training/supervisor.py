@@ -12,7 +12,7 @@ import os
 import select
 import time
 
-from .children import Child, adopt_orphans, groups_of_orphans, send
+from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send
 from .record import Record
 from .stderr import Tail
 
@@ -101,8 +101,11 @@ class Supervisor:
         self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
         return done()
 
-    def run(self, program: Child, stderr: int, peers: Peers | None = None) -> Ended:
+    def run(self, program: Child, stderr: int, peers: Peers | None = None, ranks: bool = False) -> Ended:
         """Wait until the program has ended, and tell how. Signals reach its whole process group.
+
+        With `ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a moment
+        after a stop: so signals go to the ranks, on each host to its own, and mpirun ends when they do.
 
         Its end is the end of the job: what it left in the background is not waited for. But after a stop all
         that it has started gets its time. Where another host is lost, the program gets some seconds to fail
@@ -111,6 +114,8 @@ class Supervisor:
         tail = Tail(stderr)
         self.watch(stderr, tail.copy)
         self._receives = program.signal
+        if ranks:
+            self._receives = lambda number: self._signal_ranks(number, program, peers)
         if peers:
             self._listen(peers)
         if self.stopped:
@@ -142,9 +147,12 @@ class Supervisor:
 
         for fd in peers.fds:
             self.watch(fd, lambda fd=fd: hear(fd))  # type: ignore[misc]
-        if peers.follows:
-            # The first host stops its ranks on this host, too, and waits for them.
-            self._receives = peers.stop
+
+    def _signal_ranks(self, number: int, program: Child, peers: Peers | None) -> None:
+        for group in groups_of_ranks() or {program.pid}:
+            send(group, number)
+        if peers and number in _STOPPING:
+            peers.stop(number)
 
     def _end_with_others(self, program: Child, peers: Peers) -> None:
         """Tell the program to stop: at once where it has nothing to do without the host that it follows, and

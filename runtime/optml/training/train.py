@@ -56,7 +56,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
         return _fail_before_the_program(supervisor, start, peers)
 
     with intermediate.upload(supervisor, start.facts["upload"]):
-        ended = supervisor.run(start.child, start.stderr, peers)
+        ended = supervisor.run(start.child, start.stderr, peers, start.facts["ranks"])
         code = peers.code(ended) if peers else ended.code
         if peers:
             peers.close(code)
