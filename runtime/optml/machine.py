@@ -17,6 +17,8 @@ TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_DEV = "/dev"
+
 # Seconds that NVML has to answer.
 _NVML_PATIENCE = 1.5
 
@@ -64,7 +66,7 @@ def gpu_count() -> int:
 
 def gpu_names() -> list[str]:
     """Names of the GPUs that NVML reports; where it does not answer, those of the device files."""
-    if not os.path.exists("/dev/nvidiactl"):
+    if not os.path.exists(f"{_DEV}/nvidiactl"):
         return []
     devices = _devices("nvidia")
     if not os.path.exists(f"{paths.DEPS}/pynvml.py"):
@@ -97,12 +99,21 @@ def _ask_nvml() -> list[str]:
     finally:
         os.close(answer)
     if not in_time:
-        os.kill(pid, 9)  # it may hang in the kernel, so it is not waited for
-        raise OSError(f"no answer within {_NVML_PATIENCE:.0f} s")
+        _kill(pid)
+        raise OSError(f"no answer within {_NVML_PATIENCE} s")
     lines = text.decode("utf-8", "replace").splitlines()
     if os.waitpid(pid, 0)[1]:
         raise OSError(lines[-1] if lines else "it crashed")
     return lines
+
+
+def _kill(pid: int) -> None:
+    """Kill a child and reap it, unless it hangs in the kernel: then it stays, and nobody waits for it."""
+    os.kill(pid, 9)
+    for _ in range(20):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return
+        time.sleep(0.01)
 
 
 def _read_all(fd: int, until: float) -> tuple[bytes, bool]:
@@ -173,7 +184,7 @@ def _cpu_quota(directory: str) -> tuple[int, int]:
 
 
 def _devices(prefix: str) -> list[str]:
-    names = os.listdir("/dev")
+    names = os.listdir(_DEV)
     return sorted(name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit())
 
 

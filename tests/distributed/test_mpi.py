@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import PROGRAMS, Cluster, fetched, python_of
+from tests.distributed.conftest import PROGRAMS, Cluster, fetched
 from tests.support.docker import Container, run
+from tests.support.matrix import matrix
 
 pytestmark = pytest.mark.image("mpi-train")
 
@@ -23,8 +24,8 @@ HOSTS = ("algo-1", "algo-2", "algo-3")
 @pytest.fixture
 def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose code holds mpi4py, as `pip install mpi4py` in the Dockerfile would give it."""
-    variant = image.rpartition(":")[2]
-    wheels = fetched(f"mpi4py-{variant}", "mpi4py==4.1.2", python_of(variant))
+    cell = next(cell for cell in matrix() if cell.tag == image)
+    wheels = fetched(f"mpi4py-{cell.variant}", "mpi4py==4.1.2", cell.python)
     code = tmp_path / "code"
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:

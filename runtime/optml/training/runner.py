@@ -3,11 +3,9 @@
     python3 runner.py FD script|module|code NAME ARGUMENT...
 
 The user's own interpreter runs this, whatever its version, so it needs nothing of ours and imports nothing
-that the interpreter has not imported anyway. The exception goes to the descriptor, for PID 1, and to
-TORCHELASTIC_ERROR_FILE, from which torchrun tells how its first rank failed.
+that the interpreter has not imported anyway, not even __future__. The exception goes to the descriptor, for
+PID 1, and to TORCHELASTIC_ERROR_FILE, from which torchrun tells how its first rank failed.
 """
-
-from __future__ import annotations
 
 import _frozen_importlib_external  # importlib.machinery, without the import of importlib
 import builtins
@@ -40,7 +38,7 @@ def main() -> None:
             _tell(fd, *_of_exit(error))
         raise
     except BaseException as error:
-        trace = _trace_of_program(error)
+        error.__traceback__ = trace = _trace_of_program(error)
         if os.getpid() == own_pid:
             _tell(fd, _head(error), _formatted(error, trace))
         if isinstance(error, KeyboardInterrupt):
@@ -50,28 +48,28 @@ def main() -> None:
         sys.exit(1)
 
 
-def _script(name: str, variables: dict[str, Any]) -> None:
+def _script(name: str, variables: "dict[str, Any]") -> None:
     path = os.path.abspath(name)
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(name))
     loader = _frozen_importlib_external.SourceFileLoader("__main__", path)
     variables.update(__file__=path, __loader__=loader)
-    exec(loader.source_to_code(loader.get_data(path), path), variables)
+    exec(compile(loader.get_data(path), path, "exec", dont_inherit=True), variables)
 
 
-def _module(name: str, _variables: dict[str, Any]) -> None:
+def _module(name: str, _variables: "dict[str, Any]") -> None:
     import runpy
 
     sys.path[0] = os.getcwd()
     runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what python -m calls
 
 
-def _code(text: str, variables: dict[str, Any]) -> None:
+def _code(text: str, variables: "dict[str, Any]") -> None:
     sys.argv[0], sys.path[0] = "-c", ""
-    exec(compile(text, "<string>", "exec"), variables)
+    exec(compile(text, "<string>", "exec", dont_inherit=True), variables)
 
 
-def _of_exit(error: SystemExit) -> tuple[str, str]:
+def _of_exit(error: SystemExit) -> "tuple[str, str]":
     """What a SystemExit tells: its text, or the exception that was being handled; else nothing."""
     if not isinstance(error.code, int):
         return str(error.code), ""
@@ -79,10 +77,10 @@ def _of_exit(error: SystemExit) -> tuple[str, str]:
     return (_head(handled), _formatted(handled, handled.__traceback__)) if handled else ("", "")
 
 
-def _trace_of_program(error: BaseException) -> TracebackType | None:
-    """The traceback from the first frame of the program: without ours, and those of runpy."""
+def _trace_of_program(error: BaseException) -> "TracebackType | None":
+    """The traceback without our own frames."""
     trace = error.__traceback__
-    while trace and trace.tb_next and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
+    while trace and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
 
@@ -106,7 +104,7 @@ def _head(error: BaseException) -> str:
     return f"{head}; caused by {_head(error.__cause__)}" if error.__cause__ else head
 
 
-def _formatted(error: BaseException, trace: TracebackType | None) -> str:
+def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
     import traceback
 
     return "".join(traceback.format_exception(type(error), error, trace))
