@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import privilege, project, supervisor
+from . import command, privilege, project
 from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -71,8 +71,8 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
     target = tempfile.mkdtemp(prefix="optml-uv-")
     if user := environment.get(privilege.VARIABLE):
         privilege.give(target, privilege.named(user))
-    command = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
-    _run(command, "uv, which its lock file takes", program, environment)
+    argv = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
+    _run(argv, "uv, which its lock file takes", program, environment)
     return f"{target}/bin/uv"
 
 
@@ -80,12 +80,10 @@ def _run(argv: list[str], what: str, program: Program, environment: dict[str, st
     environment = {"UV_PROJECT_ENVIRONMENT": os.path.dirname(os.path.dirname(program.python)), **environment}
     if environment.get(privilege.VARIABLE):
         argv, environment = privilege.drop(argv, environment)
-    ended = supervisor.run(argv, environment, program.directory)
-    if ended.forwarded:
-        raise supervisor.Stopped(ended.forwarded)
-    if ended.code:
+    done = command.run(argv, environment, program.directory)
+    if done.code:
         raise UserError(
-            f"cannot install {what} in {program.directory}: {_why(ended.tail, ended.code, program)}"
+            f"cannot install {what} in {program.directory}: {_why(done.tail, done.code, program)}"
         )
 
 

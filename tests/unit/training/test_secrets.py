@@ -172,7 +172,7 @@ def test_a_password_in_an_address_is_masked(text: str, shown: str) -> None:
 def test_no_part_of_a_secret_is_left_where_a_reason_is_cut(secret: str, at: int) -> None:
     assume(len(set(secret)) > 4)
     output = "Traceback (most recent call last):\nValueError: x\n" + "-" * at + secret + "-" * 1100
-    ended = Ended(code=1, signal=0, forwarded=0, tail=output[: 1100 + at], lost=None)
+    ended = Ended(code=1, signal=0, stopped=0, tail=output[: 1100 + at], lost=None)
     reason = outcome.reason("train.py", ended, 0, secret_values({"token": secret}, {}))
     for start in range(len(secret) - 6):
         assert secret[start : start + 6] not in reason
