@@ -19,7 +19,7 @@ PLATFORMS := linux/amd64 linux/arm64
 
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
-PLATFORM ?= linux/$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)#  what to build for
+PLATFORM ?= linux/$(NATIVE)#           what to build for; on another machine than this its tags end in -arm64 or -amd64
 ROOTFS ?= auto#                      auto, registry, mmdebstrap, or an image to start from
 REGISTRY ?=#                         where `make push` pushes to, as in 123456789012.dkr.ecr.eu-west-1.amazonaws.com
 TAG ?=#                              the tag to build and push, instead of the variant's name
@@ -29,10 +29,13 @@ export SOURCE_DATE_EPOCH ?= 1767225600
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 SUITES := $(filter-out bench images support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/)))
 CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))
+NATIVE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+ARCH := $(notdir $(PLATFORM))
 parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
-tag = $(or $(TAG),$1)
+# What is built for another machine than this has tags of its own.
+tag = $(or $(TAG),$1)$(if $(filter-out $(NATIVE),$(ARCH)),-$(ARCH))
 # The default variant is :latest, too.
-tags = $(call tag,$1) $(if $(TAG),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+tags = $(call tag,$1) $(if $(TAG)$(filter-out $(NATIVE),$(ARCH)),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
 VENV := .venv/bin
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
@@ -79,9 +82,9 @@ $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 # One rule for each cell of the matrix. A parent is built before its children, so -j is safe.
 define cell
 .PHONY: image/$1/$2
-image/$1/$2: build/.wheels $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
+image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
 	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
-	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1)) \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1-$(ARCH))) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
@@ -91,8 +94,8 @@ $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(vari
 $(VARIANTS:%=rootfs/%): rootfs/%: engine
 	@scripts/rootfs $* $(digest/$*) $(PLATFORM) $(ROOTFS)
 
-build/.wheels: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
-	@scripts/wheels $(PLATFORM) $(foreach variant,$(VARIANTS),$(python/$(variant)))
+build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
+	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
 	@touch $@
 
 .PHONY: size
