@@ -9,18 +9,15 @@ MAKEFLAGS += --no-print-directory
 
 VERSION := 0.1.0
 
-# The variants, the default first: a Debian suite, the Python it brings, and the official image of it.
+# The variants, the default first: a Debian suite and the Python it brings.
 VARIANTS := trixie bookworm
 python/trixie := 3.13
 python/bookworm := 3.11
-digest/trixie := sha256:a99cfc517144bc59b1978475ec53b46ecabec7e43635402ee5b77cc54cd1b20a
-digest/bookworm := sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
 PLATFORMS := linux/amd64 linux/arm64
 
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
 PLATFORM ?= linux/$(NATIVE)#           what to build for; on another machine than this its tags end in -arm64 or -amd64
-ROOTFS ?= auto#                      auto, registry, mmdebstrap, or an image to start from
 REGISTRY ?=#                         where `make push` pushes to, as in 123456789012.dkr.ecr.eu-west-1.amazonaws.com
 TAG ?=#                              the tag to build and push, instead of the variant's name
 
@@ -84,15 +81,15 @@ define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
 	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
-	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1-$(ARCH))) \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=optml/rootfs:$1-$(ARCH)) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
 # Where an image comes from that has no parent.
 .PHONY: $(VARIANTS:%=rootfs/%)
-$(VARIANTS:%=rootfs/%): rootfs/%: engine
-	@scripts/rootfs $* $(digest/$*) $(PLATFORM) $(ROOTFS)
+$(VARIANTS:%=rootfs/%): rootfs/%: engine .venv/made
+	@scripts/rootfs $* $(ARCH)
 
 build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
 	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
@@ -108,6 +105,13 @@ matrix: ## Print the build matrix as JSON
 	@echo '[$(subst }$() {,}$(comma) {,$(foreach v,$(CHOSEN),$(foreach i,$(IMAGES),$(call matrix_entry,$v,$i))))]'
 comma := ,
 matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2),"$(call parent,$2)",null), "tag": "optml/$2:$(call tag,$1)", "python": "$(python/$1)", "platforms": [$(subst " ,"$(comma) ,$(patsubst %,"%",$(PLATFORMS)))]}
+
+# What is published is what the locks give, and not what the archive has moved on to.
+.PHONY: locked
+locked: $(CHOSEN:%=rootfs/%)
+	@differs=$$(cat $(CHOSEN:%=build/debs/%-$(ARCH).differs) 2>/dev/null || true); \
+	if [[ $$differs ]]; then \
+	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
 
 .PHONY: push
 push: ## Push every image to REGISTRY=…
@@ -134,8 +138,9 @@ lint: .venv/tests
 	$(VENV)/zizmor --offline --quiet .github/workflows
 
 .PHONY: lock
-lock: ## Write every requirements.lock anew from its requirements.in, with the newest versions and their hashes
+lock: ## Write every lock anew, with the newest versions and their hashes: requirements.lock and packages.lock
 lock: .venv/tests
+	scripts/debs lock $(VARIANTS)
 	for file in images/*/requirements.in tests/requirements.in tests/clients/*.in; do \
 	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	        --only-binary :all: --allow-unsafe --excludes tests/clients/excluded.txt --no-emit-index-url \
