@@ -15,10 +15,13 @@ python/trixie := 3.13
 python/bookworm := 3.11
 PLATFORMS := linux/amd64 linux/arm64
 
+# Whose repository this is on GitHub, and so whose name the public images bear; empty in a clone from elsewhere.
+OWNER := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+)/.*,\L\1,p')
+
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
 PLATFORM ?= linux/$(NATIVE)#           what to build for; on another machine than this its tags end in -arm64 or -amd64
-REGISTRY ?=#                         where `make push` pushes to, as in 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+REGISTRY ?= $(if $(OWNER),ghcr.io/$(OWNER))#   where images are public: `make push` pushes to REGISTRY/optml/IMAGE
 TAG ?=#                              the tag to build and push, instead of the variant's name
 
 # The facts of this machine that every recipe shares.
@@ -113,12 +116,25 @@ locked: $(CHOSEN:%=rootfs/%)
 	if [[ $$differs ]]; then \
 	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
 
+# A release has a tag of its own, which never changes; the others move on to the next one.
+release = $(VERSION)-$1-py$(python/$1)
+moving = $1 $(if $(filter $1,$(firstword $(VARIANTS))),latest $(basename $(VERSION)))
+
 .PHONY: push
-push: ## Push every image to REGISTRY=…
-push: $(if $(REGISTRY),build-all,push/nowhere)
-	@set -x; $(foreach variant,$(CHOSEN),$(foreach tag,$(call tags,$(variant)),$(foreach name,$(IMAGES), \
-	    docker tag optml/$(name):$(tag) $(REGISTRY)/optml/$(name):$(tag); \
-	    docker push $(REGISTRY)/optml/$(name):$(tag);)))
+push: ## Push every image to REGISTRY=…, as release VERSION, which must be the git tag that is checked out
+push: push/machine
+	@$(MAKE) push/index
+
+# What was built here, for one machine.
+.PHONY: push/machine
+push/machine: $(if $(REGISTRY),build-all locked,push/nowhere)
+	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call tag,$v) $(IMAGES);)
+
+# All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
+MACHINES ?= $(ARCH)
+.PHONY: push/index
+push/index: $(if $(REGISTRY),engine,push/nowhere)
+	@$(foreach v,$(CHOSEN),scripts/push index $(REGISTRY) $(call release,$v) '$(MACHINES)' '$(call moving,$v)' $(IMAGES);)
 
 .PHONY: push/nowhere
 push/nowhere:
