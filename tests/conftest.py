@@ -32,8 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
     Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant, or with
-    @pytest.mark.one_variant in the first alone. With --image it runs for a child of that image, too, which is to
-    do what its parent does.
+    @pytest.mark.one_variant in the first alone. With --image it runs for a child of that image, too, which
+    does what its parent does.
     """
     if "cell" in metafunc.fixturenames:
         name = Path(str(metafunc.definition.path)).parent.name
