@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.docker import Container, docker, run, wait_for_ping
-from tests.support.matrix import ROOT, Cell, matrix
+from tests.support.matrix import ARCH, Cell, matrix
 
 TRAIN = """
 import os, sys
@@ -32,7 +32,7 @@ def predict_fn(data, model):
 def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
     other = next((c for c in matrix() if c.variant != cell.variant), cell)
-    root = (ROOT / "build" / f"rootfs-{other.variant}").read_text().strip()
+    root = f"optml/rootfs:{other.variant}-{ARCH}"
     context = tmp_path_factory.mktemp("foreign")
     (context / "train.py").write_text(TRAIN)
     (context / "inference.py").write_text(SERVE)
