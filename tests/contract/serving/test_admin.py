@@ -117,7 +117,7 @@ def test_metrics_count_who_was_refused_while_the_model_loaded(image: str, ml: Pa
 @pytest.mark.parametrize(
     ("environment", "status"),
     [
-        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 404),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 200),
         ({"SAGEMAKER_SAFE_PORT_RANGE": "9000-9999", "SAGEMAKER_MODEL_SERVER_METRICS": "true"}, 200),
         ({"SAGEMAKER_MODEL_SERVER_METRICS": "false"}, 404),
     ],
