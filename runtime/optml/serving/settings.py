@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MB = 1 << 20
 ACCESS_LOGS = ("text", "json", "off")
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 USERS = ("ml", "root")
 # What SageMaker gives a container that it runs itself, and its SDK's local mode does not.
 PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
@@ -35,7 +36,7 @@ class Settings:
     max_payload: int
     multi_model: bool
     access_log: str
-    metrics: bool  # answer /metrics
+    metrics: bool  # answer /metrics, which the platform scrapes, too
     page: bool  # answer / with a page for people
     log_level: int
     program: str  # a file name
@@ -59,6 +60,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings in these variables. Raises UserError with one line for a value that makes no sense."""
     read = _Reader(environ)
     program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
+    if read.boolean("SAGEMAKER_MULTI_MODEL") and environ.get("SAGEMAKER_SERVING_MODULE"):
+        raise UserError(
+            "SAGEMAKER_MULTI_MODEL=true and SAGEMAKER_SERVING_MODULE exclude each other: unset one of them"
+        )
     return Settings(
         port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535) or 8080,
         workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1, 1000),
@@ -72,9 +77,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "auto", "false")) != "false",
+        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
-        log_level=read.integer("SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0) or 0,
+        log_level=read.level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
         program=os.path.basename(program),
         program_folder=os.path.dirname(program),
         submitted=environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://"),
@@ -117,6 +122,11 @@ class _Reader:
         if not 0 < value < 1e9:
             raise UserError(f"{name}={text!r} is not a number of seconds above 0: correct or unset it")
         return value
+
+    def level(self, name: str) -> int:
+        """A level of logging, as its number or its name."""
+        text = self.environ.get(name, "").strip().upper()
+        return _LEVELS[text] if text in _LEVELS else self.integer(name, _LEVELS["INFO"], 0) or 0
 
     def boolean(self, name: str) -> bool:
         return self.one_of(name, ("false", "true")) == "true"

@@ -199,6 +199,19 @@ def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
         assert [answer.result().text for answer in running] == ["weights of a"] * 2
 
 
+def test_what_a_model_has_started_ends_with_it(image: str, ml: Path) -> None:
+    write_model(ml, "a", f"import subprocess\nsubprocess.Popen(['sleep', '300'])\n{ACTOR}")
+    asleep = "grep -lx sleep /proc/[0-9]*/comm | wc -l"
+    with Models(image, ml / "models") as server:
+        server.load("a")
+        assert server.exec("sh", "-c", asleep).stdout == "1\n"
+        server.invoke("a", b'"die"')
+        assert server.invoke("a").text == "weights of a"  # in a new process, with a sleep of its own
+        assert server.exec("sh", "-c", asleep).stdout == "1\n"
+        assert server.unload("a").status_code == 200
+        assert server.exec("sh", "-c", asleep).stdout == "0\n"
+
+
 def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")

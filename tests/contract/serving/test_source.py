@@ -35,8 +35,6 @@ def test_code_from_s3_is_fetched_once(image: str, ml: Path, s3: S3, hardened: bo
         data, file = server.invoke(b"[1]").json()
         assert data == [1] and file.endswith("/mnist.py")
         assert server.log().output.count("s3://") == 1
-        loaded = "import sys; print('boto' in open('/proc/1/maps').read())"
-        assert server.exec("python3", "-c", loaded).stdout == "False\n"
         uid = 12345 if hardened else 1000  # as always: the code can be read by whoever runs it
         assert f"Uid:\t{uid}" in server.exec("cat", f"/proc/{server.workers()[-1]}/status").stdout
 

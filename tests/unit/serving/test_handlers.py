@@ -318,3 +318,19 @@ def test_a_response_keeps_all_of_its_cookies() -> None:
     cookies = [value for name, value in context.response_headers.items() if name == "Set-Cookie"]
     assert [cookie.partition(";")[0] for cookie in cookies] == ["a=1", "b=2"]
     assert context.response_headers["X-Own"] == "1"
+
+
+def test_a_model_fn_that_may_not_write_beside_the_model_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(path: str) -> Any:
+        def model_fn(model_dir: str) -> None:
+            raise PermissionError(13, "Permission denied", path)
+
+        return model_fn
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UserError, match=r"model/cache as uid 1000 .*SAGEMAKER_MODEL_SERVER_USER=root"):
+        model(model_fn=refused(f"{paths.MODEL}/cache"))
+    with pytest.raises(PermissionError):
+        model(model_fn=refused("/etc/shadow"))

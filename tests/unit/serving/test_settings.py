@@ -59,6 +59,7 @@ def test_where_the_code_lies() -> None:
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "0"),
         ("SAGEMAKER_MODEL_SERVER_PRELOAD", "maybe"),
         ("PROCESS_MAX_START_RETRIES", "²"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
     ],
 )
 def test_bad_values_are_named(name: str, value: str) -> None:
@@ -66,6 +67,16 @@ def test_bad_values_are_named(name: str, value: str) -> None:
         read_settings({name: value})
     assert name in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(("text", "level"), [("", 20), ("INFO", 20), ("debug", 10), ("40", 40), ("0", 0)])
+def test_the_level_of_logging_has_a_number_or_a_name(text: str, level: int) -> None:
+    assert read_settings({"SAGEMAKER_CONTAINER_LOG_LEVEL": text}).log_level == level
+
+
+def test_many_models_have_no_application_of_the_users() -> None:
+    with pytest.raises(UserError, match="SAGEMAKER_SERVING_MODULE exclude each other: unset one"):
+        read_settings({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SERVING_MODULE": "app:app"})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +90,7 @@ def test_bad_values_are_named(name: str, value: str) -> None:
 )
 def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], shown: bool) -> None:
     assert read_settings(environ).page is shown
+    assert read_settings(environ).metrics  # the platform scrapes them
 
 
 class Noted(dict[str, str]):

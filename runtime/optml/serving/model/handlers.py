@@ -67,7 +67,15 @@ class Model:
                 f"{module.__file__} defines no model_fn: write `def model_fn(model_dir):` that reads "
                 f"the files of {paths.MODEL} and returns the model"
             )
-        self.model = load(paths.MODEL, context)
+        try:
+            self.model = load(paths.MODEL, context)
+        except PermissionError as error:
+            if not str(error.filename).startswith(paths.MODEL) or os.geteuid() == 0:
+                raise
+            raise UserError(
+                f"model_fn cannot use {error.filename} as uid {os.geteuid()} ({error.strerror}): let it "
+                "write to /tmp, or start the container as root with SAGEMAKER_MODEL_SERVER_USER=root"
+            ) from error
         warm_up = _handler(module, "model_warmup_fn")
         if warm_up is not None:
             warm_up(self.model, context)

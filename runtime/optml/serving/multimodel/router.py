@@ -166,14 +166,16 @@ class Process:
         return bool(self._ended.poll(timeout * 1000))
 
     def end(self, grace: float = 0.0) -> None:
-        """Have it finish its calls, for this long at most, and then whatever it has started."""
-        self._signal(os.kill, signal.SIGTERM)
-        if not grace or not self.ended(grace):
-            self._signal(os.killpg, signal.SIGKILL)
-            self.ended(_DEATH)
+        """Have it finish its calls, for this long at most; then end it and whatever it has started."""
+        if not self.ended():
+            self._signal(os.kill, signal.SIGTERM)
+            self.ended(grace)
+        self._signal(os.killpg, signal.SIGKILL)
+        self.ended(_DEATH)
+        self._pid = 0  # another process may have it from now on
 
     def _signal(self, send: Any, number: int) -> None:
-        if self._pid and not self.ended():
+        if self._pid:
             try:
                 send(self._pid, number)
             except ProcessLookupError:
@@ -253,6 +255,9 @@ class Deployed:
     def _load(self) -> None:
         if self._gone:
             raise InferenceError(f"Model not found: {self.name}", 404)
+        for process in self._processes:
+            if process.ended():
+                process.end()  # what it has started may be left
         self._processes = [process for process in self._processes if not process.ended()]
         os.makedirs(self._home, exist_ok=True)
         path = f"{self._home}/{next(self._numbers)}"
