@@ -36,7 +36,7 @@ class Settings:
     max_payload: int
     multi_model: bool
     access_log: str
-    metrics: bool  # answer /metrics
+    metrics: bool  # answer /metrics, which the platform scrapes, too
     page: bool  # answer / with a page for people
     log_level: int
     program: str  # a file name
@@ -77,7 +77,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "auto", "false")) != "false",
+        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
         program=os.path.basename(program),

@@ -167,7 +167,7 @@ def test_the_page_for_people_needs_nothing_from_elsewhere(image: str, ml: Path) 
 @pytest.mark.parametrize(
     ("environment", "status"),
     [
-        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 200),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/x"}, 404),
         ({"SAGEMAKER_SAFE_PORT_RANGE": "9000-9999", "SAGEMAKER_MODEL_SERVER_PAGE": "true"}, 200),
         ({"SAGEMAKER_MODEL_SERVER_PAGE": "false"}, 404),
     ],

@@ -90,6 +90,7 @@ def test_many_models_have_no_application_of_the_users() -> None:
 )
 def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], shown: bool) -> None:
     assert read_settings(environ).page is shown
+    assert read_settings(environ).metrics  # the platform scrapes them
 
 
 class Noted(dict[str, str]):
