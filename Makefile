@@ -9,19 +9,19 @@ MAKEFLAGS += --no-print-directory
 
 VERSION := 0.1.0
 
-# The variants, the default first: a Debian suite, the Python it brings, and the official image of it.
+# The variants, the default first: a Debian suite and the Python it brings.
 VARIANTS := trixie bookworm
 python/trixie := 3.13
 python/bookworm := 3.11
-digest/trixie := sha256:a99cfc517144bc59b1978475ec53b46ecabec7e43635402ee5b77cc54cd1b20a
-digest/bookworm := sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
 PLATFORMS := linux/amd64 linux/arm64
+
+# Whose repository this is on GitHub, and so whose name the public images bear; empty in a clone from elsewhere.
+OWNER := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+)/.*,\L\1,p')
 
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
-PLATFORM ?= linux/$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)#  what to build for
-ROOTFS ?= auto#                      auto, registry, mmdebstrap, or an image to start from
-REGISTRY ?=#                         where `make push` pushes to, as in 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+PLATFORM ?= linux/$(NATIVE)#           what to build for; on another machine than this its tags end in -arm64 or -amd64
+REGISTRY ?= $(if $(OWNER),ghcr.io/$(OWNER))#   where images are public: `make push` pushes to REGISTRY/optml/IMAGE
 TAG ?=#                              the tag to build and push, instead of the variant's name
 
 # The facts of this machine that every recipe shares.
@@ -29,10 +29,13 @@ export SOURCE_DATE_EPOCH ?= 1767225600
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 SUITES := $(filter-out bench images support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/)))
 CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))
+NATIVE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+ARCH := $(notdir $(PLATFORM))
 parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
-tag = $(or $(TAG),$1)
+# What is built for another machine than this has tags of its own.
+tag = $(or $(TAG),$1)$(if $(filter-out $(NATIVE),$(ARCH)),-$(ARCH))
 # The default variant is :latest, too.
-tags = $(call tag,$1) $(if $(TAG),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+tags = $(call tag,$1) $(if $(TAG)$(filter-out $(NATIVE),$(ARCH)),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
 VENV := .venv/bin
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
@@ -47,12 +50,12 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 .PHONY: test
 test: ## Build every image and run every test; PYTEST='-k word' passes options to pytest
 test: build-all .venv/tests browser
-	$(VENV)/pytest $(PYTEST)
+	@scripts/run-tests $(PYTEST)
 
 # The folders of tests, one verb each; tests/images has one for each image, below.
 .PHONY: $(SUITES:%=test/%)
 $(SUITES:%=test/%): test/%: build-all .venv/tests
-	$(VENV)/pytest tests/$* $(PYTEST)
+	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
 
 .PHONY: bench
@@ -70,7 +73,7 @@ build-all: $(foreach variant,$(CHOSEN),$(foreach name,$(IMAGES),image/$(variant)
 define image_verbs
 .PHONY: build/$1 test/$1 lint/$1 size/$1
 build/$1: image/$(DEBIAN)/$1
-test/$1: build/$1 .venv/tests ; $(VENV)/pytest tests/images $(PYTEST) --image $1
+test/$1: build/$1 .venv/tests ; @scripts/run-tests tests/images $(PYTEST) --image $1
 lint/$1: .venv/tests ; $(VENV)/hadolint images/$1/Dockerfile
 size/$1: build/$1 ; @scripts/size --tag $(call tag,$(DEBIAN)) $1
 endef
@@ -79,20 +82,20 @@ $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 # One rule for each cell of the matrix. A parent is built before its children, so -j is safe.
 define cell
 .PHONY: image/$1/$2
-image/$1/$2: build/.wheels $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
+image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
 	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
-	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$$$$(< build/rootfs-$1)) \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=optml/rootfs:$1-$(ARCH)) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
 # Where an image comes from that has no parent.
 .PHONY: $(VARIANTS:%=rootfs/%)
-$(VARIANTS:%=rootfs/%): rootfs/%: engine
-	@scripts/rootfs $* $(digest/$*) $(PLATFORM) $(ROOTFS)
+$(VARIANTS:%=rootfs/%): rootfs/%: engine .venv/made
+	@scripts/rootfs $* $(ARCH)
 
-build/.wheels: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
-	@scripts/wheels $(PLATFORM) $(foreach variant,$(VARIANTS),$(python/$(variant)))
+build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
+	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
 	@touch $@
 
 .PHONY: size
@@ -106,12 +109,32 @@ matrix: ## Print the build matrix as JSON
 comma := ,
 matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2),"$(call parent,$2)",null), "tag": "optml/$2:$(call tag,$1)", "python": "$(python/$1)", "platforms": [$(subst " ,"$(comma) ,$(patsubst %,"%",$(PLATFORMS)))]}
 
+# What is published is what the locks give, and not what the archive has moved on to.
+.PHONY: locked
+locked: $(CHOSEN:%=rootfs/%)
+	@differs=$$(cat $(CHOSEN:%=build/debs/%-$(ARCH).differs) 2>/dev/null || true); \
+	if [[ $$differs ]]; then \
+	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
+
+# A release has a tag of its own, which never changes; the others move on to the next one.
+release = $(VERSION)-$1-py$(python/$1)
+moving = $1 $(if $(filter $1,$(firstword $(VARIANTS))),latest $(basename $(VERSION)))
+
 .PHONY: push
-push: ## Push every image to REGISTRY=…
-push: $(if $(REGISTRY),build-all,push/nowhere)
-	@set -x; $(foreach variant,$(CHOSEN),$(foreach tag,$(call tags,$(variant)),$(foreach name,$(IMAGES), \
-	    docker tag optml/$(name):$(tag) $(REGISTRY)/optml/$(name):$(tag); \
-	    docker push $(REGISTRY)/optml/$(name):$(tag);)))
+push: ## Push every image to REGISTRY=…, as release VERSION, which must be the git tag that is checked out
+push: push/machine
+	@$(MAKE) push/index
+
+# What was built here, for one machine.
+.PHONY: push/machine
+push/machine: $(if $(REGISTRY),build-all locked,push/nowhere)
+	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call tag,$v) $(IMAGES);)
+
+# All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
+MACHINES ?= $(ARCH)
+.PHONY: push/index
+push/index: $(if $(REGISTRY),engine,push/nowhere)
+	@$(foreach v,$(CHOSEN),scripts/push index $(REGISTRY) $(call release,$v) '$(MACHINES)' '$(call moving,$v)' $(IMAGES);)
 
 .PHONY: push/nowhere
 push/nowhere:
@@ -131,8 +154,9 @@ lint: .venv/tests
 	$(VENV)/zizmor --offline --quiet .github/workflows
 
 .PHONY: lock
-lock: ## Write every requirements.lock anew from its requirements.in, with the newest versions and their hashes
+lock: ## Write every lock anew, with the newest versions and their hashes: requirements.lock and packages.lock
 lock: .venv/tests
+	scripts/debs lock $(VARIANTS)
 	for file in images/*/requirements.in tests/requirements.in tests/clients/*.in; do \
 	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	        --only-binary :all: --allow-unsafe --excludes tests/clients/excluded.txt --no-emit-index-url \

@@ -32,7 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
     Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant, or with
-    @pytest.mark.one_variant in the first alone.
+    @pytest.mark.one_variant in the first alone. With --image it runs for a child of that image, too, which
+    does what its parent does.
     """
     if "cell" in metafunc.fixturenames:
         name = Path(str(metafunc.definition.path)).parent.name
@@ -43,7 +44,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         assert marker, (
             f"{metafunc.definition.nodeid} takes `image` without saying which, with @pytest.mark.image"
         )
-        cells = [c for c in _cells(metafunc.config) if c.image == marker.args[0]]
+        asked = metafunc.config.getoption("--image")
+        cells = [
+            c
+            for c in _cells(metafunc.config)
+            if marker.args[0] == c.image or (asked and marker.args[0] == c.parent)
+        ]
         if metafunc.definition.get_closest_marker("one_variant"):
             cells = cells[:1]
         metafunc.parametrize("image", [c.tag for c in cells], ids=[c.id for c in cells])

@@ -1,4 +1,4 @@
-"""What the entry point starts, as `python3 …/optml/__main__.py train`; for people, `python -m optml env`."""
+"""What the entry point starts, as `python3 …/optml/__main__.py train`; for people: `python -m optml`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ if not __package__:
 
 from optml.report import UserError, log_error
 
+_USAGE = """usage: python -m optml env                          the job as this container sees it, as JSON
+       python -m optml check [--json] [ARGUMENT...]  what `train` would run, and all that is wrong with it"""
+
 
 def main(argv: list[str]) -> int:
     """Run one verb and return the exit code of the container."""
     verb, *rest = argv or ["--help"]
     try:
         if verb == "train":
-            from optml.training.train import train
+            if rest[:1] == ["--check"]:
+                verb, rest = "check", rest[1:]
+            else:
+                from optml.training.train import train
 
-            return train(rest)
+                return train(rest)
+        if verb == "check":
+            from optml.training.check import check
+
+            return check(rest)
         if verb == "serve":
             from optml import house
 
@@ -37,7 +47,7 @@ def main(argv: list[str]) -> int:
     except UserError as problem:
         log_error(str(problem))
         return 1
-    print("usage: python -m optml env\n\nPrints the training job as this container sees it, as JSON.")
+    print(_USAGE)
     return 0 if verb in ("-h", "--help") else 2
 
 

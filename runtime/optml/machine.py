@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from . import paths
+from .report import log
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_DEV = "/dev"
+
+# Seconds that NVML has to answer.
+_NVML_PATIENCE = 1.5
 
 # Version 1 writes "no limit" as the largest multiple of the page size that fits.
 _NO_LIMIT = 1 << 62
@@ -54,31 +61,90 @@ def oom_kills(root: str = "") -> int:
 
 def gpu_count() -> int:
     """GPUs visible to this container; 0 without asking any library where there is no device file."""
-    if not os.path.exists("/dev/nvidiactl"):
-        return 0
-    return len(gpu_names()) or _devices("nvidia")
+    return len(gpu_names())
+
+
+def visible_gpus(count: int, visible: str | None) -> int:
+    """How many of so many GPUs CUDA_VISIBLE_DEVICES leaves. CUDA reads its list up to the first entry that
+    names none; without the variable all are visible."""
+    if visible is None or count == 0:
+        return count
+    number = 0
+    for entry in map(str.strip, visible.split(",")):
+        if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdecimal() and int(entry[:9]) < count)):
+            break
+        number += 1
+    return number
 
 
 def gpu_names() -> list[str]:
-    """Names of the GPUs that NVML reports; empty without a driver or without nvidia-ml-py."""
-    if paths.DEPS not in sys.path:
-        sys.path.append(paths.DEPS)
+    """Names of the GPUs that NVML reports; where it does not answer, those of the device files."""
+    if not os.path.exists(f"{_DEV}/nvidiactl"):
+        return []
+    devices = _devices("nvidia")
+    if not os.path.exists(f"{paths.DEPS}/pynvml.py"):
+        return devices  # this image does not ask
     try:
-        import pynvml  # takes 30 ms, so only where there is a GPU
+        return _ask_nvml()
+    except OSError as error:
+        log(f"NVML does not tell the GPUs ({error}): /dev has {len(devices)}")
+        return devices
 
-        pynvml.nvmlInit()
-    except Exception:
-        return []  # the image has no NVML binding, or the host no driver: there is nothing to count
+
+def _ask_nvml() -> list[str]:
+    """What NVML says, in a process of its own: a broken driver hangs or crashes whoever asks.
+
+    Raises OSError with its last word.
+    """
+    answer, end = os.pipe()
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py"),
+        paths.DEPS,
+    ]
+    outputs = [(os.POSIX_SPAWN_DUP2, end, 1), (os.POSIX_SPAWN_DUP2, end, 2)]
+    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
+    os.close(end)
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        text, in_time = _read_all(answer, time.monotonic() + _NVML_PATIENCE)
     finally:
-        pynvml.nvmlShutdown()
+        os.close(answer)
+    if not in_time:
+        _kill(pid)
+        raise OSError(f"no answer within {_NVML_PATIENCE} s")
+    lines = text.decode("utf-8", "replace").splitlines()
+    if os.waitpid(pid, 0)[1]:
+        raise OSError(lines[-1] if lines else "it crashed")
+    return lines
+
+
+def _kill(pid: int) -> None:
+    """Kill a child and reap it, unless it hangs in the kernel: then it stays, and nobody waits for it."""
+    os.kill(pid, 9)
+    for _ in range(20):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return
+        time.sleep(0.01)
+
+
+def _read_all(fd: int, until: float) -> tuple[bytes, bool]:
+    """What comes until the other side closes, and whether it did so in time."""
+    import select
+
+    text = b""
+    while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+        piece = os.read(fd, 1 << 16)
+        if not piece:
+            return text, True
+        text += piece
+    return text, False
 
 
 def neuron_count() -> int:
     """AWS Neuron devices (Inferentia, Trainium) visible to this container."""
-    return _devices("neuron")
+    return len(_devices("neuron"))
 
 
 def network_interfaces() -> list[str]:
@@ -130,9 +196,9 @@ def _cpu_quota(directory: str) -> tuple[int, int]:
     )
 
 
-def _devices(prefix: str) -> int:
-    names = os.listdir("/dev")
-    return sum(name.startswith(prefix) and name[len(prefix) :].isdigit() for name in names)
+def _devices(prefix: str) -> list[str]:
+    names = os.listdir(_DEV)
+    return sorted(name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit())
 
 
 def _number(text: str) -> int:

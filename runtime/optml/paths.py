@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-BASE = os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
+# Absolute, because the program starts in the directory of its code.
+BASE = os.path.abspath(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
 
 INPUT = f"{BASE}/input"
 CONFIG = f"{INPUT}/config"

@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-SECRET_WORDS = ("SECRET", "PASSWORD", "KEY", "TOKEN", "PRIVATE", "CRED")
+_SINGULAR = {"SECRET", "PASSWORD", "PASSWD", "KEY", "APIKEY", "TOKEN", "PRIVATE", "CRED", "CREDENTIAL"}
+SECRET_WORDS = _SINGULAR | {f"{word}S" for word in _SINGULAR}
+# What ends so says something about a secret, and what begins so counts: `s3_key_prefix`, `max_tokens`.
+_ABOUT = {"PREFIX", "PATH", "FILE", "DIR", "DIRECTORY", "FOLDER", "NAME", "COLUMN", "TYPE", "HOST", "PORT"}
+_ABOUT |= {"COUNT", "DIM", "HEADS", "LEN", "LENGTH", "LIMIT", "SIZE"}
+_COUNTS = {"MAX", "MIN", "N", "NUM", "NUMBER", "TOTAL"}
+_COUNTED = {"KEYS", "TOKENS"}
 MASK = "******"
 
 
@@ -20,23 +26,42 @@ class UserError(Exception):
     """
 
 
+# Nothing in a line can pass for another line of the log, or for a command to the terminal.
+_HARMLESS = {ord("\n"): "\n  ", ord("\r"): "\\r", ord("\033"): "\\x1b"}
+
+
 def log(line: str) -> None:
-    """Write one log line of the runtime."""
-    _write(f"optml: {line}\n")
+    """Write one log line of the runtime. Further lines in it are indented."""
+    _write(f"optml: {line.translate(_HARMLESS)}\n")
 
 
 def log_error(line: str) -> None:
     """Write one error line of the runtime, red on a terminal."""
+    text = f"optml: error: {line.translate(_HARMLESS)}"
     if sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
-        _write(f"\033[31moptml: error: {line}\033[0m\n")
-    else:
-        _write(f"optml: error: {line}\n")
+        text = f"\033[31m{text}\033[0m"
+    _write(f"{text}\n")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable or hyperparameter of this name holds a secret."""
+    """Whether a variable or hyperparameter of this name holds a secret: `HF_TOKEN` and `apiKey` do,
+    `tokenizer` and `s3_key_prefix` do not."""
     upper = name.upper()
-    return any(word in upper for word in SECRET_WORDS)
+    if not any(word in upper for word in _SINGULAR):
+        return False  # most names: nothing to take apart
+    parts = _parts(name)
+    words = SECRET_WORDS.intersection(parts) - (_COUNTED if parts[0] in _COUNTS else set())
+    return bool(words) and parts[-1] not in _ABOUT
+
+
+def _parts(name: str) -> list[str]:
+    """Its words, in capitals: of `apiKey_2` API and KEY."""
+    spaced, before = "", ""
+    for char in name:
+        begins = char.isupper() and before.islower()
+        spaced += f" {char}" if begins else char if char.isalpha() else " "
+        before = char
+    return spaced.upper().split()
 
 
 def masked(name: str, value: str) -> str:

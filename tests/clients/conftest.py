@@ -19,6 +19,7 @@ import requests
 
 from tests.clients.workplace import HERE, PROJECT, Workplace, free_port
 from tests.support.docker import docker, inspect
+from tests.support.locks import exclusive
 from tests.support.matrix import ROOT, Cell, built, matrix
 
 BUCKET = "points"
@@ -62,12 +63,13 @@ def _venv(name: str) -> Path:
     """The Python of a virtual environment with what requirements-NAME.lock names, made where it is absent."""
     lock, venv = HERE / f"requirements-{name}.lock", ROOT / "build/venvs" / name
     digest, stamp = hashlib.sha256(lock.read_bytes()).hexdigest(), venv / "made-from"
-    if not stamp.exists() or stamp.read_text() != digest:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", venv], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "--quiet"]
-        options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile")
-        subprocess.run([*pip, "install", *options, "--requirement", lock], check=True)
-        stamp.write_text(digest)
+    with exclusive(f"venv-{name}"):
+        if not stamp.exists() or stamp.read_text() != digest:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", venv], check=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "--quiet"]
+            options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile")
+            subprocess.run([*pip, "install", *options, "--requirement", lock], check=True)
+            stamp.write_text(digest)
     return venv / "bin/python"
 
 

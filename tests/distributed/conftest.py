@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from tests.contract.training.conftest import Training
 from tests.support.docker import Container, docker
+from tests.support.locks import exclusive
 from tests.support.matrix import ROOT, built, matrix
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -118,28 +120,23 @@ def fetched(name: str, requirement: str, python: str) -> Path:
     Skips the test where there are none for this machine.
     """
     folder = ROOT / f"build/wheels-{name}"
-    stamp = folder / "requirement"
-    if not stamp.exists() or stamp.read_text() != requirement + python:
-        shutil.rmtree(folder, ignore_errors=True)
-        machine = platform.machine()
-        target = ["--python-version", python, "--platform", f"manylinux2014_{machine}"]
-        target += ["--platform", f"manylinux_2_28_{machine}", "--only-binary", ":all:"]
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--dest",
-            str(folder),
-            *target,
-            requirement,
-        ]
-        done = subprocess.run(pip, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"pip finds no wheel of {requirement} here: {done.stderr.strip().splitlines()[-1]}")
-        stamp.write_text(requirement + python)
+    with exclusive(f"wheels-{name}"):
+        stamp = folder / "requirement"
+        if not stamp.exists() or stamp.read_text() != requirement + python:
+            shutil.rmtree(folder, ignore_errors=True)
+            _download(folder, requirement, python)
+            stamp.write_text(requirement + python)
     return folder
+
+
+def _download(folder: Path, requirement: str, python: str) -> None:
+    machine = platform.machine()
+    options = ["--quiet", "--dest", str(folder), "--only-binary", ":all:", "--python-version", python]
+    options += ["--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pip finds no wheel of {requirement} here: {done.stderr.strip().splitlines()[-1]}")
 
 
 def python_of(variant: str) -> str:
@@ -158,8 +155,9 @@ def torch_image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     context = tmp_path_factory.mktemp("distributed") / "torch"
     shutil.copytree(EXAMPLES / "distributed-torch", context)
     shutil.copytree(wheels, context / "wheels", copy_function=os.link)
-    tag = f"optml-test-distributed-torch:{variant}"
+    tag = f"optml-test-distributed-torch-{uuid.uuid4().hex[:12]}:{variant}"
     options = ("--force-rm", "--build-arg", "PIP_NO_INDEX=1", "--build-arg", f"TAG={variant}", "--tag", tag)
-    docker("build", *options, context, timeout=600)
+    with exclusive("torch-image"):  # the first builds it, the others find its layers
+        docker("build", *options, context, timeout=600)
     yield tag
     docker("rmi", "--force", tag)

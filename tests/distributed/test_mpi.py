@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import PROGRAMS, Cluster, fetched, python_of
+from tests.distributed.conftest import PROGRAMS, Cluster, fetched
 from tests.support.docker import Container, run
+from tests.support.matrix import matrix
 
 pytestmark = pytest.mark.image("mpi-train")
 
@@ -23,8 +24,8 @@ HOSTS = ("algo-1", "algo-2", "algo-3")
 @pytest.fixture
 def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose code holds mpi4py, as `pip install mpi4py` in the Dockerfile would give it."""
-    variant = image.rpartition(":")[2]
-    wheels = fetched(f"mpi4py-{variant}", "mpi4py==4.1.2", python_of(variant))
+    cell = next(cell for cell in matrix() if cell.tag == image)
+    wheels = fetched(f"mpi4py-{cell.variant}", "mpi4py==4.1.2", cell.python)
     code = tmp_path / "code"
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -130,3 +131,25 @@ def test_workers_let_only_the_first_host_in_and_only_by_the_key(job: Cluster, im
 def test_the_image_holds_no_key(image: str) -> None:
     script = "ls /etc/ssh/ssh_host_* /root/.ssh /home/ml/.ssh 2>/dev/null; true"
     assert run(image, "sh", "-c", script).stdout == ""
+
+
+@pytest.mark.parametrize("hosts", [HOSTS[:1], HOSTS[:2]])
+def test_all_ranks_save_when_one_host_is_stopped(
+    image: str, cluster: Callable[[str], Cluster], tmp_path: Path, hosts: tuple[str, ...]
+) -> None:
+    """The last host is stopped. Its launcher knows nothing of it, and would kill the ranks at once."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/train.py").write_bytes((PROGRAMS / "saves.py").read_bytes())
+    job = cluster(image)
+    job.options = (f"--volume={tmp_path}/code:/opt/ml/code:ro",)
+    job.configure({**HYPERPARAMETERS, "sagemaker_mpi_num_of_processes_per_host": "2"}, *hosts)
+    job.start()
+    first = job.containers[hosts[0]]
+    while first.log().stdout.count("running") < 2 * len(hosts):
+        assert first.running, job.logs()
+        time.sleep(0.1)
+    job.containers[hosts[-1]].kill("TERM")
+    job.assert_success()
+    for number, host in enumerate(hosts):
+        saved = {path.name for path in (job.hosts[host].root / "output/data").iterdir()}
+        assert saved == {f"rank-{2 * number}", f"rank-{2 * number + 1}"}, job.logs()

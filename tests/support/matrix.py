@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+ARCH = "arm64" if os.uname().machine in ("aarch64", "arm64") else "amd64"
+"""This machine, as Debian names it."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from .worker import Worker
+    from .host import Host
 
 _NOTHING_FROM_ELSEWHERE = (
     "default-src 'none'; img-src data:; connect-src 'self'; "
@@ -32,7 +32,7 @@ _NOTHING_FROM_ELSEWHERE = (
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def create_app(worker: Worker, models: Callable[[], list[str]] | None = None) -> Flask:
+def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> Flask:
     """The application of this worker, which answers for all. `models`: the names of many, where there are."""
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a path that nobody knows is a 404, and no redirect to another
@@ -78,14 +78,14 @@ def _failed(error: Exception) -> Response:
     return Response(answer.body, answer.status, answer.headers)
 
 
-def _calls(worker: Worker) -> tuple[int, int]:
+def _calls(worker: Host) -> tuple[int, int]:
     """Calls that run, and calls that wait."""
     calls = [worker.scoreboard.calls(row) for row in worker.scoreboard.rows]
     running = sum(min(count, worker.slots.count) for count in calls)
     return running, sum(calls) - running
 
 
-def _status(worker: Worker, models: list[str] | None) -> dict[str, Any]:
+def _status(worker: Host, models: list[str] | None) -> dict[str, Any]:
     """What the page shows."""
     scoreboard = worker.scoreboard
     running, queued = _calls(worker)
@@ -109,7 +109,7 @@ def _status(worker: Worker, models: list[str] | None) -> dict[str, Any]:
     }
 
 
-def _metrics(worker: Worker) -> Iterator[str]:
+def _metrics(worker: Host) -> Iterator[str]:
     """What was counted, in the text format of Prometheus."""
     scoreboard = worker.scoreboard
     running, queued = _calls(worker)

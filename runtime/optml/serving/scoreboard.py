@@ -14,7 +14,7 @@ LOADING, READY, RETIRING = 1, 2, 3
 
 # Columns of a row. Each is one aligned 64-bit number, which the machine writes whole.
 _STATE, _HEARTBEAT, _SERVED, _CONNECTIONS, _CALLS = range(5)  # of the worker that has the row
-_STARTS, _DONE, _QUEUED, _MODELED = range(5, 9)  # of all that had it; the last two in nanoseconds
+_RESTARTS, _DONE, _QUEUED, _MODELED = range(5, 9)  # of all that had it; the last two in nanoseconds
 _STATUS = 9  # one column for each status from 100 to 599
 _RECENT = _STATUS + 500  # a ring of the last latencies in nanoseconds
 _KEPT = 32
@@ -32,11 +32,11 @@ class Scoreboard:
         self._cells = memoryview(mmap.mmap(-1, (rows + 1) * _COLUMNS * 8)).cast("q")
         self._counting = threading.Lock()  # for the threads of one worker
 
-    def begin(self, row: int) -> None:
-        """A new worker takes the row: it is loading and has served nothing."""
-        for column in range(_STARTS):
+    def begin(self, row: int, again: bool = False) -> None:
+        """A new worker takes the row, perhaps in place of another: it is loading and has served nothing."""
+        for column in range(_RESTARTS):
             self._cells[row * _COLUMNS + column] = 0
-        self._cells[row * _COLUMNS + _STARTS] += 1
+        self._cells[row * _COLUMNS + _RESTARTS] += again
         self.set_state(row, LOADING)
 
     def set_state(self, row: int, state: int) -> None:
@@ -113,7 +113,7 @@ class Scoreboard:
 
     def restarts(self) -> int:
         """Workers that took the place of another."""
-        return sum(max(0, self._cells[row * _COLUMNS + _STARTS] - 1) for row in self.rows)
+        return sum(self._cells[row * _COLUMNS + _RESTARTS] for row in self.rows)
 
     def done(self) -> tuple[int, float, float]:
         """Calls answered, and their seconds in the queue and in the model."""

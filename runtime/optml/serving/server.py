@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -28,21 +29,47 @@ def serve(argv: list[str]) -> int:
     settings = with_code(settings)
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
-    from .supervisor import Server  # imports gunicorn, which takes most of the time
+    from .application import Server  # imports gunicorn, which takes most of the time
+    from .supervisor import Supervisor
 
     house.open_to_user()
-    return Server(settings, program, listener).serve()
+    app = Server(settings, program, listener)
+    app.settle()
+    try:
+        Supervisor(app).run()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
 
 
 def bind(port: int) -> socket.socket:
     """The listening socket, before anything slow. Raises UserError where the port cannot be had."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("0.0.0.0", port))
+        return _listen(socket.AF_INET6, "::", port)
     except OSError as error:
-        raise UserError(
-            f"port {port} cannot be used ({error.strerror}): stop what uses it, or set SAGEMAKER_BIND_TO_PORT"
-        ) from None
-    listener.listen(2048)
+        if error.errno == errno.EADDRINUSE:
+            raise _not_ours(port, error) from None
+    try:  # the kernel or the container has no IPv6
+        return _listen(socket.AF_INET, "0.0.0.0", port)
+    except OSError as error:
+        raise _not_ours(port, error) from None
+
+
+def _listen(family: int, address: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes in as well
+        listener.bind((address, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
     return listener
+
+
+def _not_ours(port: int, error: OSError) -> UserError:
+    return UserError(
+        f"port {port} cannot be used ({error.strerror}): stop what uses it, or set SAGEMAKER_BIND_TO_PORT"
+    )

@@ -77,7 +77,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
         access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true",
+        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "auto", "false")) != "false",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
         program=os.path.basename(program),

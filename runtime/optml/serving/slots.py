@@ -1,7 +1,6 @@
 """Admission: so many calls run at once in a worker, so many wait, the rest is refused at once.
 
-A slot is a thread that does nothing but run the model. The worker's loop admits calls and keeps the time;
-whoever claims a call first, its slot or its deadline, is the one who answers.
+A slot is a thread that does nothing but run the model. The worker's loop admits calls and keeps both clocks.
 """
 
 from __future__ import annotations
@@ -10,56 +9,37 @@ import math
 import threading
 import time
 import traceback
+from collections import deque
 from queue import SimpleQueue
+
+from .call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gunicorn.http.message import Request
-
-    from .http.connection import Connection
     from .websocket import Stream
 
-
-class Call:
-    """One request on its way to the model and back. Times are seconds of the monotonic clock."""
-
-    __slots__ = (
-        "_claim", "connection", "deadline", "id", "received", "request", "session", "started", "streaming",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, connection: Connection, id: str, now: float, timeout: float) -> None:
-        self.request = request
-        self.connection = connection
-        self.id = id
-        self.received = now
-        self.deadline = now + timeout
-        self.started = 0.0
-        self.streaming = False
-        self.session: Stream | None = None
-        self._claim = threading.Lock()
-
-    def claim(self) -> bool:
-        """Take the right to answer: true for the first who asks."""
-        return self._claim.acquire(blocking=False)
-
-    def begin(self, session: Stream) -> None:
-        """The answer is a session: the right to end it is open again."""
-        self.session = session
-        self._claim.release()
+_RECENT = 8  # runs from which we know how long one takes at least
 
 
 class Slots:
-    """The threads that run calls, and the queue before them."""
+    """The threads that run calls, and the calls that have been read completely and wait for one.
 
-    def __init__(self, count: int, queue: int, run: Callable[[Call], None]) -> None:
+    `run` runs a call on its slot; `refuse` answers one that could not end in time, in its place.
+    """
+
+    def __init__(
+        self, count: int, queue: int, run: Callable[[Call], None], refuse: Callable[[Call], None]
+    ) -> None:
         self.count = count
         self.limit = count + queue
         self._run = run
+        self._refuse = refuse
         self._calls: set[Call] = set()
         self._sessions: set[Call] = set()
         self._queue: SimpleQueue[Call] = SimpleQueue()
+        self._took: deque[float] = deque([0.0], maxlen=_RECENT)
         for _ in range(count):
             threading.Thread(target=self._work, name="slot", daemon=True).start()
 
@@ -73,17 +53,17 @@ class Slots:
         return len(self._calls) >= self.count
 
     @property
-    def full(self) -> bool:
-        return len(self._calls) >= self.limit or self.count <= 0
-
-    @property
     def held(self) -> bool:
         """Whether every slot has a session, so that nobody knows when one will be free."""
         return 0 < self.count <= len(self._sessions)
 
-    def admit(self, call: Call) -> bool:
+    def full(self, outside: int = 0) -> bool:
+        """Whether one more, besides those that wait outside, is too many."""
+        return len(self._calls) + outside >= self.limit or self.count <= 0
+
+    def admit(self, call: Call, outside: int = 0) -> bool:
         """Run the call as soon as a slot is free; false when too many are waiting."""
-        if self.full:
+        if self.full(outside):
             return False
         self._calls.add(call)
         self._queue.put(call)
@@ -99,17 +79,24 @@ class Slots:
         self._sessions.add(call)
         call.begin(session)
 
-    def expired(self, now: float) -> list[Call]:
-        """Calls that nobody has answered in time; they are the caller's to answer now."""
-        late = [call for call in self.calls if now > call.deadline and (call.streaming or call.claim())]
+    def late(self, now: float) -> list[Call]:
+        """Calls that nobody has answered in time; they are the caller's to answer now.
+
+        One that runs keeps its slot, which is not stuck for that.
+        """
+        late = [c for c in self.calls if now > c.deadline and c.session is None and c.claim()]
         for call in late:
-            self.release(call)
+            if not call.started:
+                self.release(call)
         return late
 
-    def lose_one(self) -> list[Call]:
-        """A slot is stuck. Gives the calls that no slot is left to run; they are the caller's to answer."""
-        self.count -= 1
-        return [] if self.count > 0 else self.give_up()
+    def stuck(self, now: float) -> list[Call]:
+        """Calls whose own run takes longer than any may; each takes its slot with it."""
+        stuck = [call for call in self.calls if now > call.limit]
+        for call in stuck:
+            self.count -= 1
+            self.release(call)
+        return stuck
 
     def give_up(self, before: float = math.inf) -> list[Call]:
         """Calls that have waited since before this moment; they are the caller's to answer now."""
@@ -121,10 +108,21 @@ class Slots:
     def _work(self) -> None:
         while True:
             call = self._queue.get()
-            if call in self._calls:  # else its time was over before it began
-                call.started = time.monotonic()
-                self._run(call)
+            if call not in self._calls:
+                continue  # its time was over before it began
+            # As many calls as come in their last moment are started in vain, if each begins that can: what
+            # even the quickest of the last could not do in the time that is left is refused.
+            if call.deadline - time.monotonic() < min(self._took):
                 self.release(call)
+                if call.claim():
+                    self._refuse(call)
+                continue
+            call.start()
+            self._run(call)
+            if call.session is None:
+                took = (call.answered or time.monotonic()) - call.started
+                self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
+            self.release(call)
 
 
 class Executor:

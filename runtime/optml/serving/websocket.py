@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .slots import Call
+    from .call import Call
 
 _PING = 25.0  # seconds between two pings
 _VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone
@@ -46,10 +46,12 @@ class Gone(ConnectionError):
     """The client takes no more: it has closed, or has vanished."""
 
 
-def accept(method: str, headers: list[tuple[str, str]]) -> bytes:
+def accept(method: str, headers: list[tuple[str, str]], version: tuple[int, int]) -> bytes:
     """The answer that opens a WebSocket. Raises InferenceError where the request does not ask for one."""
     if method != "GET":
         raise InferenceError("Use GET.", 405, {"Allow": "GET"})
+    if version < (1, 1):  # which knows no upgrade
+        raise InferenceError("A WebSocket needs HTTP/1.1.", 426, {"Upgrade": "websocket"})
     answer = ServerProtocol(logger=_LOG).accept(Request("", Headers(headers)))
     if answer.status_code != 101:
         said = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
@@ -66,23 +68,31 @@ class Stream:
     """
 
     def __init__(
-        self, sock: socket.socket, call: Call, timeout: float, max_size: int, stops: Callable[[], bool]
+        self,
+        sock: socket.socket,
+        call: Call,
+        timeout: float,
+        max_size: int,
+        stops: Callable[[], bool],
+        early: bytes = b"",
     ) -> None:
         sock.settimeout(timeout)  # of what is sent
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
+        protocol = ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG)
+        protocol.receive_data(early)  # what came with the handshake, before the library's thread reads more
         # A pong waits behind messages that nobody has received yet, so it is the host that must answer pings.
         self._websocket = Connection(
             sock,
-            ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG),
+            protocol,
             ping_interval=_PING,
             ping_timeout=None,
             close_timeout=_FAREWELL,
         )
+        self._take_events()
         self._websocket.start_keepalive()
         self._call = call
-        self._timeout = timeout
         self._stops = stops
-        self._renew()
+        self._call.renew()
 
     def __iter__(self) -> Iterator[str | bytes]:
         while (message := self.receive()) is not None:
@@ -93,7 +103,7 @@ class Stream:
         end = math.inf if timeout is None else time.monotonic() + timeout
         try:
             while not self._stops():
-                self._call.deadline = math.inf  # the client may take its time
+                self._call.pause()  # the client may take its time
                 left = end - time.monotonic()
                 try:
                     return self._websocket.recv(min(left, _LOOK))
@@ -105,7 +115,7 @@ class Stream:
         except ConnectionClosed:
             pass
         finally:
-            self._renew()
+            self._call.renew()
         return None
 
     def send(self, data: str | bytes) -> None:
@@ -113,18 +123,22 @@ class Stream:
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"send takes str or bytes, not a {type(data).__name__}")
         content = data.encode() if isinstance(data, str) else data
-        self._call.deadline = math.inf  # the socket has one
+        self._call.pause()  # the socket has a time of its own
         try:
             self._websocket.send(content, text=isinstance(data, str))
         except ConnectionClosed:
             raise Gone("the client takes no more") from None
         finally:
-            self._renew()
+            self._call.renew()
 
     def close(self, code: int, reason: str) -> None:
         """End the session; what the reason has beyond its limit is cut off."""
         self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
 
-    def _renew(self) -> None:
-        """From here on the user's code runs, and has the time of a call."""
-        self._call.deadline = time.monotonic() + self._timeout
+    def _take_events(self) -> None:
+        """Act on what the protocol has been given, as the library's thread does on what it reads."""
+        with self._websocket.protocol_mutex:
+            events = self._websocket.protocol.events_received()
+            self._websocket.send_data()
+        for event in events:
+            self._websocket.process_event(event)

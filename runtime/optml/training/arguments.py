@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 
+# The kernel's MAX_ARG_STRLEN, its end included: a longer argument or `NAME=value` makes every exec fail.
+LONGEST = 128 << 10
+
 
 def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
     """The arguments, in the style that SAGEMAKER_HYPERPARAMETER_STYLE names. Raises UserError for no
@@ -44,6 +47,11 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
         new = style(f"--{key}" if len(key) > 1 else f"-{key}", hyperparameters[key])
         if not all(map(is_carried, new)):
             raise UserError(f"hyperparameter {key!r} holds {NOT_CARRIED}")
+        if size := max((size for word in new if (size := len(os.fsencode(word))) >= LONGEST), default=0):
+            raise UserError(
+                f"hyperparameter {key!r} has {size} bytes, but an argument holds {LONGEST - 1} at most;"
+                " give it as a file of a channel"
+            )
         words += new
     return words
 

@@ -33,7 +33,8 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
         "parameters": _parameters(job.hyperparameters),
         "platform": _parameters(job.framework_parameters),
     }
-    lines = [f"  {name:<12}{fact}" for name, fact in facts.items() if fact]
+    # The facts of a job may hold line breaks, which would look like further facts.
+    lines = [f"{name:<12}{fact}".replace("\n", "\\n") for name, fact in facts.items() if fact]
     log(secrets.mask("\n".join(["training environment", *lines]), hidden))
 
 

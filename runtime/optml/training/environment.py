@@ -11,7 +11,9 @@ import os
 from .. import paths
 from ..report import log
 from . import jsontext
+from .arguments import LONGEST
 from .job import CONSUMED, is_carried
+from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 MASTER_PORT = "7777"
 
-# The kernel's MAX_ARG_STRLEN: a longer `NAME=value` makes every exec fail.
-_LONGEST = 128 << 10
-
 
 def environment(
     job: Job, program: Program, arguments: list[str], inherited: Mapping[str, str] = os.environ
@@ -35,17 +34,38 @@ def environment(
     too_long = []
     for name, value in table(job, program, arguments).items():
         text = written(value)
-        if len(name) + len(text) + 2 > _LONGEST:
+        if "=" in name or not is_carried(name + text):
+            continue  # it has no place in an environment
+        if len(os.fsencode(name + text)) + 2 > LONGEST:
             too_long.append(name)
-        elif "=" not in name and is_carried(name + text):  # else it has no place in an environment
+        else:
             variables[name] = text
     if too_long:
         log(f"too long for an environment variable (128 KiB), so not set: {', '.join(too_long)}")
+    kept = [
+        name
+        for name in variables
+        if name.startswith("SM_") and inherited.get(name) not in (None, variables[name])
+    ]
+    if kept:
+        log(f"set in the container, so the job's own values do not replace them: {', '.join(kept)}")
     variables.update(inherited)
     # Code in a package finds its sisters also when a script inside the package is started.
     before = inherited.get("PYTHONPATH")
-    variables["PYTHONPATH"] = f"{program.directory}:{before}" if before else program.directory
+    path = [program.directory, *([before] if before else []), *_ours(program.python)]
+    variables["PYTHONPATH"] = ":".join(path)
     return variables
+
+
+def _ours(python: str) -> list[str]:
+    """Where `import optml` finds us, unless the interpreter has a .pth file for that, as in /opt/venv.
+
+    There is nothing else in that directory that could hide a module of the user's.
+    """
+    lib = f"{os.path.dirname(os.path.dirname(python))}/lib"
+    versions = os.listdir(lib) if os.path.isdir(lib) else []
+    knows = any(os.path.isfile(f"{lib}/{version}/site-packages/optml.pth") for version in versions)
+    return [] if knows else [paths.LIB]
 
 
 def written(value: Any) -> str:
@@ -58,14 +78,30 @@ def written(value: Any) -> str:
     return str(value) if isinstance(value, float) else jsontext.dumps(value)
 
 
-def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
-    """Every variable by name, its value not yet a text. Source of the names: sagemaker-training's
-    ENVIRONMENT_VARIABLES.md, and the container drivers of the SageMaker SDK 3.x for the last block."""
-    framework_parameters = {
-        key: value for key, value in job.framework_parameters.items() if key not in CONSUMED
+def training_env(job: Job, program: Program) -> dict[str, Any]:
+    """What the toolkits call the training environment: all of SM_TRAINING_ENV."""
+    return {
+        **_single(job, program),
+        "hyperparameters": job.hyperparameters,
+        "additional_framework_parameters": _framework_parameters(job),
+        "channel_input_dirs": {name: channel.path for name, channel in job.channels.items()},
+        "job_name": job.name,
+        "is_master": job.current_host == job.master,
+        "master_hostname": job.master,
+        # In a cluster of groups none of which is distributed, no host is.
+        "distribution_hosts": job.distribution_hosts
+        if job.distribution_groups or not job.instance_groups
+        else [],
+        "topology": job.resource_config.get("topology", []),
+        # SageMaker's own libraries, which scripts ask about before they use them.
+        "is_modelparallel_enabled": True if job.hyperparameters.get("mp_parameters") else None,
+        "is_smddprun_installed": bool(which("smddprun")),
+        "is_smddpmprun_installed": bool(which("smddpmprun")),
     }
-    # What the toolkits call the training environment: one object, and most of it also one variable each.
-    single = {
+
+
+def _single(job: Job, program: Program) -> dict[str, Any]:
+    return {
         "hosts": job.hosts,
         "network_interface_name": job.network_interface,
         "resource_config": job.resource_config,
@@ -93,23 +129,22 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
         "distribution_instance_groups": job.distribution_groups,
         "is_hetero": len(job.instance_groups) > 1,
     }
-    training_env = {
-        **single,
-        "hyperparameters": job.hyperparameters,
-        "additional_framework_parameters": framework_parameters,
-        "channel_input_dirs": {name: channel.path for name, channel in job.channels.items()},
-        "job_name": job.name,
-        "is_master": job.current_host == job.master,
-        "master_hostname": job.master,
-        "distribution_hosts": job.distribution_hosts,
-    }
-    variables = {f"SM_{name.upper()}": value for name, value in single.items()}
+
+
+def _framework_parameters(job: Job) -> dict[str, Any]:
+    return {key: value for key, value in job.framework_parameters.items() if key not in CONSUMED}
+
+
+def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
+    """Every variable by name, its value not yet a text. Source of the names: sagemaker-training's
+    ENVIRONMENT_VARIABLES.md, and the container drivers of the SageMaker SDK 3.x for the last block."""
+    variables = {f"SM_{name.upper()}": value for name, value in _single(job, program).items()}
     variables.update(
         {
             "SM_HPS": job.hyperparameters,
-            "SM_FRAMEWORK_PARAMS": framework_parameters,
+            "SM_FRAMEWORK_PARAMS": _framework_parameters(job),
             "SM_CHANNELS": sorted(job.channels),
-            "SM_TRAINING_ENV": training_env,
+            "SM_TRAINING_ENV": training_env(job, program),
             "SM_USER_ARGS": arguments,
             "SAGEMAKER_JOB_NAME": job.name,
             "SAGEMAKER_REGION": job.region,
@@ -130,14 +165,12 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
     )
     if job.resource_config.get("topology") is not None:
         variables["SM_TOPOLOGY"] = job.resource_config["topology"]
-    for name, channel in job.channels.items():
-        variables.update(_both_names("SM_CHANNEL", name, channel.path))
-    for key, value in job.hyperparameters.items():
-        variables.update(_both_names("SM_HP", key, value))
-    return variables
+    paths_of_channels = {name: channel.path for name, channel in job.channels.items()}
+    return {**variables, **_named("SM_CHANNEL", paths_of_channels), **_named("SM_HP", job.hyperparameters)}
 
 
-def _both_names(prefix: str, key: str, value: Any) -> dict[str, Any]:
-    """The toolkits keep a `-` in the name, which no shell can read; the SDK 3.x writes `_`."""
-    name = f"{prefix}_{key.upper()}"
-    return {name: value, name.replace("-", "_"): value}
+def _named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A variable for each value, under two names: the toolkits keep a `-`, which no shell can read; the
+    SDK 3.x writes `_`. A key that is spelled with `_` comes before one that is spelled with `-`."""
+    exact = {f"{prefix}_{key.upper()}": value for key, value in values.items()}
+    return {**{name.replace("-", "_"): value for name, value in exact.items()}, **exact}

@@ -2,94 +2,121 @@
 
 The directory is looked at every second rather than watched: that sees renames, links and network
 mounts alike, and needs no library. A file is uploaded again whenever its size, time or inode has
-changed.
+changed. A child of PID 1 does it: PID 1 stays small, and whatever a transfer hangs in, it can be ended.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import stat
 
 from .. import paths
-from ..report import log
-from .supervisor import Stopped
+from ..report import UserError, log
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
     from typing import Any
 
     from .job import Job
+    from .supervisor import Supervisor
 
 _EVERY = 1.0
 
 
-def start(job: Job) -> Upload | None:
-    """Start to upload, where the hyperparameter `sagemaker_s3_output` names an `s3://` address."""
+def place(job: Job) -> str:
+    """Where the hyperparameter `sagemaker_s3_output` wants the files: an `s3://` address, or empty.
+
+    The directory is there then, as far as the mounts allow. Raises UserError where this image cannot upload.
+    """
     uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
     if not uri.startswith("s3://"):
-        return None
-    place = "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
-    return Upload(paths.OUTPUT_INTERMEDIATE, place)
+        return ""
+    if not os.path.isdir(f"{paths.DEPS}/boto3"):
+        raise UserError("this image cannot upload to S3: boto3 is missing; use the cpu-train image")
+    try:
+        os.makedirs(paths.OUTPUT_INTERMEDIATE, exist_ok=True)
+    except OSError as error:
+        log(f"cannot make {paths.OUTPUT_INTERMEDIATE}: {error.strerror}; the program will have to")
+    return "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
 
 
-class Upload:
-    """A thread that uploads what has changed in a directory until `finish` is called."""
+class upload:  # noqa: N801  # a context manager reads as a verb
+    """While the block runs, what changes is uploaded; its end waits for the last; to an empty one nothing."""
 
-    def __init__(self, directory: str, uri: str) -> None:
-        import threading  # only jobs that upload pay for it
+    def __init__(self, supervisor: Supervisor, uri: str) -> None:
+        self._supervisor, self._uri = supervisor, uri
 
-        from . import s3
+    def __enter__(self) -> None:
+        if self._uri:
+            log(f"{paths.OUTPUT_INTERMEDIATE} is copied to {self._uri} while the program runs")
+            over, self._over = os.pipe()
+            self._child = self._supervisor.start(lambda: _work(self._uri, over, self._over))
+            os.close(over)
 
-        self._s3, self._directory, self._uri = s3, directory, uri
-        self._client = s3.client()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._uri:
+            os.close(self._over)
+            if not self._supervisor.wait(lambda: self._child.ended):
+                self._child.kill()
+                log(f"asked to stop: the last changes of {paths.OUTPUT_INTERMEDIATE} may not be uploaded")
+
+
+def _work(uri: str, over: int, its_other_end: int) -> None:
+    """Upload until PID 1 closes the pipe, and what is left then."""
+    from . import s3
+
+    os.close(its_other_end)
+    try:
+        copy = Copy(paths.OUTPUT_INTERMEDIATE, uri, s3.client())
+    except UserError as problem:
+        log(f"nothing of {paths.OUTPUT_INTERMEDIATE} is uploaded: {problem}")
+        return
+    while not select.select([over], [], [], _EVERY)[0]:
+        copy.update()
+    copy.update()
+    for reason in sorted(set(copy.failed.values())):
+        log(f"not everything of {paths.OUTPUT_INTERMEDIATE} was uploaded: {reason}")
+
+
+class Copy:
+    """A directory's copy at an `s3://` address."""
+
+    def __init__(self, directory: str, uri: str, client: Any) -> None:
+        self._directory, self._uri, self._client = directory, uri, client
         self._uploaded: dict[str, tuple[int, ...]] = {}
-        self._failed: dict[str, str] = {}
-        self._over = threading.Event()
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as error:
-            log(f"cannot make {directory}: {error.strerror}; the program will have to")
-        log(f"{directory} is copied to {uri} while the program runs")
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self.failed: dict[str, str] = {}
+        """Why a file could not be uploaded, by its name."""
 
-    def finish(self) -> None:
-        """Upload the last changes and stop. What could not be uploaded is told, and does not fail the job."""
-        self._over.set()
-        try:
-            self._thread.join()
-        except Stopped:
-            log(f"asked to stop: the last changes of {self._directory} may not be uploaded")
-            return
-        for reason in sorted(set(self._failed.values())):
-            log(f"not everything of {self._directory} was uploaded: {reason}")
-
-    def _work(self) -> None:
-        while not self._over.wait(_EVERY):
-            self._pass()
-        self._pass()
-
-    def _pass(self) -> None:
-        for name, state in _files(self._directory):
+    def update(self) -> None:
+        """Upload what has changed since the last time."""
+        for name, state in files(self._directory):
             if self._uploaded.get(name) != state:
                 self._upload(name, state)
 
     def _upload(self, name: str, state: tuple[int, ...]) -> None:
+        from . import s3
+
         uri = f"{self._uri}/{name}"
-        bucket, key = self._s3.parse(uri)
+        bucket, key = s3.parse(uri)
         try:
             self._client.upload_file(f"{self._directory}/{name}", bucket, key)
         except FileNotFoundError:
             return  # renamed or removed meanwhile
         except Exception as error:
-            self._failed[name] = self._s3.why(error, uri)
+            self.failed[name] = s3.why(error, uri)
             return
         self._uploaded[name] = state
-        self._failed.pop(name, None)
+        self.failed.pop(name, None)
 
 
-def _files(directory: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The files below a directory by relative name, with what changes when they do."""
+def files(directory: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The regular files below a directory by relative name, with what changes when they do. Others, such as
+    FIFOs and devices, have no content that could be copied, and to open one may take for ever."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = f"{parent}/{name}"
@@ -97,5 +124,5 @@ def _files(directory: str) -> Iterator[tuple[str, tuple[int, ...]]]:
                 facts = os.stat(path)
             except OSError:
                 continue
-            state: tuple[Any, ...] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-            yield os.path.relpath(path, directory), state
+            if stat.S_ISREG(facts.st_mode):
+                yield os.path.relpath(path, directory), (facts.st_ino, facts.st_size, facts.st_mtime_ns)

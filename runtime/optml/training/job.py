@@ -141,8 +141,8 @@ class Job(Record):
         return self.hosts.index(self.current_host)
 
     def enabled(self, name: str) -> bool:
-        """Whether the `sagemaker_…` hyperparameter of this name is on."""
-        return str(self.framework_parameters.get(name, "")).lower() in ("true", "1")
+        """Whether this `sagemaker_…` hyperparameter is on. Raises UserError where it is neither."""
+        return _is_on(self.framework_parameters, name)
 
 
 def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None = None) -> Job:
@@ -153,7 +153,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
     """
     decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
-        for key, value in (given or _read_config("hyperparameters.json")).items()
+        for key, value in (given or read_config("hyperparameters.json")).items()
     }
     platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
     for key, value in platform.items():
@@ -167,14 +167,14 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         value = environ.get(variable) or platform.get(parameter)
         return str(value) if value else None
 
-    resources = _read_config("resourceconfig.json") or _read_config("resourceConfig.json")
+    resources = read_config("resourceconfig.json") or read_config("resourceConfig.json")
     hosts = _hosts(resources)
     groups = _instance_groups(resources)
     group = _named(resources, "current_group_name") or "homogeneousCluster"
     distributed = platform.get("sagemaker_distribution_instance_groups")
     if not isinstance(distributed, list):
-        distributed = [group] if any(key in platform for key in _DISTRIBUTIONS) else []
-    inputs = _read_config("inputdataconfig.json")
+        distributed = [group] if any(_is_on(platform, name) for name in _DISTRIBUTIONS) else []
+    inputs = read_config("inputdataconfig.json")
 
     return Job(
         name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
@@ -195,7 +195,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         distribution_groups=[str(name) for name in distributed],
         channels=_channels(inputs),
         cpus=machine.cpu_count(),
-        gpus=machine.gpu_count(),
+        gpus=machine.visible_gpus(machine.gpu_count(), environ.get("CUDA_VISIBLE_DEVICES")),
         neurons=machine.neuron_count(),
         program=setting("SAGEMAKER_PROGRAM", "sagemaker_program"),
         submit_directory=setting("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),
@@ -203,7 +203,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
         resource_config=resources,
         input_data_config=inputs,
-        checkpoint_dir=str(_read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
+        checkpoint_dir=str(read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
     )
 
 
@@ -217,7 +217,7 @@ def print_environment() -> int:
     return 0
 
 
-def _read_config(name: str) -> dict[str, Any]:
+def read_config(name: str) -> dict[str, Any]:
     """The object in a file of input/config; empty where there is no such file."""
     path = f"{paths.CONFIG}/{name}"
     try:
@@ -225,6 +225,10 @@ def _read_config(name: str) -> dict[str, Any]:
             text = file.read().decode("utf-8")
     except FileNotFoundError:
         return {}
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{path} is a directory, as Docker makes one where the file to mount is not there; mount the file"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; mount it so that uid {os.geteuid()} can read it"
@@ -240,6 +244,21 @@ def _read_config(name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f'{path} holds {_a(value)}; it must be a JSON object such as {{"name": "value"}}')
     return value
+
+
+def number(name: str, value: object) -> int:
+    """The number of processes that a setting of this name gives. Raises UserError where it gives none."""
+    text = str(value)
+    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
+        raise UserError(f"{name} is {value!r}; it must be a number from 1 up")
+    return int(text)
+
+
+def _is_on(parameters: Mapping[str, Any], name: str) -> bool:
+    text = str(parameters.get(name) or "false").lower()
+    if text not in ("true", "1", "false", "0"):
+        raise UserError(f"hyperparameter {name!r} is {parameters[name]!r}; it must be true or false")
+    return text in ("true", "1")
 
 
 def _a(value: object) -> str:

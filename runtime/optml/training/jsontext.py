@@ -45,6 +45,13 @@ def _parse_float(text: str) -> float | str:
     return value
 
 
+def _parse_constant(text: str) -> float:
+    """NaN, Infinity or -Infinity."""
+    value = Float(text)
+    value.text = text
+    return value
+
+
 def _parse_int(text: str) -> int | str:
     return text if text == "-0" or len(text) > 1000 else int(text)
 
@@ -57,7 +64,7 @@ class _Options:
     object_pairs_hook = None
     parse_float = staticmethod(_parse_float)
     parse_int = staticmethod(_parse_int)
-    parse_constant = float
+    parse_constant = staticmethod(_parse_constant)
 
 
 def loads(text: str) -> Any:
@@ -76,9 +83,11 @@ def loads(text: str) -> Any:
 def decode(text: str) -> Any:
     """The value of a hyperparameter: the platform gives texts, of which some are JSON and some just texts."""
     try:
-        return _scan(text)
+        value = _scan(text)
     except (ValueError, RecursionError):
         return text
+    # Spaces around a number are part of what is passed on.
+    return value if isinstance(value, (str, list, dict)) or text == text.strip(_SPACE) else text
 
 
 def dumps(value: object, spaced: bool = False) -> str:
@@ -97,7 +106,9 @@ def _scan(text: str) -> Any:
     if not _json:
         import json
 
-        return json.loads(text, parse_float=_parse_float, parse_int=_parse_int)
+        return json.loads(
+            text, parse_float=_parse_float, parse_int=_parse_int, parse_constant=_parse_constant
+        )
     text = text.strip(_SPACE)
     try:
         value, end = _json.make_scanner(_Options)(text, 0)  # type: ignore[arg-type]

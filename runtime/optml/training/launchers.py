@@ -9,12 +9,13 @@ from ..report import UserError
 from . import job as jobs
 from . import privilege
 from .record import Record
+from .reporting import TORCH_VARIABLE
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .job import Job
     from .program import Program
-    from .rendezvous import Rendezvous
+    from .rendezvous import Host
 
 # Distributions of the toolkits that are no engine of ours.
 _UNSUPPORTED = (
@@ -61,6 +62,8 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             engine, argv = "sshd", mpi.sshd(job, environment)
     elif distributed and any(map(job.enabled, _TORCHRUN)):
         engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
+        error_file = f"{os.environ.get('TMPDIR', '/tmp')}/optml-{os.urandom(8).hex()}.json"
+        environment = {TORCH_VARIABLE: error_file, **environment}
         if len(job.distribution_hosts) > 1:
             interfaces = dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
             environment = {**interfaces, **environment}
@@ -71,7 +74,7 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
     return Launch(engine=engine, argv=argv, environment=environment)
 
 
-def meet(job: Job) -> Rendezvous | None:
+def meet(job: Job) -> Host | None:
     """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
     None where there is one host alone, or each runs a program of its own. Studio's local mode
@@ -83,13 +86,12 @@ def meet(job: Job) -> Rendezvous | None:
         return None
     if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":
         return None
-    from .rendezvous import Rendezvous  # socket takes 10 ms to import
+    from . import keys, rendezvous  # their imports take 20 ms
 
-    follow = job.enabled("sagemaker_mpi_enabled") and job.current_host != job.master
-    return Rendezvous(job.current_host, hosts, follow)
+    return rendezvous.host(job.current_host, hosts, keys.Key(keys.seed(job, "rendezvous")))
 
 
-def rendezvous_without_job() -> Rendezvous | None:
+def rendezvous_without_job() -> Host | None:
     """The same where the job cannot be read: its hosts are told in case they meet."""
     try:
         return meet(jobs.read(given={_TORCHRUN[0]: "true"}))
@@ -118,12 +120,9 @@ def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[s
 
 def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     """One for each GPU, else one; SAGEMAKER_PROCESSES_PER_HOST or the job's own parameter says otherwise."""
-    wanted = environment.get(PROCESSES_PER_HOST) or job.framework_parameters.get(
-        "sagemaker_mpi_num_of_processes_per_host"
-    )
-    if wanted is None:
-        return job.gpus or 1
-    text = str(wanted)
-    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
-        raise UserError(f"{PROCESSES_PER_HOST} is {wanted!r}; it must be a number from 1 up")
-    return int(text)
+    if setting := environment.get(PROCESSES_PER_HOST):
+        return jobs.number(PROCESSES_PER_HOST, setting)
+    parameter = "sagemaker_mpi_num_of_processes_per_host"
+    if job.framework_parameters.get(parameter) is not None:
+        return jobs.number(parameter, job.framework_parameters[parameter])
+    return job.gpus or 1

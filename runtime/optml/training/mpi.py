@@ -12,7 +12,6 @@ Each host gives its ranks its own environment, but for credentials of AWS.
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import shlex
 import struct
@@ -20,7 +19,8 @@ import subprocess
 import tempfile
 
 from ..report import UserError
-from . import jsontext
+from .job import number
+from .keys import SECRET, seed
 from .network import addresses
 from .program import which
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .job import Job
     from .program import Program
 
-SECRET = "SAGEMAKER_MPI_SECRET"
 PORT = 7779
 
 # Not for a file: who may read it is not ours to say.
@@ -57,8 +56,9 @@ def mpirun(
     parameters = job.framework_parameters
     # mpirun knows itself by the name of the system alone, and would call any other by ssh.
     hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
+    ranks = parameters.get("sagemaker_mpi_num_processes")
     options = [
-        *["-np", str(parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts))],
+        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
         *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
     ]
@@ -169,18 +169,7 @@ def _write(path: str, text: str) -> str:
 
 
 def _seed(job: Job, role: str) -> bytes:
-    shared = [
-        role,
-        job.arn,
-        job.name,
-        job.hosts,
-        job.instance_groups,
-        job.hyperparameters,
-        os.environ.get(SECRET),
-    ]
-    # Slow on purpose (50 ms): sshd shows its public key to all who ask, and they may try what it comes from.
-    text = jsontext.dumps(shared).encode("ascii")
-    return hashlib.scrypt(text, salt=b"optml", n=1 << 14, r=8, p=1, dklen=32)
+    return seed(job, role, job.name, job.hyperparameters)
 
 
 def _public_bytes(job: Job, role: str) -> bytes:

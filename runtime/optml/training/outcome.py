@@ -14,11 +14,13 @@ from .secrets import mask
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from .reporting import Report
     from .supervisor import Ended
 
 # The platform shows the first 1024 characters.
 _LONGEST = 1024
 _HEADER = "Traceback (most recent call last):"
+_GROUP_HEADER = "  + Exception Group Traceback (most recent call last):"
 
 # Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
 _OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
@@ -32,7 +34,7 @@ def prepare() -> None:
 
     Both as far as the mounts allow. What the user's code writes from now on stands.
     """
-    for directory in (paths.MODEL, paths.OUTPUT_DATA):
+    for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError:
@@ -55,6 +57,10 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
     reason = mask(reason, secrets)
+    try:
+        os.unlink(paths.SUCCESS)  # whoever wrote it was mistaken
+    except OSError:
+        pass
     if _size(paths.FAILURE) == 0:
         _write(paths.FAILURE, reason)
     log_error(reason.partition("\n")[0])
@@ -62,14 +68,15 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     return code
 
 
-def reason(name: str, ended: Ended, oom_kills: int) -> str:
+def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str], report: Report | None = None) -> str:
     """Why the program of this name failed, in at most 1024 characters.
 
-    The exception stands first, then how the program ended, then as much of the end of stderr as fits.
+    The exception stands first, then how the program ended, then as much of the traceback or of the end of
+    stderr as fits. What the program's interpreter told holds; else the exception is looked for in stderr.
     """
     how = f"{name} {_how(ended.code, ended.signal)}"
-    if ended.forwarded:
-        how += f" after the container was asked to stop (signal {ended.forwarded})"
+    if ended.stopped:
+        how += f" after the container was asked to stop (signal {ended.stopped})"
     if oom_kills:
         limit = machine.memory_limit()
         bound = f" (limit {limit >> 20} MiB)" if limit else ""
@@ -77,9 +84,14 @@ def reason(name: str, ended: Ended, oom_kills: int) -> str:
         how += f"; the kernel killed {processes} of this container, which was out of memory{bound}"
     if ended.lost:
         how = f"{ended.lost}; {how}" if ended.code else ended.lost
-    output = ended.tail.strip("\n")
-    if ended.lost or not output or ended.signal or ended.forwarded or oom_kills:
-        return _fit(how, output)
+    output = mask(ended.tail, secrets).strip("\n")  # before any cut
+    trace = mask(report.trace if report else "", secrets).strip("\n") or output
+    if ended.lost or ended.signal or ended.stopped or oom_kills:
+        return _fit(how, trace)
+    if report and (head := mask(report.head, secrets) or _last_line(output)):
+        return _fit(f"{head}\n{how}", trace)
+    if not output:
+        return how
     exception, trace = _exception(output)
     return _fit(f"{exception}\n{how}", trace)
 
@@ -99,6 +111,10 @@ def _exception(output: str) -> tuple[str, str]:
     Without one: which rank ended how, if torchrun reports that, and the output before its report; else
     the last line.
     """
+    before, header, trace = output.rpartition(_GROUP_HEADER)
+    if header:
+        lines = [line.removeprefix("  | ") for line in trace.split("\n")]
+        return next(filter(_names_exception, lines), "").strip(), header.lstrip(" +") + trace
     before, header, trace = output.rpartition(_HEADER)
     while header:
         # Launchers put a name in front of each line: "[rank0]: Traceback …".
@@ -110,8 +126,13 @@ def _exception(output: str) -> tuple[str, str]:
         before, header, trace = before.rpartition(_HEADER)
     if rank := _failed_rank(output):
         return rank, output.partition(_HEADER)[0].rstrip()
+    return _last_line(output) or output.strip()[:80], output
+
+
+def _last_line(output: str) -> str:
+    """The last line that says something."""
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
-    return lines[-1] if lines else output.strip()[:80], output
+    return lines[-1] if lines else ""
 
 
 def _failed_rank(output: str) -> str:
@@ -147,7 +168,9 @@ def _fit(head: str, output: str) -> str:
 def _write(path: str, text: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8", errors="replace") as file:
+        # Without waiting for a reader, where the program has put a FIFO there.
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
+        with open(fd, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
     except OSError as error:
         log(f"cannot write {path}: {error.strerror}")

@@ -1,12 +1,16 @@
-"""Run the program as another user than the container was started with, where the job asks for it."""
+"""Run the program, and what is installed for it, as another user, where the job asks for it."""
 
 from __future__ import annotations
 
 import os
 
 from .. import paths
-from ..report import UserError
+from ..report import UserError, log
 from .program import which
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from pwd import struct_passwd
 
 VARIABLE = "SAGEMAKER_TRAINING_USER"
 
@@ -20,28 +24,50 @@ _WRITTEN = (
 def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """The command line and environment that run the program as the user that the variable names.
 
-    The directories that the program writes to become that user's.
+    It has no privilege and can get none. The directories that the program writes to become that user's, and
+    so do the checkpoints, which the platform restores as root.
     Raises UserError where there is no such user, or no right to become it.
     """
-    import pwd  # only here
-
-    name = environment[VARIABLE]
-    try:
-        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-    except (KeyError, ValueError):  # the number may be too long for one
-        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+    user = named(environment[VARIABLE])
     if user.pw_uid == os.geteuid():
         return argv, environment
     setpriv = which("setpriv")
     if os.geteuid() != 0 or not setpriv:
         raise UserError(
-            f"cannot become {VARIABLE}={name}: that takes root and setpriv; start the container as root"
+            f"cannot become {VARIABLE}={user.pw_name}: that takes root and setpriv; start the"
+            " container as root"
         )
-    for directory in _WRITTEN:
-        try:
-            os.chown(directory, user.pw_uid, user.pw_gid)
-        except OSError:
-            pass  # not there, read-only, or without the capability: the program says what it misses
+    checkpoints = (
+        os.path.join(at, each) for at, _, files in os.walk(paths.CHECKPOINTS) for each in (".", *files)
+    )
+    kept = [path for path in (*_WRITTEN, *checkpoints) if not give(path, user)]
+    if kept:
+        log(
+            f"{kept[0]} cannot be given to {user.pw_name};"
+            f" run `chown -R {user.pw_uid} {kept[0]}` where it comes from"
+        )
     identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
+    identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     home = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
     return [setpriv, *identity, "--", *argv], {**environment, **home}
+
+
+def named(name: str) -> struct_passwd:
+    """The user of this name or number. Raises UserError where there is none."""
+    import pwd  # only here
+
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, ValueError):  # the number may be too long for one
+        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+
+
+def give(path: str, user: struct_passwd) -> bool:
+    """Whether this is the user's now, or there is no such path."""
+    try:
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    except OSError:  # read-only, or without the capability
+        return os.stat(path, follow_symlinks=False).st_uid == user.pw_uid
+    return True

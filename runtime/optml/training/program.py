@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
+from . import project
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -30,8 +31,11 @@ class Program(Record):
 
     @property
     def module(self) -> str:
-        """The name by which Python knows it: `pkg/train.py` is `pkg.train`."""
-        return (self.name[:-3] if self.name.endswith(".py") else self.name).strip("/").replace("/", ".")
+        """The name by which Python knows it: `pkg/train.py` is `pkg.train`, and so is `src/pkg/train.py`."""
+        name = (self.name[:-3] if self.name.endswith(".py") else self.name).strip("/")
+        if name.startswith("src/") and not os.path.exists(f"{self.directory}/src/__init__.py"):
+            name = name.removeprefix("src/")
+        return name.replace("/", ".")
 
     @property
     def argv(self) -> list[str]:
@@ -61,8 +65,8 @@ def find(job: Job, directory: str, named: str | None = None) -> Program:
         kind = "function" if ":" in job.training_module else "module"
         return Program(directory=directory, name=job.training_module, kind=kind, python=python)
     name = job.program or named or _obvious(directory)
-    if os.path.isabs(name) and name.startswith(f"{directory}/"):
-        name = os.path.relpath(name, directory)
+    if name.startswith((f"{directory}/", "./")):
+        name = os.path.relpath(os.path.join(directory, name), directory)
     kind = _kind(directory, name)
     if kind == "executable":
         _make_executable(os.path.join(directory, name))
@@ -93,7 +97,8 @@ def _kind(directory: str, name: str) -> str:
     path = os.path.join(directory, name)
     if os.path.isfile(path):
         if name.endswith(".py"):
-            return "module" if is_package(directory) else "script"
+            # Python takes a name with a further dot for a module in a package.
+            return "module" if project.is_package(directory) and "." not in name[:-3] else "script"
         return "shell" if name.endswith(".sh") else "executable"
     module = os.path.join(directory, name.replace(".", "/"))
     if os.path.isfile(f"{module}.py") or os.path.isfile(f"{module}/__main__.py"):
@@ -101,26 +106,14 @@ def _kind(directory: str, name: str) -> str:
     if "/" not in name and which(name):
         return "command"
     if not name.endswith((".py", ".sh")):
-        if is_package(directory):
+        if project.is_package(directory):
             return "module"  # the package may put it elsewhere when it is installed
-        if "/" not in name and os.path.isfile(f"{directory}/requirements.txt"):
-            return "command"  # one of the requirements may bring it
+        if "/" not in name and project.steps(directory):
+            return "command"  # what is installed may bring it
     raise UserError(
         f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
         " that name; set SAGEMAKER_PROGRAM to one of them"
     )
-
-
-def is_package(directory: str) -> bool:
-    """Whether the directory is a Python project that can be installed, not just one with settings
-    of tools."""
-    if os.path.isfile(f"{directory}/setup.py"):
-        return True
-    try:
-        with open(f"{directory}/pyproject.toml", encoding="utf-8", errors="replace") as file:
-            return any(line.strip() in ("[project]", "[build-system]") for line in file)
-    except OSError:
-        return False
 
 
 def _content(directory: str) -> str:

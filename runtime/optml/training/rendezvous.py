@@ -1,225 +1,222 @@
 """One TCP connection from each host to the first one, so that a host that vanishes is noticed and named.
 
-torchrun and MPI do the work. What they do not tell in time is that a whole host has been killed or
-cut from the network, or never gets so far as to start its program: without this a job hangs until
-some timeout of half an hour. Each host also tells its end, with its exit code. Nothing else is said
-here, and only the hosts of the job are listened to.
+torchrun and MPI do the work. What they do not tell in time is that a whole host has been killed or cut from
+the network, or never gets so far as to start its program: without this a job hangs until some timeout of half
+an hour. Only hosts of the job are listened to: each proves that it knows the job, by a key that comes from
+the job's own facts and never crosses the network (`keys.py`).
 
-What is said are lines. A host opens with its name, and the first host answers with an empty line once
-all are there. `HOST CODE` is an end, before that or after it.
+    first host                          another host
+                             ←          connects
+    CHALLENGE                →
+                             ←          HOST CHALLENGE PROOF, and `HOST CODE` if its program will not start
+    PROOF, once all are there,
+    or `HOST CODE PROOF`     →
+
+A proof is the MAC of the other side's challenge and of what is said with it. `peers.py` says what follows.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
 
 from ..report import UserError, log
-from .network import PATIENCE, addresses, wait_for_names
-from .supervisor import Stopped
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .supervisor import Ended
+from .keys import Key
+from .network import PATIENCE, wait_for_names
 
 PORT = 7778
 _PAUSE = 0.1
+# Seconds that a connection has to say who it is.
+_INTRODUCTION = 5.0
+_LONGEST_LINE = 1024
 
 # A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 4), (socket.TCP_KEEPCNT, 2))
 _USER_TIMEOUT = 12_000  # the same where sent data stay unanswered, in milliseconds
 
 
-class Peers:
-    """The connections of this host: of the first host to all others, of another host to the first."""
+def host(current: str, hosts: list[str], key: Key) -> Host:
+    """The part of this host in the meeting."""
+    return FirstHost(current, hosts, key) if current == hosts[0] else OtherHost(current, hosts, key)
 
-    def __init__(self, current: str, sockets: dict[str, socket.socket], follows: str | None = None) -> None:
-        self._current = current
-        self.follows = follows
-        """The host whose end is this host's end, whatever it is."""
-        self._sockets = sockets
-        self._hosts = {link.fileno(): host for host, link in sockets.items()}
-        self.ends: dict[str, int] = {}
-        """Exit code of each host that has told its end."""
 
-    @property
-    def fds(self) -> list[int]:
-        """What to poll for input."""
-        return list(self._hosts)
+class Host:
+    """A host until all have come."""
 
-    def read(self, fd: int) -> tuple[bool, str | None]:
-        """Take in what has come: whether there may be more, and why the job cannot go on, if it cannot."""
-        host = self._hosts[fd]
+    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+        self.current, self.hosts, self._key = current, hosts, key
+
+    def join(self) -> dict[str, socket.socket]:
+        """Link the hosts: the connections by host.
+
+        Raises UserError naming those that are not there within 15 minutes, or one that ended before."""
+        raise NotImplementedError
+
+    def announce(self, code: int, patience: float) -> None:
+        """Tell the others that this host ends with this code. Those still to come get so many seconds."""
+        raise NotImplementedError
+
+
+class FirstHost(Host):
+    """It listens from the start, so that also a host that fails at once finds somebody to tell."""
+
+    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+        super().__init__(current, hosts, key)
+        self._others = set(hosts) - {current}
+        self._guests: dict[int, Guest] = {}
+        self._here: dict[str, Guest] = {}
         try:
-            said = self._sockets[host].recv(4096).decode("ascii", "replace")
-        except OSError:
-            said = ""
-        if not said:
-            return False, None if host in self.ends else self._tell(f"host {host} vanished")
-        reason = None
-        for line in said.splitlines():
-            name, _, what = line.partition(" ")
-            if what.isdecimal():
-                self.ends[name] = int(what)
-                if int(what) or self.follows:
-                    reason = self._tell(f"host {name} ended with code {what}", line, but=host)
-            else:
-                reason = f"host {name} {what}"
-        return True, reason
+            self._server = socket.create_server(("", PORT), backlog=len(hosts))
+        except OSError as error:
+            raise UserError(f"cannot listen to the other hosts on port {PORT}: {error.strerror}") from error
+        self._poll = select.poll()
+        self._poll.register(self._server, select.POLLIN)
 
-    def code(self, ended: Ended) -> int:
-        """The exit code of this host: its program's, never 0 if another host was lost, or that of the host
-        it follows."""
-        if self.follows:
-            return self.ends.get(self.follows, ended.code or 1)
-        return ended.code or int(ended.lost is not None)
-
-    def close(self, code: int) -> None:
-        """Tell the exit code of this host to the others."""
-        self._send(f"{self._current} {code}")
-        for link in self._sockets.values():
-            link.close()
-
-    def _tell(self, reason: str, line: str | None = None, but: str = "") -> str:
-        """Pass on to the other hosts, which are linked with the first one only."""
-        self._send(line or reason.removeprefix("host "), but)
-        return reason
-
-    def _send(self, line: str, but: str = "") -> None:
-        for host, link in self._sockets.items():
-            if host != but:
-                _send(link, line)
-
-
-class Rendezvous:
-    """The hosts of the distribution until all have come. The first one listens from the start, so that
-    also a host that fails at once finds somebody to tell."""
-
-    def __init__(self, current: str, hosts: list[str], follow: bool = False) -> None:
-        """With `follow` this host has nothing to do but for the first one, and ends with it."""
-        self._current, self._hosts, self._first = current, hosts, hosts[0]
-        self._follow = follow
-        self._waiting: dict[str, socket.socket] = {}
-        self._ends: dict[str, int] = {}
-        self._links: Peers | None = None
-        self._server = None
-        if current == self._first:
-            try:
-                self._server = socket.create_server(("", PORT), backlog=len(hosts))
-            except OSError as error:
-                raise UserError(
-                    f"cannot listen to the other hosts on port {PORT}: {error.strerror}"
-                ) from error
-            self._server.settimeout(1)
-
-    def join(self) -> Peers:
-        """Link the hosts. Returns when all are there; raises UserError naming those that are not within 15
-        minutes, or one that ended before."""
-        self._links = self._gather() if self._server else self._call()
-        return self._links
-
-    def cancel(self, code: int, patience: float) -> None:
-        """Tell the others that this host ends with this code, and wait so many seconds for those to come
-        that are not there yet."""
-        deadline = time.monotonic() + patience
-        try:
-            if self._links:
-                self._links.close(code)
-            elif self._server:
-                self._send_away(code, deadline)
-            elif not self._ends:
-                self._excuse(code, deadline)
-        except (OSError, Stopped):
-            pass  # nobody to tell it to, or no time left
-
-    def _gather(self) -> Peers:
-        assert self._server
+    def join(self) -> dict[str, socket.socket]:
         deadline = time.monotonic() + PATIENCE
-        others = [host for host in self._hosts if host != self._current]
-        while missing := [host for host in others if host not in self._waiting]:
+        while missing := self._others - self._here.keys():
             if time.monotonic() > deadline:
-                raise UserError(
-                    f"no sign of {', '.join(missing)} in {PATIENCE:.0f} s; see the logs of these hosts"
-                )
-            self._accept()
-            self._stop_if_one_has_ended()
+                names = ", ".join(sorted(missing))
+                raise UserError(f"no sign of {names} in {PATIENCE:.0f} s; see the logs of these hosts")
+            self._receive()
+            for guest in self._here.values():
+                _check_end(guest.end)
         self._server.close()
-        for link in self._waiting.values():
-            _send(link, "")
-        return Peers(self._current, self._waiting)
+        for guest in self._here.values():
+            guest.answer("")
+        return {host: guest.link for host, guest in self._here.items()}
 
-    def _accept(self) -> None:
-        """Take in the next host that comes, if one does within a second."""
-        assert self._server
-        try:
-            link, (address, *_) = self._server.accept()
-        except TimeoutError:
-            return
-        link.settimeout(5)
-        host, _, end = _said(link).partition("\n")
-        known = addresses(host)
-        # The name of a host that has ended may be gone before we come to read its words.
-        if host not in self._hosts[1:] or not (address in known or (end and not known)):
-            log(f"a connection from {address} is not of this job")
-            link.close()
-        elif end:
-            self._ends[host] = _code(end)
+    def announce(self, code: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        ends = {guest.end for guest in self._here.values() if guest.end}
+        told: set[str] = set()
+        while self._others - told and time.monotonic() < deadline:
+            for host in self._here.keys() - told:
+                self._here[host].answer(min(ends, default=f"{self.current} {code}"))
+                told.add(host)
+            self._receive()
+
+    def _receive(self) -> None:
+        """Take in who comes and what they say, for a second at most."""
+        for fd, _ in self._poll.poll(1000):
+            if fd == self._server.fileno():
+                guest = Guest(self._server, self._key)
+                self._guests[guest.link.fileno()] = guest
+                self._poll.register(guest.link, select.POLLIN)
+            elif self._guests[fd].has_spoken():
+                self._poll.unregister(fd)
+                self._seat(self._guests.pop(fd))
+        for fd, guest in list(self._guests.items()):
+            if time.monotonic() > guest.deadline:
+                self._poll.unregister(fd)
+                self._seat(self._guests.pop(fd))
+
+    def _seat(self, guest: Guest) -> None:
+        if guest.host in self._others:
+            self._here[guest.host] = guest
         else:
-            self._waiting[host] = _kept_alive(link)
+            log(f"a connection from {guest.address} is not of this job")
+            guest.link.close()
 
-    def _call(self) -> Peers:
+
+class Guest:
+    """A connection that came in: of a host of the job, once it has proved that."""
+
+    def __init__(self, server: socket.socket, key: Key) -> None:
+        link, (self.address, *_) = server.accept()
+        self.link = _kept_alive(link)
+        self.deadline = time.monotonic() + _INTRODUCTION
+        self.host, self.end = "", ""
+        """Its name, once it has proved it, and `HOST CODE` if it has ended."""
+        self._key, self._challenge, self._their_challenge = key, os.urandom(16).hex(), ""
+        self._said = ""
+        _send(self.link, self._challenge)
+        self.link.setblocking(False)
+
+    def has_spoken(self) -> bool:
+        """Take in what it says; whether that is all."""
+        try:
+            piece = self.link.recv(_LONGEST_LINE).decode("ascii", "replace")
+        except OSError:
+            piece = ""
+        self._said += piece
+        if "\n" not in self._said:
+            return not piece or len(self._said) > _LONGEST_LINE
+        self.host, self._their_challenge, self.end = introduction(self._key, self._challenge, self._said)
+        self.link.setblocking(True)
+        return True
+
+    def answer(self, end: str) -> None:
+        """Say that all are there, or which host has ended instead."""
+        _send(self.link, f"{end} {self._key.proof(self._their_challenge, end)}".strip())
+
+
+class OtherHost(Host):
+    """It looks for the first host until that answers."""
+
+    def join(self) -> dict[str, socket.socket]:
         deadline = time.monotonic() + PATIENCE
-        wait_for_names([self._first])
+        first = self.hosts[0]
+        wait_for_names([first])
         while True:
-            try:
-                link = socket.create_connection((self._first, PORT), timeout=5)
-                _send(link, self._current)
-                link.settimeout(PATIENCE)
-                answer = link.recv(1)
-                if answer == b"\n":
-                    break
-                if answer:
-                    host, _, end = (answer.decode("ascii", "replace") + _said(link)).partition(" ")
-                    self._ends[host] = _code(end)
+            link = self._call("")
+            if link:
+                return {first: link}
+            if time.monotonic() > deadline:
+                raise UserError(f"host {first} does not answer on port {PORT}; see its log")
+            time.sleep(_PAUSE)
+
+    def announce(self, code: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not self._call(f"{self.current} {code}") and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+
+    def _call(self, end: str) -> socket.socket | None:
+        """Call the first host, and wait until it says that all are there. With an `end` of this host that is
+        told, and there is nothing to wait for."""
+        try:
+            link = _kept_alive(socket.create_connection((self.hosts[0], PORT), timeout=_INTRODUCTION))
+        except OSError:
+            return None  # not up yet
+        try:
+            challenge, ours = _line(link), os.urandom(16).hex()
+            # The container may end right after this: not before the words have arrived.
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
+            _send(link, introduce(self._key, challenge, self.current, ours, end))
+            if end:
                 link.close()
-            except OSError:
-                pass  # not up yet
-            self._stop_if_one_has_ended()
-            if time.monotonic() > deadline:
-                raise UserError(f"host {self._first} does not answer on port {PORT}; see its log")
-            time.sleep(_PAUSE)
-        return Peers(self._current, {self._first: _kept_alive(link)}, self._first if self._follow else None)
+                return link
+            link.settimeout(PATIENCE)
+            told, _, proof = f" {_line(link)}".rpartition(" ")
+            if self._key.proves(proof, ours, told.strip()):
+                _check_end(told.strip())
+                link.settimeout(None)
+                return link
+        except OSError:
+            pass  # it has ended, or is somebody else
+        link.close()
+        return None
 
-    def _stop_if_one_has_ended(self) -> None:
-        for host, code in self._ends.items():
-            raise UserError(f"host {host} ended with code {code} before its program started; see its log")
 
-    def _send_away(self, code: int, deadline: float) -> None:
-        host, code = next(iter(self._ends.items()), (self._current, code))
-        told = {self._current}
-        while True:
-            for name in self._waiting.keys() - told:
-                _send(self._waiting[name], f"{host} {code}")
-                told.add(name)
-            if told | self._ends.keys() >= set(self._hosts) or time.monotonic() > deadline:
-                return
-            self._accept()
+def introduce(key: Key, challenge: str, host: str, ours: str, end: str) -> str:
+    """What a host says to a challenge."""
+    return f"{host} {ours} {key.proof(challenge, f'{host} {ours} {end}')} {end}".strip()
 
-    def _excuse(self, code: int, deadline: float) -> None:
-        while True:
-            try:
-                with socket.create_connection((self._first, PORT), timeout=5) as link:
-                    # The container may end right after this: not before the words have arrived.
-                    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
-                    link.sendall(f"{self._current}\n{self._current} {code}\n".encode("ascii"))
-                return
-            except OSError:
-                pass  # not up yet
-            if time.monotonic() > deadline:
-                return
-            time.sleep(_PAUSE)
+
+def introduction(key: Key, challenge: str, line: str) -> tuple[str, str, str]:
+    """Host, challenge and end of an introduction; nothing where the proof is not right."""
+    host, ours, proof, end = [*line.partition("\n")[0].split(" ", 3), "", "", "", ""][:4]
+    return (host, ours, end) if key.proves(proof, challenge, f"{host} {ours} {end}") else ("", "", "")
+
+
+def _check_end(end: str) -> None:
+    """Raise UserError where this is the end of a host."""
+    host, _, code = end.partition(" ")
+    if host:
+        raise UserError(f"host {host} ended with code {code} before its program started; see its log")
 
 
 def _send(link: socket.socket, line: str) -> None:
@@ -229,24 +226,20 @@ def _send(link: socket.socket, line: str) -> None:
         pass  # that host has ended
 
 
-def _said(link: socket.socket) -> str:
-    try:
-        return link.recv(256).decode("ascii", "replace").removesuffix("\n")
-    except OSError:
-        return ""
-
-
-def _code(end: str) -> int:
-    """The code at the end of `HOST CODE`."""
-    code = end.rpartition(" ")[2].strip()
-    return int(code) if code.isdecimal() else 1
+def _line(link: socket.socket) -> str:
+    """The next line; raises OSError where none comes. Byte by byte: what follows is not ours."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = link.recv(1)
+        if not byte or len(line) > _LONGEST_LINE:
+            raise OSError("no line")
+        line += byte
+    return line[:-1].decode("ascii", "replace")
 
 
 def _kept_alive(link: socket.socket) -> socket.socket:
-    link.settimeout(None)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         link.setsockopt(socket.IPPROTO_TCP, option, value)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-    os.set_inheritable(link.fileno(), False)
     return link

@@ -5,44 +5,86 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import supervisor
-from .program import is_package, which
+from . import command, privilege, project
+from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from .program import Program
-    from .supervisor import Ended
+    from .project import Step
 
-_DEFAULTS = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+_DEFAULTS = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "UV_LINK_MODE": "copy",  # its cache lies on another file system
+    "UV_PYTHON_DOWNLOADS": "never",
+}
+
+# pip, without the directory of the code on its path, where a logging.py of the user's would break it.
+# Python 3.11 has `-P` for that; `-I` would keep pip from installing for a user who may not write elsewhere.
+_PIP = """
+import runpy, sys
+sys.path = [each for each in sys.path if each]
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+# How both frame what they say: as pip's `error: …`, or `x …` with `╰─> …` below.
+_FRAME = "\N{MULTIPLICATION SIGN}├╰│─▶>"
+_ERRORS = ("ERROR: ", "error: ", _FRAME[0])
+_VAGUE = ("error: subprocess-exited-with-error", "error: metadata-generation-failed")
 
 
 def install(program: Program, environment: dict[str, str]) -> None:
-    """Install `requirements.txt` and, where the code is a package, the package itself.
+    """Install what the project lists, with uv where it is on PATH, else pip.
 
-    With uv where it is on PATH, else pip. Both read the user's own configuration (PIP_* and UV_* variables,
-    pip.conf, uv.toml). Raises UserError naming the requirement that failed.
+    Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
+    with the installer's reason, which names the package.
     """
-    wanted = []
-    if os.path.isfile(f"{program.directory}/requirements.txt"):
-        wanted += ["-r", "requirements.txt"]
-    if program.kind == "module" and is_package(program.directory):
-        wanted += ["."]
-    if not wanted:
+    steps = project.steps(program.directory)
+    if not steps:
         return
-    log(f"installing {' and '.join(name for name in wanted if name != '-r')}")
     environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
-    ended = supervisor.run(_installer(program.python) + wanted, environment, program.directory)
-    if ended.forwarded:
-        raise supervisor.Stopped(ended.forwarded)
-    if ended.code:
-        raise UserError(_failure(ended, program))
+    del environment["PYTHONPATH"]  # it begins with the code
+    uv = which("uv")
+    what = ", then ".join(step.what for step in steps)
+    log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
+    if not uv and any(step.only_uv for step in steps):
+        uv = _fetch_uv(program, environment)
+    for step in steps:
+        _run(_command(step, program.python, uv), step.what, program, environment)
 
 
-def _installer(python: str) -> list[str]:
-    """Both retry what the network refuses."""
-    if uv := which("uv"):
-        return [uv, "pip", "install", "--python", python]
-    return [python, "-m", "pip", "install"]
+def _command(step: Step, python: str, uv: str | None) -> list[str]:
+    """Both installers ask again for what the network refuses."""
+    if not uv:
+        return [python, "-c", _PIP, "install", *step.words]
+    if step.words:
+        return [uv, "pip", "install", "--python", python, *step.words]
+    return [uv, "sync", "--frozen", "--inexact", "--no-dev", "--python", python]
+
+
+def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
+    """uv, for a lock file, which pip cannot read: from the same index, beside the user's interpreter."""
+    import tempfile  # takes 15 ms to import
+
+    log("uv is fetched first, because pip reads no lock file")
+    target = tempfile.mkdtemp(prefix="optml-uv-")
+    if user := environment.get(privilege.VARIABLE):
+        privilege.give(target, privilege.named(user))
+    argv = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
+    _run(argv, "uv, which its lock file takes", program, environment)
+    return f"{target}/bin/uv"
+
+
+def _run(argv: list[str], what: str, program: Program, environment: dict[str, str]) -> None:
+    environment = {"UV_PROJECT_ENVIRONMENT": os.path.dirname(os.path.dirname(program.python)), **environment}
+    if environment.get(privilege.VARIABLE):
+        argv, environment = privilege.drop(argv, environment)
+    done = command.run(argv, environment, program.directory)
+    if done.code:
+        raise UserError(
+            f"cannot install {what} in {program.directory}: {_why(done.tail, done.code, program)}"
+        )
 
 
 def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
@@ -57,19 +99,54 @@ def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
     return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
 
 
-def _failure(ended: Ended, program: Program) -> str:
-    lines = [line.strip() for line in ended.tail.splitlines() if line.strip()]
-    what = f"cannot install the requirements of {program.directory}"
-    if any("Permission denied" in line or "Read-only file system" in line for line in lines):
+def _why(output: str, code: int, program: Program) -> str:
+    """The installer's own reason, and what to do."""
+    python = program.python
+    if "Permission denied" in output or "Read-only file system" in output:
         return (
-            f"{what}: the environment of {program.python} is not writable here; install them when the"
+            f"the environment of {python} is not writable here; install them when the"
             " image is built, or let the container write there"
         )
-    if any("No module named pip" in line for line in lines):
-        return f"{what}: {program.python} has no pip; install pip or uv in the image"
-    errors = [line for line in lines if line.upper().startswith("ERROR")]
-    # The line that names a requirement says more than the one that sums up.
-    naming = [line for line in errors if "requirement" in line.lower() or "distribution" in line.lower()]
-    said = (naming or errors or lines or [f"exit code {ended.code}"])[0]
-    said = said.removeprefix("ERROR: ")
-    return f"{what}: {said}; correct requirements.txt, or make the package index reachable"
+    if "No module named pip" in output:
+        return f"{python} has no pip; install pip or uv in the image"
+    if "externally-managed-environment" in output or "externally managed" in output:
+        return (
+            f"{python} belongs to the system, which manages its packages (PEP 668); put a virtual environment"
+            " first on PATH in the image, or set PIP_BREAK_SYSTEM_PACKAGES=1, UV_BREAK_SYSTEM_PACKAGES=1"
+        )
+    reason = _reason(output.splitlines()) or f"exit code {code}"
+    return f"{reason}; correct the project, or make the package index reachable"
+
+
+def _reason(lines: list[str]) -> str:
+    """What pip or uv says is wrong, in one line, with the last words of a build that failed."""
+    starts = [number for number, line in enumerate(lines) if line.strip().startswith(_ERRORS)]
+    telling = [number for number in starts if lines[number].strip() not in _VAGUE] or starts
+    if not telling:
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    built = _last_words_of_a_build(lines)
+    # pip's first error tells most, but after a build that failed the last one, which names the package.
+    first = telling[-1 if built and "[stderr]" not in map(str.strip, lines) else 0]
+    parts = [lines[first]]
+    for line in lines[first + 1 : first + 4]:
+        if not line.strip() or not line.startswith((" ", *_FRAME)):
+            break
+        parts.append(line)
+    text = (
+        " ".join(part.strip(f" {_FRAME}") for part in parts).removeprefix("ERROR: ").removeprefix("error: ")
+    )
+    return f"{text.removesuffix('See above for output.').rstrip(' .')}: {built}" if built else text
+
+
+def _last_words_of_a_build(lines: list[str]) -> str:
+    """The last line that a package wrote when it was built; empty where none failed."""
+    stripped = [line.strip() for line in lines]
+    if "[end of output]" in stripped:  # pip
+        return stripped[stripped.index("[end of output]") - 1]
+    words = ""
+    if "[stderr]" in stripped:  # uv
+        for line in lines[stripped.index("[stderr]") + 1 :]:
+            if line.strip() and not line.startswith(" "):
+                break
+            words = line.strip() or words
+    return words

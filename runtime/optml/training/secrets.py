@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from ..report import MASK, is_secret
+from . import jsontext
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-# A shorter text, or a number, turns up in places that have nothing to do with the secret.
+# A shorter text turns up in places that have nothing to do with the secret.
 _SHORTEST = 6
 
 
@@ -32,36 +33,53 @@ def without_secrets(value: Any) -> Any:
 
 
 def secret_values(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Every secret text that the job holds, longest first, to be masked wherever it turns up."""
-    found = {*_texts_of_secrets(hyperparameters), *_texts_of_secrets(environ)}
-    return sorted((text for text in found if _is_telling(text)), key=len, reverse=True)
+    """Every form in which a secret of the job may turn up, longest first."""
+    secrets = {*_texts_of_secrets(hyperparameters), *_texts_of_secrets(environ)}
+    # Whoever prints a text of several lines may print them apart.
+    pieces = {piece.strip() for secret in secrets for piece in (secret, *secret.splitlines())}
+    forms = {form for piece in pieces if _is_telling(piece) for form in _forms(piece)}
+    return sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True)
 
 
 def mask(text: str, secrets: list[str]) -> str:
-    """The text without these secrets and without the password of any `scheme://user:password@host`."""
+    """The text without these secrets and without the password of any `scheme://user:password@host`.
+
+    What is to be cut is masked before, or half a secret is left that nothing recognizes.
+    """
     for secret in secrets:
-        text = text.replace(secret, MASK)
+        if secret in text:
+            text = _without_number(text, secret) if _is_number(secret) else text.replace(secret, MASK)
     if "@" in text and "://" in text:
         import re  # costs milliseconds, and such texts are rare
 
-        text = re.sub(r"(\w://)[^\s/@]+@", rf"\1{MASK}@", text)
+        text = re.sub(_USER, rf"\1{MASK}@", text)
     return text
 
 
+# A password may hold a `/`, but `host:8080/path@version` has none.
+_USER = r"(\w://)(?:[^\s/@:]+|[^\s/@:]*:(?!\d+/)[^\s@\"']*)@"
+
+
 def mask_command(argv: list[str], secrets: list[str]) -> str:
-    """A command line as it may be printed: `--api-key ******`, `--token=******`."""
+    """A command line as it may be printed."""
+    return " ".join(map(quoted, masked_words(argv, secrets)))
+
+
+def masked_words(argv: list[str], secrets: list[str]) -> list[str]:
+    """Its words without secrets: `--api-key ******`, `--token=******`, `--keys ****** ******`."""
     shown = []
-    hide_next = False
+    hidden = first = False
     for argument in argv:
         option, equals, value = argument.partition("=")
-        names_secret = option.startswith("-") and is_secret(option)
-        if hide_next and argument and not argument.startswith("--"):
-            argument = MASK
-        elif names_secret and equals and value:
-            argument = f"{option}={MASK}"
-        hide_next = names_secret and not equals
-        shown.append(_quoted(mask(argument, secrets)))
-    return " ".join(shown)
+        if hidden and argument and not argument.startswith("--" if first else "-"):
+            argument, first = MASK, False
+        elif names_secret := option.startswith("-") and is_secret(option):
+            argument = f"{option}={MASK}" if equals and value else argument
+            hidden = first = names_secret and not equals
+        else:
+            hidden = first = False
+        shown.append(mask(argument, secrets))
+    return shown
 
 
 def _texts_of_secrets(value: Any, secret: bool = False) -> Iterator[str]:
@@ -73,13 +91,67 @@ def _texts_of_secrets(value: Any, secret: bool = False) -> Iterator[str]:
             yield from _texts_of_secrets(item, secret)
     elif secret and value is not None:
         yield str(value)
+        if str(value).startswith("{"):  # a key file, as clouds give them
+            yield from _texts_of_secrets(jsontext.decode(str(value)))
 
 
 def _is_telling(text: str) -> bool:
-    return len(text) >= _SHORTEST and not text.replace(".", "", 1).isdecimal()
+    """Whether this text is nothing but a secret: paths are named for what they lead to."""
+    if text.startswith("-----") or len(text) < _SHORTEST:  # the frame of a key
+        return False
+    return not (text.startswith("/") and os.path.exists(text))
 
 
-def _quoted(argument: str) -> str:
+def _forms(text: str) -> Iterator[str]:
+    """The text as it is, and as it stands in Python and JSON texts, in addresses and in base64."""
+    raw = text.encode("utf-8", "surrogateescape")
+    written = {text}
+    for _ in range(2):  # and in a text within a text
+        written |= {form for each in written for form in _escaped(each)}
+    yield from written
+    yield repr(raw)[2:-1]
+    for unreserved in ("-._~", "-._~/"):
+        quoted = "".join(_percent(byte, unreserved) for byte in raw)
+        yield from (quoted, quoted.replace("%20", "+"))
+    yield from _base64(raw)
+
+
+def _escaped(text: str) -> Iterator[str]:
+    yield repr(text)[1:-1]
+    yield repr(f'"{text}')[2:-1]  # beside quotes of the other kind
+    yield jsontext.dumps(text)[1:-1]
+    yield text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")  # JSON in UTF-8
+
+
+def _percent(byte: int, unreserved: str) -> str:
+    char = chr(byte)
+    return char if (char.isascii() and char.isalnum()) or char in unreserved else f"%{byte:02X}"
+
+
+def _base64(raw: bytes) -> Iterator[str]:
+    """The base64 of these bytes, alone and after others, as in `Authorization: Basic`."""
+    from binascii import b2a_base64
+
+    for before in range(3):
+        code = b2a_base64(bytes(before) + raw, newline=False).decode()
+        # Six bits are a character. Those at both ends depend on what stands there.
+        inner = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
+        for form in (code.rstrip("="), inner) if before == 0 else (inner,):
+            yield from (form, form.replace("+", "-").replace("/", "_"))
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _without_number(text: str, number: str) -> str:
+    """Digits within a longer number are another number."""
+    import re  # only here
+
+    return re.sub(rf"(?<!\d)(?<!\d\.){re.escape(number)}(?!\.?\d)", MASK, text)
+
+
+def quoted(argument: str) -> str:
     """As a shell would need it, if it needed it (shlex imports too much)."""
     plain = argument and all(char.isalnum() or char in "@%+=:,./_-*" for char in argument)
     return argument if plain else "'" + argument.replace("'", "'\"'\"'") + "'"

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .job import Job
 
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
-_ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
+ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_OTHER_ARCHIVES = (".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z")
 
 
 def fetch(job: Job) -> tuple[str, str | None]:
@@ -27,13 +28,15 @@ def fetch(job: Job) -> tuple[str, str | None]:
     Raises UserError where the code is not there, cannot be read, or an archive is not safe to unpack.
     """
     source = job.submit_directory
-    if not source and os.path.isfile(_ISOLATED) and not _names(paths.CODE):
-        source = _ISOLATED
+    if not source and is_fetched(job):
+        source = ISOLATED
     return fetch_source(source) if source else (paths.CODE, None)
 
 
 def fetch_source(source: str) -> tuple[str, str | None]:
     """As `fetch`, from a directory, a file or an s3:// address."""
+    if source.endswith(_OTHER_ARCHIVES):
+        raise UserError(f"the code {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz .")
     if source.startswith("s3://"):
         return _from_s3(source)
     path = source[len("file://") :] if source.startswith("file://") else source
@@ -48,6 +51,13 @@ def fetch_source(source: str) -> tuple[str, str | None]:
     if path.endswith(_ARCHIVES):
         return _unpacked(path), None
     return os.path.dirname(path), os.path.basename(path)
+
+
+def is_fetched(job: Job) -> bool:
+    """Whether the code is still to be downloaded or unpacked."""
+    if source := job.submit_directory:
+        return source.startswith("s3://") or source.endswith(_ARCHIVES)
+    return os.path.isfile(ISOLATED) and not _names(paths.CODE)
 
 
 def _from_s3(uri: str) -> tuple[str, str | None]:

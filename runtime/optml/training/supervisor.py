@@ -1,19 +1,20 @@
-"""Run a program as PID 1 must: signals reach its whole process group, orphans are reaped, output
-passes through.
+"""PID 1 of a training container: it waits, and does nothing that could take long.
 
-stdout is inherited and never touched. stderr comes through a pipe, is copied byte for byte in large
-pieces, and its end is kept: it holds the reason of a failure.
+What may take long (reading and fetching, a GPU's library, an installer, the other hosts, the uploads, and the
+program itself) runs in children. A child can be killed, whatever it is in the middle of, so a stop holds
+within moments in every phase. A signal runs no code of ours: it is a byte in a pipe that the loop reads. The
+first one that asks to stop is a number, `Supervisor.stopped`, that nothing can swallow.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import time
 
-from ..report import UserError
+from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send
 from .record import Record
+from .stderr import Tail
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -21,25 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .rendezvous import Peers
+    from .peers import Peers
 else:
     import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# Python ignores these two; the user's program must start with their default, as any other program does.
-_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
-
-# No pipe holds more than this unless somebody enlarges it, so that one read empties it.
-_PIECE = 1 << 20
-_TAIL = 32 << 10
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_FORWARDED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # Seconds that a program gets to fail by itself when another host is lost, and then to obey SIGTERM.
 _GRACE = 10.0
 _PATIENCE = 30.0
 
-
-class Stopped(Exception):
-    """A signal asked the container to stop while no program was running. `args[0]` is its number."""
+# The part of the time after a stop that programs have; the rest is for the last upload and the report.
+_SHARE = 0.9
+# How often a new orphan is looked for after a stop: nothing tells of it.
+_LOOK = 0.2
 
 
 class Ended(Record):
@@ -49,168 +46,184 @@ class Ended(Record):
     """Its exit code, or 128 + N where signal N killed it."""
     signal: int
     """The signal that killed it, or 0."""
-    forwarded: int
-    """The last signal that was passed on to it and asks to stop, or 0."""
+    stopped: int
+    """The signal that asked to stop while it ran, or 0."""
     tail: str
     """The end of what it wrote to stderr."""
     lost: str | None
     """What happened on another host, so that this program could not go on."""
 
 
-def stop_on_signals() -> None:
-    """From here on a signal that asks to stop raises Stopped: the kernel ignores it for a PID 1
-    without a handler."""
-    _handle(_stop)
+class Supervisor:
+    """The children of PID 1, the signals that it got, and the time that a stop leaves."""
 
+    def __init__(self, patience: float = 120.0) -> None:
+        self.patience = patience
+        """Seconds that the platform waits after its signal before it kills the container."""
+        self.stopped = 0
+        """The first signal that asked to stop, or 0."""
+        self._stopped_at = 0.0
+        self._children: dict[int, Child] = {}
+        self._receives: Callable[[int], None] | None = None
+        """Gets the signals: the program, while it runs."""
+        self._readers: dict[int, Callable[[], bool]] = {}
+        self._poll = select.poll()
+        # Never closed: a signal may come until the very end.
+        self._awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._awake, select.POLLIN)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (*_FORWARDED, signal.SIGCHLD):
+            signal.signal(number, _nothing)
+        adopt_orphans()
 
-def run(argv: list[str], environment: dict[str, str], directory: str, links: Peers | None = None) -> Ended:
-    """Start the program in a session of its own, wait until it ends, and tell how.
+    def close(self) -> None:
+        """From here on no signal does anything: the interpreter would end by it while it cleans up."""
+        for number in _FORWARDED:
+            signal.signal(number, signal.SIG_IGN)
 
-    The end of the program is the end of the job: children that it left in the background, also
-    those that hold its stderr open, are not waited for. Where `links` tell that another host is
-    lost, the program gets some seconds to fail with its own words and is stopped then. Raises
-    UserError where it cannot be started.
-    """
-    forwarded = 0
-    pid = 0
+    def start(self, work: Callable[[], object]) -> Child:
+        """Do this work in a child that leads a session of its own."""
+        child = Child(work)
+        self._children[child.pid] = child
+        return child
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        nonlocal forwarded
-        if number in (signal.SIGTERM, signal.SIGINT):
-            forwarded = number
-        if pid:
-            _signal_group(pid, number)
+    def watch(self, fd: int, reader: Callable[[], bool]) -> None:
+        """Call this whenever there is something to read, until it says that no more will come."""
+        self._readers[fd] = reader
+        self._poll.register(fd, select.POLLIN)
 
-    # A signal writes a byte here, so that one that comes just before poll() still ends it.
-    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    stderr, program_stderr = os.pipe()
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    _handle(forward)
-    signal.signal(signal.SIGCHLD, _nothing)
-    try:
-        pid = _spawn(argv, environment, directory, program_stderr)
-        os.close(program_stderr)
-        program_stderr = -1
-        if forwarded:
-            _signal_group(pid, forwarded)
-        status, tail, lost = _wait(pid, stderr, awake, links)
-    finally:
-        _handle(_stop)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        for fd in (awake, wake, stderr, program_stderr):
-            if fd >= 0:
-                os.close(fd)
-    code = os.waitstatus_to_exitcode(status)
-    return Ended(
-        code=code if code >= 0 else 128 - code,
-        signal=max(0, -code),
-        forwarded=forwarded,
-        tail=tail.decode("utf-8", "replace"),
-        lost=lost,
-    )
+    def wait(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Wait for this, so long at most. False where a stop comes first, or the time after one is over."""
+        before = self.stopped
+        ends = [time.monotonic() + seconds] if seconds is not None else []
+        if before:
+            ends.append(self._stopped_at + self.patience)
+        self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
+        return done()
 
+    def run(self, program: Child, stderr: int, peers: Peers | None = None, ranks: bool = False) -> Ended:
+        """Wait until the program has ended, and tell how. Signals reach its whole process group.
 
-def _spawn(argv: list[str], environment: dict[str, str], directory: str, stderr: int) -> int:
-    try:
-        os.chdir(directory)
-        return os.posix_spawnp(
-            argv[0],
-            argv,
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, stderr, 2)],
-            setsid=True,
-            setsigdef=_RESTORED,
+        With `ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a moment
+        after a stop: so signals go to the ranks, on each host to its own, and mpirun ends when they do.
+
+        Its end is the end of the job: what it left in the background is not waited for. But after a stop all
+        that it has started gets its time. Where another host is lost, the program gets some seconds to fail
+        with its own words and is stopped then.
+        """
+        tail = Tail(stderr)
+        self.watch(stderr, tail.copy)
+        self._receives = program.signal
+        if ranks:
+            self._receives = lambda number: self._signal_ranks(number, program, peers)
+        if peers:
+            self._listen(peers)
+        if self.stopped:
+            self._receives(self.stopped)  # it came just before
+        self._wait(lambda: program.ended or bool(self.stopped or (peers and peers.lost)))
+        if peers and not program.ended:
+            self._end_with_others(program, peers)
+        if self.stopped or (peers and peers.lost):
+            self._let_all_end(program)
+        self._receives = None
+        for fd in list(self._readers):
+            self._forget(fd)
+        tail.copy_rest()
+        code = os.waitstatus_to_exitcode(program.status or 0)
+        return Ended(
+            code=code if code >= 0 else 128 - code,
+            signal=max(0, -code),
+            stopped=self.stopped,
+            tail=tail.text,
+            lost=peers.lost if peers else None,
         )
-    except OSError as error:
-        hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
-        raise UserError(f"cannot start {argv[0]} in {directory}: {error.strerror}{hint}") from error
 
+    def _listen(self, peers: Peers) -> None:
+        def hear(fd: int) -> bool:
+            more = peers.read(fd)
+            if peers.stopped and not self.stopped:
+                self._take(peers.stopped)
+            return more
 
-def _wait(pid: int, stderr: int, awake: int, links: Peers | None) -> tuple[int, bytes, str | None]:
-    """Copy stderr, reap children and listen to the other hosts until the program has ended.
+        for fd in peers.fds:
+            self.watch(fd, lambda fd=fd: hear(fd))  # type: ignore[misc]
 
-    Its wait status, the end of its stderr, and what was lost on another host.
-    """
-    tail, lost = b"", None
-    deadlines: list[tuple[float, int]] = []
-    poll = select.poll()
-    for fd in (awake, stderr, *(links.fds if links else ())):
-        poll.register(fd, select.POLLIN)
-    status = _reap(pid)
-    while status is None:
-        pause = max(0.0, deadlines[0][0] - time.monotonic()) * 1000 if deadlines else None
-        for fd, _ in poll.poll(pause):
-            if fd == awake:
-                os.read(awake, _PIECE)
-            elif fd != stderr and links:
-                more, reason = links.read(fd)
-                if not more:
-                    poll.unregister(fd)
-                if reason and not lost:
-                    lost, deadlines = reason, _deadlines(0 if links.follows else _GRACE)
-            elif piece := os.read(stderr, _PIECE):
-                tail = _copied(piece, tail)
-            else:
-                poll.unregister(stderr)  # the program closed it
-        if deadlines and time.monotonic() >= deadlines[0][0]:
-            _signal_group(pid, deadlines.pop(0)[1])
-        status = _reap(pid)
-    os.set_blocking(stderr, False)
-    try:
-        tail = _copied(os.read(stderr, _PIECE), tail)
-    except BlockingIOError:
-        pass  # a child of the program holds the pipe open, and nothing is in it
-    return status, tail, lost
+    def _signal_ranks(self, number: int, program: Child, peers: Peers | None) -> None:
+        for group in groups_of_ranks() or {program.pid}:
+            send(group, number)
+        if peers and number in _STOPPING:
+            peers.stop(number)
 
+    def _end_with_others(self, program: Child, peers: Peers) -> None:
+        """Tell the program to stop: at once where it has nothing to do without the host that it follows, and
+        after some seconds where another host is lost."""
+        if peers.follows:
+            self._wait(lambda: program.ended or bool(peers.lost), self._programs_end())
+        elif not self.stopped:
+            self._wait(lambda: program.ended or bool(self.stopped), time.monotonic() + _GRACE)
+        else:
+            return
+        program.signal(signal.SIGTERM)
 
-def _deadlines(grace: float) -> list[tuple[float, int]]:
-    """When a program that cannot go on without another host is told to stop, and when it is stopped."""
-    now = time.monotonic()
-    return [(now + grace, signal.SIGTERM), (now + grace + _PATIENCE, signal.SIGKILL)]
+    def _let_all_end(self, program: Child) -> None:
+        """Wait for the program and for all that it has started, and kill what does not end in time."""
+        told = {program.pid}
 
+        def over() -> bool:
+            orphans = groups_of_orphans(self._children) if program.ended else set()
+            for group in orphans - told:
+                send(group, signal.SIGTERM)
+            told.update(orphans)
+            return program.ended and not orphans
 
-def _reap(pid: int) -> int | None:
-    """Reap every child that has ended; the status of this one, if it has."""
-    while True:
-        try:
-            child, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return None
-        if child == pid:
-            return status
-        if child == 0:
-            return None
+        self._wait(over, self._programs_end() or time.monotonic() + _PATIENCE, _LOOK)
+        program.kill()
+        for group in groups_of_orphans(self._children):
+            send(group, signal.SIGKILL)
+        self._wait(lambda: program.ended, time.monotonic() + 1)
 
+    def _programs_end(self) -> float | None:
+        """When programs must have ended, if a stop was asked for."""
+        return self._stopped_at + _SHARE * self.patience if self.stopped else None
 
-def _copied(piece: bytes, tail: bytes) -> bytes:
-    """Write the piece to our own stderr; the new tail."""
-    rest = memoryview(piece)
-    while rest:
-        try:
-            rest = rest[os.write(2, rest) :]
-        except BlockingIOError:
-            select.select([], [2], [])
-        except OSError:
-            break  # nobody reads it any more: no reason to stop the program
-    return (tail + piece[-_TAIL:])[-_TAIL:]
+    def _wait(self, done: Callable[[], bool], until: float | None = None, look: float | None = None) -> None:
+        """Take in whatever happens until this is so or this time has come; ask again every `look` seconds."""
+        while not done():
+            now = time.monotonic()
+            if until is not None and now >= until:
+                return
+            pauses = [pause for pause in (until and until - now, look) if pause is not None]
+            ready = self._poll.poll(min(pauses) * 1000 if pauses else None)
+            for fd, _ in ready:
+                if fd == self._awake:
+                    for number in os.read(fd, 1 << 16):
+                        self._take(number)
+                elif fd in self._readers and not self._readers[fd]():
+                    self._forget(fd)
+            self._reap()
 
+    def _take(self, number: int) -> None:
+        """Take in one signal."""
+        if number in _STOPPING and not self.stopped:
+            self.stopped, self._stopped_at = number, time.monotonic()
+        if number in _FORWARDED and self._receives:
+            self._receives(number)
 
-def _signal_group(pid: int, number: int) -> None:
-    try:
-        os.killpg(pid, number)
-    except OSError:
-        pass  # it has just ended, or became another user
+    def _reap(self) -> None:
+        """Reap every child that has ended, orphans too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._children:
+                self._children.pop(pid).status = status
 
-
-def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in _FORWARDED:
-        signal.signal(number, handler)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    if number in (signal.SIGTERM, signal.SIGINT):
-        raise Stopped(number)
+    def _forget(self, fd: int) -> None:
+        del self._readers[fd]
+        self._poll.unregister(fd)
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -1,28 +1,29 @@
-"""`train`: the life of a training container, from the platform's files to an exit code."""
+"""`train`: the life of a training container, from the platform's files to an exit code.
+
+A job goes through these phases: read, fetch, install, meet, start (`preparation.py`, in a child that becomes
+the program), run (`supervisor.py`), upload (`intermediate.py`, in a child) and report (`outcome.py`).
+"""
 
 from __future__ import annotations
 
+import os
+
 from .. import machine
 from ..report import UserError
-from . import (
-    banner,
-    intermediate,
-    launchers,
-    outcome,
-    program,
-    requirements,
-    secrets,
-    source,
-    supervisor,
-)
-from . import (
-    job as jobs,
-)
-from .arguments import arguments
-from .environment import environment
+from . import intermediate, outcome, preparation, reporting
+from .preparation import Preparation
+from .supervisor import Supervisor
 
-# Seconds that a host takes to let the others know that its program does not even start.
-_NOTICE = 30.0
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from .peers import Peers
+
+STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
+
+# SageMaker kills a container 120 s after it has asked it to stop.
+_PATIENCE = 120.0
+# Seconds that a host which is stopped before its program runs takes to let the others know.
+_LAST_WORD = 0.7
 
 
 def train(argv: list[str]) -> int:
@@ -31,48 +32,84 @@ def train(argv: list[str]) -> int:
     `argv` is passed to the program after the hyperparameters. What is wrong with the job is told in
     one line, in the log and in `output/failure`, and gives 1.
     """
-    hidden = secrets.secret_values({})
-    job = rendezvous = None
+    supervisor = Supervisor()
     try:
-        supervisor.stop_on_signals()
-        outcome.prepare()
-        killed_before = machine.oom_kills()
-
-        job = jobs.read()
-        hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-        rendezvous = launchers.meet(job)
-        directory, named = source.fetch(job)
-        entry = program.find(job, directory, named)
-        words = arguments(job.hyperparameters) + argv
-        variables = environment(job, entry, words)
-        banner.start(job, entry, hidden)
-        requirements.install(entry, variables)
-
-        linked = rendezvous.join() if rendezvous else None
-        launch = launchers.launch(job, entry, words, variables)
-        banner.command(launch.argv, hidden)
-        upload = intermediate.start(job)
-        ended = supervisor.run(launch.argv, launch.environment, directory, linked)
-        code = linked.code(ended) if linked else ended.code
-        if linked:
-            linked.close(code)
-        if upload:
-            upload.finish()
-        if code == 0:
-            return outcome.succeed()
-        killed = machine.oom_kills() - killed_before
-        return outcome.fail(code, outcome.reason(entry.name, ended, killed), hidden)
-    except UserError as problem:
-        code, reason, patience = 1, str(problem), _NOTICE
-    except supervisor.Stopped as stopped:
-        number = stopped.args[0]
-        code, reason, patience = 128 + number, f"stopped by signal {number} while no program was running", 0.0
+        return _train(argv, supervisor)
     except Exception as bug:
-        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
-        code, patience = 1, _NOTICE
-    outcome.fail(code, reason, hidden)
-    if job is None:
-        rendezvous = launchers.rendezvous_without_job()
-    if rendezvous:
-        rendezvous.cancel(code, patience)
+        return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", [])
+    finally:
+        supervisor.close()
+
+
+def _train(argv: list[str], supervisor: Supervisor) -> int:
+    outcome.prepare()
+    try:
+        supervisor.patience = _patience()
+    except UserError as problem:
+        return outcome.fail(1, str(problem), [])
+    kills_before = machine.oom_kills()
+
+    start = Preparation(supervisor, argv)
+    supervisor.wait(lambda: start.over)
+    peers = _peers(start)
+    if not start.runs:
+        return _fail_before_the_program(supervisor, start, peers)
+
+    with intermediate.upload(supervisor, start.facts["upload"]):
+        ended = supervisor.run(start.child, start.stderr, peers, start.facts["ranks"])
+        code = peers.code(ended) if peers else ended.code
+        if peers:
+            peers.close(code)
+    if code == 0:
+        return outcome.succeed()
+    report = reporting.read(start.report, start.facts["torch_report"])
+    kills, hidden = machine.oom_kills() - kills_before, start.facts["hidden"]
+    reason = outcome.reason(start.facts["name"], ended, kills, hidden, report)
+    return outcome.fail(code, reason, hidden)
+
+
+def _fail_before_the_program(supervisor: Supervisor, start: Preparation, peers: Peers | None) -> int:
+    code, reason = _why_not(supervisor, start)
+    outcome.fail(code, reason, start.facts.get("hidden", []))
+    if peers:
+        peers.close(code)
+    elif "failed" in start.facts:  # it tells the others itself
+        supervisor.wait(lambda: start.child.ended, preparation.NOTICE)
+    elif start.facts.get("distributed", True):
+        notice = supervisor.start(lambda: preparation.announce(code, _LAST_WORD))
+        supervisor.wait(lambda: notice.ended, _LAST_WORD)
     return code
+
+
+def _why_not(supervisor: Supervisor, start: Preparation) -> tuple[int, str]:
+    """Exit code and reason of a job whose program does not start."""
+    phase = start.facts.get("phase", "starting")
+    if "failed" in start.facts:
+        return 1, start.facts["failed"]
+    if supervisor.stopped:
+        start.child.kill()
+        return 128 + supervisor.stopped, f"stopped by signal {supervisor.stopped} while {phase}"
+    supervisor.wait(lambda: start.child.ended, 1)
+    status = os.waitstatus_to_exitcode(start.child.status or 0)
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
+    return 128 - status if status < 0 else 1, f"optml {how} while {phase}"
+
+
+def _peers(start: Preparation) -> Peers | None:
+    links = start.links
+    if not links:
+        return None
+    from .peers import Peers  # only distributed jobs have them
+
+    return Peers(start.facts["current"], links, start.facts["follows"])
+
+
+def _patience() -> float:
+    text = os.environ.get(STOP_TIMEOUT) or str(_PATIENCE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= 86400:
+        raise UserError(f"{STOP_TIMEOUT} is {text!r}; it must be a number of seconds from 1 to 86400")
+    return seconds

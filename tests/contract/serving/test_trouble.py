@@ -106,7 +106,7 @@ def test_a_call_over_its_time_is_504_and_the_worker_replaced(image: str, ml: Pat
         # Those that waited behind the stuck call got an answer, too; nothing else was lost.
         assert set(load.statuses) <= {200, 503, 504}
         assert load.statuses.get(503, 0) + load.statuses.get(504, 0) <= 3
-        assert load.statuses[200] > 100
+        assert load.statuses[200] > 10
 
 
 @pytest.mark.parametrize("death", ["segfault", "kill"])
@@ -120,9 +120,7 @@ def test_a_dead_worker_loses_only_its_own_call(image: str, ml: Path, death: str)
                     server.invoke(f'"{death}"')
                 eventually(lambda: len(server.workers()) == 2)
                 time.sleep(0.5)
-        lost = sum(count for status, count in load.statuses.items() if status != 200)
-        assert lost <= 2 * 4  # at most what each client had on its way when a worker died
-        assert load.statuses[200] > 100
+        assert set(load.statuses) == {200}  # the calls that killed a worker are lost, and no other
         assert server.ping() == 200
 
 
@@ -205,6 +203,42 @@ def test_an_answer_that_http_cannot_carry_is_a_fault_of_the_handler(image: str, 
         for answer in ([200, "\u20ac"], [200, "a\nb"], [200, 1], [99999, "text"], ["x", "text"]):
             for accept in ("application/json", "text/plain"):
                 assert server.invoke(json.dumps(answer), Accept=accept).status_code == 500, answer
+        log = server.log().output
+        assert "Traceback" not in log and "header X-Own is a int: set a text" in log
+        for status in (100, 101, 199, 600):
+            assert server.invoke(f'[{status}, "text"]').status_code == 500
+
+
+def test_where_an_answer_ends_is_not_the_handlers_to_say(image: str, ml: Path) -> None:
+    source = """
+        def model_fn(model_dir):
+            return None
+
+        def predict_fn(data, model):
+            return data
+
+        def output_fn(prediction, accept, context):
+            context.response_headers.update(prediction)
+            return (part for part in [b"12", b"3"]) if accept == "text/plain" else b"123"
+    """
+    headers = [{"content-length": "1"}, {"Transfer-Encoding": "gzip"}, {"CONNECTION": "close"}]
+    with Server(image, ml, source) as server, requests.Session() as client:
+        for accept in ("application/json", "text/plain"):
+            for header in (*headers, {"content-type": "text/x-own"}):
+                for _ in range(2):  # the second on the same connection
+                    answer = client.post(
+                        f"{server.url}/invocations",
+                        json.dumps(header),
+                        headers={"Content-Type": "application/json", "Accept": accept},
+                        timeout=20,
+                    )
+                    assert (answer.status_code, answer.content) == (200, b"123"), header
+                    assert answer.headers["Connection"] == "keep-alive"
+                    if "content-type" in header:
+                        assert answer.headers["Content-Type"] == "text/x-own"
+        assert server.log().output.count("header content-length is left out of answers") <= len(
+            server.workers()
+        )
 
 
 def test_a_body_too_large_is_413_with_the_limit(image: str, ml: Path) -> None:

@@ -64,6 +64,8 @@ def stream_fn(stream, model, context):
         elif message == "who":
             sent = context.request_headers
             stream.send(json.dumps([model, sent["X-Own"], context.traceparent, context.request_id]))
+        elif message == "where":
+            stream.send(json.dumps([context.path, context.query]))
         elif message == "open":
             threads, files = len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
             stream.send(json.dumps([threads, files]))
@@ -74,8 +76,8 @@ def stream_fn(stream, model, context):
 ONE = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1}
 
 
-def talk(server: Server, **options: Any) -> ClientConnection:
-    return connect(f"ws://{server.address}:8080{PATH}", open_timeout=20, close_timeout=20, **options)
+def talk(server: Server, path: str = PATH, **options: Any) -> ClientConnection:
+    return connect(f"ws://{server.address}:8080{path}", open_timeout=20, close_timeout=20, **options)
 
 
 def ready(server: Server) -> int:
@@ -167,6 +169,17 @@ def test_both_talk_at_once(image: str, ml: Path) -> None:
         heard = [client.recv(timeout=20) for _ in range(28)]
         assert [word for word in heard if word != "between"] == [str(n) for n in range(3, 30)]
         assert heard.index("between") < 20
+
+
+def test_a_session_may_have_any_path_but_those_of_other_routes(image: str, ml: Path) -> None:
+    with Server(image, ml, TALKER, **ONE) as server:
+        for path, query in ((PATH, ""), ("/chat/v1", "user=7&voice=a%20b"), ("/metrics/mine", "")):
+            with talk(server, f"{path}?{query}" if query else path) as client:
+                assert json.loads(ask(client, "where")) == [path, query]
+        for path in ("/metrics", "/execution-parameters"):
+            refused = requests.get(f"{server.url}{path}", headers=handshake(), timeout=20)
+            assert refused.status_code == 400
+        assert requests.get(f"{server.url}/chat/v1", timeout=20).status_code == 404
 
 
 def test_the_context_is_that_of_any_call(image: str, ml: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.docker import Container, docker, run
 pytestmark = [pytest.mark.image("cpu-train"), pytest.mark.one_variant]
 
 ENGINE = (
-    "import runpy, sys; sys.argv = [a for a in sys.argv[1:] if a[:2] != '--']; runpy.run_path(sys.argv[0])"
+    "import os, sys; os.execv(sys.executable, ['python', '-u', *(a for a in sys.argv[1:] if a[:2] != '--')])"
 )
 HOSTS = ("algo-1", "algo-2", "algo-3")
 

@@ -49,6 +49,47 @@ def test_user_code_asks_for_its_job(training: Training) -> None:
     assert training.train().stdout == "{'epochs': 3} /opt/ml/model\n"
 
 
+@pytest.mark.one_variant
+def test_every_python_of_the_container_finds_its_job(training: Training) -> None:
+    """One in a second virtual environment, which comes first on PATH."""
+    training.code("train.py", "import optml, sys; print(sys.prefix, optml.job().model_dir)")
+    begin = "/usr/bin/python3 -m venv --without-pip /tmp/second && PATH=/tmp/second/bin:$PATH"
+    script = f"{begin} /opt/optml/bin/entrypoint train"
+    done = run(training.image, "sh", "-c", script, options=training.options())
+    assert done.stdout == "/tmp/second /opt/ml/model\n", done.output
+
+
+def test_a_script_of_the_toolkits_finds_its_job(training: Training) -> None:
+    training.config("hyperparameters.json", {"epochs": "3"})
+    training.code(
+        "train.py",
+        "from sagemaker_containers.beta.framework import (\n"
+        "    content_types, encoders, entry_point, env, modules, transformer, worker)\n"
+        "from sagemaker_training import environment\n"
+        "print(environment.Environment().hyperparameters, env.TrainingEnv().model_dir)\n",
+    )
+    done = training.train()
+    assert done.stdout == "{'epochs': 3} /opt/ml/model\n", done.output
+
+
+@pytest.mark.one_variant
+def test_a_toolkit_that_is_installed_comes_first(training: Training) -> None:
+    training.code("requirements.txt", "./" + wheel(training.root / "code", "sagemaker_training"))
+    training.code("train.py", "import sagemaker_training; print(sagemaker_training.NAME)")
+    done = training.train("--network=none")
+    assert done.stdout.endswith("sagemaker_training\n"), done.output
+
+
+@pytest.mark.one_variant
+def test_check_starts_nothing(training: Training) -> None:
+    training.code("train.py", "print('never')")
+    training.code("requirements.txt", "absent-package")
+    done = training.train("--network=none", argv=("--check", "--json"))
+    report = json.loads(done.stdout)
+    assert (done.code, report["wrong"], report["installs"]) == (0, [], ["requirements.txt"])
+    assert not training.success
+
+
 def test_the_strictest_platform(training: Training) -> None:
     training.code("train.py", "import os; open(os.environ['SM_MODEL_DIR'] + '/m', 'w').write('model')")
     done = training.train(*HARDENED)
@@ -58,12 +99,36 @@ def test_the_strictest_platform(training: Training) -> None:
 
 
 def test_as_another_user_on_request(training: Training) -> None:
+    training.code("requirements.txt", "./" + wheel(training.root / "code", "tinypkg"))
     training.code(
-        "train.py", "import os; print(os.getuid(), os.environ['HOME']); open('/opt/ml/model/m', 'w')"
+        "train.py",
+        "import os, tinypkg\n"
+        "print(os.getuid(), os.environ['HOME'], os.stat(tinypkg.__file__).st_uid)\n"
+        "status = [line.split() for line in open('/proc/self/status')]\n"
+        "print(*[words[1] for words in status if words[0].startswith(('NoNew', 'Cap'))])\n"
+        "print(open('/opt/ml/checkpoints/epoch/1').read()); open('/opt/ml/model/m', 'w')\n",
     )
+    checkpoint = training.root / "checkpoints/epoch/1"
+    checkpoint.parent.mkdir(mode=0o700, parents=True)
+    checkpoint.write_text("restored")
+    checkpoint.chmod(0o600)
     done = training.train(SAGEMAKER_TRAINING_USER="ml")
     assert done.code == 0, done.output
-    assert done.stdout == "1000 /home/ml\n"
+    *_, who, rights, restored = done.stdout.splitlines()
+    assert who == "1000 /home/ml 1000"
+    assert set(rights.split()) == {"0" * 16, "1"}
+    assert restored == "restored"
+
+
+@pytest.mark.one_variant
+def test_checkpoints_that_stay_roots_are_named(training: Training) -> None:
+    training.code("train.py", "")
+    (training.root / "checkpoints").mkdir(exist_ok=True)
+    (training.root / "checkpoints/1").write_text("restored")
+    done = training.train(
+        f"--volume={training.root}/checkpoints:/opt/ml/checkpoints:ro", SAGEMAKER_TRAINING_USER="ml"
+    )
+    assert "optml: /opt/ml/checkpoints cannot be given to ml; run `chown -R 1000 /opt/ml/check" in done.stderr
 
 
 @pytest.mark.one_variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Any
 
@@ -25,6 +26,7 @@ def test_contract_paths_belong_to_ml_and_its_group(host: Host, path: str) -> Non
 def test_user_ml_is_uid_1000_in_group_0(host: Host) -> None:
     ml = host.user("ml")
     assert (ml.uid, ml.gid, ml.home, ml.shell) == (1000, 0, "/home/ml", "/bin/bash")
+    assert host.file(ml.home).mode == 0o775
 
 
 def test_no_user_has_a_password(host: Host) -> None:
@@ -104,6 +106,47 @@ def test_what_must_not_be_there(host: Host) -> None:
     assert host.run(keys).stdout == ""
 
 
+def test_nothing_is_left_over_of_the_build(host: Host) -> None:
+    assert host.check_output("find /etc -name '*-' -type f") == ""
+    assert host.check_output("find /etc /usr /opt -xtype l -not -path '/usr/share/doc/*'") == ""
+
+
+def test_every_package_has_its_licence(host: Host) -> None:
+    lost = (
+        "for p in $(dpkg-query -W -f '${Package} '); do test -s /usr/share/doc/$p/copyright || echo $p; done"
+    )
+    assert host.check_output(lost) == ""
+    for name in ("LICENSE", "NOTICE"):
+        assert host.file(f"/opt/optml/{name}").content_string == (ROOT / name).read_text()
+
+
+def test_a_package_that_links_its_manual_page_installs(cell: Cell) -> None:
+    # As those of Java do: update-alternatives fails where the folder of the link is absent.
+    script = """
+set -e
+mkdir -p /tmp/p/DEBIAN /tmp/p/usr/lib/editor /tmp/p/usr/share/doc/neighbour
+cd /tmp/p
+touch usr/lib/editor/editor usr/lib/editor/editor.1.gz usr/share/doc/neighbour/copyright
+ln -s neighbour usr/share/doc/editor
+printf '%s: editor\n' Package Maintainer Description > DEBIAN/control
+printf '%s\n' 'Version: 1' 'Architecture: all' >> DEBIAN/control
+echo '#!/bin/sh' > DEBIAN/postinst
+echo 'update-alternatives --install /usr/bin/editor editor /usr/lib/editor/editor 10 \
+    --slave /usr/share/man/man1/editor.1.gz editor.1.gz /usr/lib/editor/editor.1.gz' >> DEBIAN/postinst
+chmod 755 DEBIAN/postinst
+dpkg-deb --build . /tmp/editor.deb > /dev/null
+dpkg --install /tmp/editor.deb
+test -e /usr/share/man/man1/editor.1.gz
+test -e /usr/share/doc/editor/copyright
+"""
+    result = run(cell.tag, "sh", "-c", script)
+    assert result.code == 0, result.output
+
+
+def test_openmp_is_there_for_wheels_that_expect_it(host: Host) -> None:
+    assert host.run("python3 -c 'import ctypes; ctypes.CDLL(\"libgomp.so.1\")'").rc == 0
+
+
 def test_no_certificate_authority_but_debians(host: Host) -> None:
     assert host.check_output("ls -A /usr/local/share/ca-certificates") == ""
     bundle = host.check_output("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt")
@@ -130,8 +173,9 @@ def test_entry_point_and_labels(config: dict[str, Any], cell: Cell) -> None:
     assert config["User"] == ""
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == f"optml {cell.image}"
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"]
+    assert labels["org.opencontainers.image.created"] == "2026-01-01T00:00:00Z"
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
 
 
 def test_the_runtime_is_the_roots(host: Host) -> None:

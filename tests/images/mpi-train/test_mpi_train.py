@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from testinfra.host import Host
 
 
@@ -20,3 +22,15 @@ def test_no_key_of_a_host_or_a_user_is_baked(host: Host) -> None:
 def test_mpirun_runs_ranks_on_this_host(host: Host) -> None:
     ranks = host.check_output("mpirun --allow-run-as-root --oversubscribe -np 2 hostname")
     assert len(ranks.splitlines()) == 2
+
+
+def test_the_package_database_is_true(host: Host) -> None:
+    # Every program and library that a package has is there: what the image does without is no package of it.
+    packages = host.check_output("dpkg-query --show --showformat '${Package} '").split()
+    assert not [name for name in packages if name.startswith(("libllvm", "libamd", "libz3"))]
+    files = host.check_output(f"dpkg-query --listfiles {' '.join(packages)}").splitlines()
+    binaries = [file for file in files if re.match(r"/usr/(s?bin|lib/[^/]*-linux-gnu)/[^/]+$", file)]
+    assert len(binaries) > 500
+    assert host.run(f"ls {' '.join(binaries)}").stderr == ""
+    assert host.check_output("dpkg --audit") == ""
+    assert host.run("apt-get check").rc == 0

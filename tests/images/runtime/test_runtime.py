@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.docker import Container, docker, run, wait_for_ping
-from tests.support.matrix import ROOT, Cell, matrix
+from tests.support.matrix import ARCH, Cell, matrix
 
 TRAIN = """
 import os, sys
@@ -31,7 +32,7 @@ def predict_fn(data, model):
 def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
     other = next((c for c in matrix() if c.variant != cell.variant), cell)
-    root = (ROOT / "build" / f"rootfs-{other.variant}").read_text().strip()
+    root = f"optml/rootfs:{other.variant}-{ARCH}"
     context = tmp_path_factory.mktemp("foreign")
     (context / "train.py").write_text(TRAIN)
     (context / "inference.py").write_text(SERVE)
@@ -50,19 +51,32 @@ ENTRYPOINT ["/opt/optml/bin/entrypoint"]
     docker("rmi", "--force", tag)
 
 
-def test_holds_nothing_but_the_runtime_and_its_entry_points(cell: Cell) -> None:
+@pytest.fixture(scope="session")
+def files(cell: Cell) -> set[str]:
+    """All that the image holds, but for what the engine puts into every container."""
     container = docker("create", cell.tag, "nothing").stdout.strip()
     exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
     docker("rm", container)
     with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
-        files = {
+        return {
             member.name
             for member in tar
             if not member.isdir() and not member.name.startswith((".", "dev", "etc"))
         }
+
+
+def test_holds_nothing_but_the_runtime_and_its_entry_points(files: set[str]) -> None:
     outside = {name for name in files if not name.startswith("opt/optml/")}
     assert outside == {"usr/local/bin/train", "usr/local/bin/serve"}
     assert {"opt/optml/deps/gunicorn/__init__.py", "opt/optml/deps/boto3/__init__.py"} <= files
+
+
+def test_every_extension_module_is_there_for_every_python_that_serves(files: set[str]) -> None:
+    found = [re.fullmatch(r"(.+)\.cpython-(\d+)-\w+-linux-gnu\.so", name) for name in files]
+    modules = {(match[1], match[2]) for match in found if match}
+    names = {name for name, _ in modules}
+    assert {"opt/optml/deps/httptools/parser/parser", "opt/optml/deps/websockets/speedups"} <= names
+    assert modules == {(name, python) for name in names for python in ("311", "312", "313", "314")}
 
 
 def test_trains_on_a_foreign_base(foreign: str, ml: Path) -> None:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+from optml.serving.call import Call
 from optml.serving.scoreboard import LOADING, READY, RETIRING, Scoreboard
-from optml.serving.slots import Call, Slots
+from optml.serving.slots import Slots
 
 
-def call(timeout: float = 60.0) -> Call:
+def call(timeout: float = 60.0, waited: float = 0.0) -> Call:
     nothing: Any = None
-    return Call(nothing, nothing, "id", time.monotonic(), timeout)
+    return Call(nothing, nothing, "id", time.monotonic() - waited, timeout)
+
+
+def slots_of(count: int, queue: int, run: Callable[[Call], None]) -> Slots:
+    """Slots that refuse nothing in place of a run."""
+
+    def refuse(_: Call) -> None:
+        raise AssertionError("refused")
+
+    return Slots(count, queue, run, refuse)
 
 
 def test_so_many_run_so_many_wait_the_rest_is_refused() -> None:
@@ -23,7 +34,7 @@ def test_so_many_run_so_many_wait_the_rest_is_refused() -> None:
         gate.wait()
         ran.release()
 
-    slots = Slots(2, 3, run)
+    slots = slots_of(2, 3, run)
     assert [slots.admit(call()) for _ in range(6)] == [True] * 5 + [False]
     assert slots.busy
     gate.set()
@@ -47,20 +58,64 @@ def test_late_calls_are_given_once_and_never_run() -> None:
         ran.append(running)
         gate.wait()
 
-    slots = Slots(1, 5, run)
-    stuck, waiting = call(0.0), call(0.0)
-    slots.admit(stuck)
+    slots = slots_of(1, 5, run)
+    first, waiting = call(), call()
+    slots.admit(first)
     slots.admit(waiting)
     while not ran:
         time.sleep(0.001)
-    assert set(slots.expired(time.monotonic() + 1)) == {stuck, waiting}
-    assert slots.expired(time.monotonic() + 1) == []
+    later = time.monotonic() + 61
+    assert set(slots.late(later)) == {first, waiting}
+    assert slots.late(later) == []
+    assert slots.calls == [first]  # it has its slot until it ends
     gate.set()
     last = call()
     slots.admit(last)
     while last not in ran:
         time.sleep(0.001)
     assert waiting not in ran
+
+
+def test_only_a_run_of_its_own_makes_a_slot_stuck() -> None:
+    gate, ran = threading.Event(), threading.Event()
+
+    def run(_: Call) -> None:
+        ran.set()
+        gate.wait()
+
+    slots = slots_of(1, 5, run)
+    patient = call(timeout=60, waited=50)
+    slots.admit(patient)
+    assert ran.wait(10)
+    now = time.monotonic()
+    assert slots.late(now + 11) == [patient]  # its client has waited long enough
+    assert slots.stuck(now + 11) == []  # but it has run for 11 s
+    patient.pause()
+    assert slots.stuck(now + 1000) == []  # the client is waited for
+    patient.renew()
+    assert slots.stuck(now + 61) == [patient]
+    assert slots.count == 0 and not slots.admit(call())
+    gate.set()
+
+
+def test_what_cannot_end_in_time_is_not_started() -> None:
+    ran: list[Call] = []
+    refused: list[Call] = []
+
+    def run(running: Call) -> None:
+        ran.append(running)
+        time.sleep(0.2)
+
+    slots = Slots(1, 20, run, refused.append)
+    for _ in range(8):
+        slots.admit(call())
+    hopeless, hopeful = call(timeout=60, waited=59.9), call(timeout=60, waited=50)
+    slots.admit(hopeless)
+    slots.admit(hopeful)
+    while hopeful not in ran:
+        time.sleep(0.001)
+    assert refused == [hopeless] and hopeless not in ran
+    assert not hopeless.claim()  # the right to answer is with who refuses
 
 
 def test_without_slots_nothing_waits() -> None:
@@ -70,14 +125,23 @@ def test_without_slots_nothing_waits() -> None:
         begun.set()
         gate.wait()
 
-    slots = Slots(1, 5, run)
+    slots = slots_of(1, 5, run)
     first, second = call(), call()
     slots.admit(first)
     assert begun.wait(10)
     slots.admit(second)
-    assert slots.lose_one() == [second]
+    first.limit = 0.0
+    assert slots.stuck(time.monotonic()) == [first]
+    assert slots.give_up() == [second]
     assert not slots.admit(call())
     gate.set()
+
+
+def test_what_waits_outside_takes_places_in_the_queue() -> None:
+    slots = slots_of(1, 2, lambda _: None)
+    assert not slots.full(2)
+    assert slots.full(3)
+    assert not slots.admit(call(), outside=3)
 
 
 def test_what_waits_behind_sessions_is_given_up() -> None:
@@ -90,7 +154,7 @@ def test_what_waits_behind_sessions_is_given_up() -> None:
         running.set()
         gate.wait()
 
-    slots, now = Slots(1, 5, run), time.monotonic()
+    slots, now = slots_of(1, 5, run), time.monotonic()
     held, waiting = call(), call()
     assert not slots.held
     slots.admit(held)
@@ -98,8 +162,10 @@ def test_what_waits_behind_sessions_is_given_up() -> None:
     slots.admit(waiting)
     assert slots.give_up(now - 1) == []  # it has not waited for long
     assert slots.give_up(now + 1) == [waiting]
-    assert slots.expired(now + 100) == [held]  # the right to end it was open again
+    assert slots.late(now + 100) == []  # a session lasts as long as both sides like
+    assert slots.stuck(now + 100) == [held]  # unless the user's code hangs
     assert not slots.held and slots.calls == []
+    assert held.claim()  # the right to end it was open again
     gate.set()
 
 
@@ -132,8 +198,8 @@ def test_a_worker_knows_whether_another_has_fewer_connections() -> None:
 
 def test_what_was_counted_outlives_the_worker() -> None:
     scoreboard = Scoreboard(2)
-    for row in (0, 1, 1):
-        scoreboard.begin(row)
+    for row, again in ((0, False), (1, False), (1, True)):
+        scoreboard.begin(row, again)
         scoreboard.set_calls(row, 3)
         scoreboard.count_status(row, 200)
         scoreboard.count_call(row, 0.5, 1.0)

@@ -10,7 +10,7 @@ import pytest
 from optml import machine, paths
 from optml.serving.model.requirements import find_requirements
 from optml.serving.settings import Settings, read_settings
-from optml.serving.supervisor import plan_workers
+from optml.serving.sizing import plan_workers
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_library_of_the_users_that_is_too_old(monkeypatch: pytest.MonkeyPatch)
 class Session:
     """Both ends of an open session; `stopping` is what the server says of itself."""
 
-    def __init__(self, timeout: float = 60) -> None:
+    def __init__(self, timeout: float = 60, early: bytes = b"") -> None:
         nothing: Any = None
         self.call = Call(nothing, nothing, "id", time.monotonic(), timeout)
         self.stopping = False
@@ -49,7 +49,7 @@ class Session:
             ours = socket.create_connection(listener.getsockname())
             theirs, _ = listener.accept()
         self.client = Connection(ours, Protocol(Side.CLIENT), ping_interval=None)
-        self.stream = Stream(theirs, self.call, timeout, 1000, lambda: self.stopping)
+        self.stream = Stream(theirs, self.call, timeout, 1000, lambda: self.stopping, early)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def session() -> Iterator[Session]:
 
 
 def test_the_answer_of_the_rfc() -> None:
-    opening = accept("GET", HANDSHAKE)
+    opening = accept("GET", HANDSHAKE, (1, 1))
     assert opening.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in opening
 
@@ -81,8 +81,14 @@ def test_what_is_no_handshake(
     method: str, headers: list[tuple[str, str]], status: int, said: dict[str, str]
 ) -> None:
     with pytest.raises(InferenceError) as refused:
-        accept(method, headers)
+        accept(method, headers, (1, 1))
     assert (refused.value.status, refused.value.headers) == (status, said)
+
+
+def test_http_1_0_knows_no_upgrade() -> None:
+    with pytest.raises(InferenceError, match="A WebSocket needs") as refused:
+        accept("GET", HANDSHAKE, (1, 0))
+    assert (refused.value.status, refused.value.headers) == (426, {"Upgrade": "websocket"})
 
 
 WORD = st.text(st.sampled_from([chr(code) for code in (*range(32, 127), *range(128, 256))]), max_size=30)
@@ -92,9 +98,19 @@ HEADER = st.sampled_from(HANDSHAKE) | st.tuples(st.sampled_from([*dict(HANDSHAKE
 @given(st.lists(HEADER, max_size=8))
 def test_any_headers_open_a_session_or_are_the_clients_fault(headers: list[tuple[str, str]]) -> None:
     try:
-        assert accept("GET", headers)
+        assert accept("GET", headers, (1, 1))
     except InferenceError as error:
         assert error.status in (400, 426)
+
+
+def test_what_came_with_the_handshake_is_received_first() -> None:
+    text, ping = b"\x81\x83\0\0\0\0one", b"\x89\x80\0\0\0\0"
+    for cut in range(len(text) + 1):  # the rest comes as usual
+        session = Session(early=(ping + text)[: len(ping) + cut])
+        session.client.socket.sendall(text[cut:] + text.replace(b"one", b"two"))
+        assert [session.stream.receive(10), session.stream.receive(10)] == ["one", "two"]
+        session.client.close_socket()
+        session.stream.close(1000, "")
 
 
 def test_what_came_before_the_end_is_received(session: Session) -> None:
@@ -118,17 +134,17 @@ def test_a_message_is_waited_for_as_long_as_asked(session: Session) -> None:
 
 
 def test_time_runs_for_the_users_code_alone(session: Session) -> None:
-    assert 50 < session.call.deadline - time.monotonic() <= 60
+    assert 50 < session.call.limit - time.monotonic() <= 60
     waiting = threading.Thread(target=session.stream.receive)
     waiting.start()
     time.sleep(0.1)
-    assert session.call.deadline == math.inf
+    assert session.call.limit == math.inf
     session.stream.send("from another thread")
     time.sleep(0.5)
-    assert session.call.deadline == math.inf
+    assert session.call.limit == math.inf
     session.client.send("here")
     waiting.join(10)
-    assert 50 < session.call.deadline - time.monotonic() <= 60
+    assert 50 < session.call.limit - time.monotonic() <= 60
 
 
 def test_a_stop_ends_the_iteration_and_leaves_a_last_word(session: Session) -> None:

@@ -57,11 +57,15 @@ class Ml:
         return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
 
 
+def an_ml(root: Path) -> Ml:
+    for part in ("input/config", "input/data", "model", "code", "output/data"):
+        (root / part).mkdir(parents=True)
+    return Ml(root)
+
+
 @pytest.fixture
 def ml(tmp_path: Path) -> Ml:
-    for part in ("input/config", "input/data", "model", "code", "output/data"):
-        (tmp_path / "ml" / part).mkdir(parents=True)
-    return Ml(tmp_path / "ml")
+    return an_ml(tmp_path / "ml")
 
 
 def a_job(**fields: Any) -> Job:

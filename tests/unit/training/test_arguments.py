@@ -21,6 +21,9 @@ TABLE = [
     ("3", ["--k", "3"], ["--k", "3"], ["--k", "3"]),
     ("3.10", ["--k", "3.10"], ["--k", "3.10"], ["--k", "3.10"]),
     ("123e4567", ["--k", "123e4567"], ["--k", "123e4567"], ["--k", "123e4567"]),
+    ("NaN", ["--k", "NaN"], ["--k", "NaN"], ["--k", "NaN"]),
+    ("-Infinity", ["--k", "-Infinity"], ["--k", "-Infinity"], ["--k", "-Infinity"]),
+    (" 5 ", ["--k", " 5 "], ["--k", " 5 "], ["--k", " 5 "]),
     ("007", ["--k", "007"], ["--k", "007"], ["--k", "007"]),
     ('"x y"', ["--k", "x y"], ["--k", "x y"], ["--k", "x y"]),
     ("", ["--k", ""], ["--k", ""], ["--k", ""]),
@@ -44,3 +47,9 @@ def test_keys_are_sorted_and_one_letter_is_a_short_option() -> None:
 def test_an_unknown_style_is_refused_with_those_there_are() -> None:
     with pytest.raises(UserError, match="toolkit, json, flags"):
         arguments({}, {"SAGEMAKER_HYPERPARAMETER_STYLE": "yaml"})
+
+
+def test_what_is_longer_than_an_argument_can_be_is_named() -> None:
+    assert arguments({"big": "x" * ((128 << 10) - 1)}, {})
+    with pytest.raises(UserError, match="'big' has 131072 bytes, but an argument holds 131071"):
+        arguments({"a": 1, "big": "x" * (128 << 10)}, {})

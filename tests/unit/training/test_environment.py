@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from optml import paths
 from optml.training import jsontext
 from optml.training.environment import environment, written
 from optml.training.job import Channel
@@ -58,7 +60,7 @@ def test_is_always_there(name: str) -> None:
         ("SM_OUTPUT_FAILURE", "/opt/ml/output/failure"),
         ("MASTER_ADDR", "algo-1"),
         ("SAGEMAKER_JOB_NAME", "job-1"),
-        ("PYTHONPATH", "/opt/ml/code"),
+        ("PYTHONPATH", f"/opt/ml/code:{paths.LIB}"),
     ],
 )
 def test_value(name: str, value: str) -> None:
@@ -126,7 +128,7 @@ def test_what_the_user_set_stands() -> None:
 
 
 def test_the_code_stands_before_the_users_pythonpath() -> None:
-    assert variables({"PYTHONPATH": "/mine"})["PYTHONPATH"] == "/opt/ml/code:/mine"
+    assert variables({"PYTHONPATH": "/mine"})["PYTHONPATH"] == f"/opt/ml/code:/mine:{paths.LIB}"
 
 
 def test_what_no_environment_can_hold_is_left_out() -> None:
@@ -134,3 +136,33 @@ def test_what_no_environment_can_hold_is_left_out() -> None:
     assert "SM_HP_A=B" not in found
     assert "SM_HP_LONG" not in found
     assert "SM_HPS" not in found  # it holds the long one
+
+
+def test_a_name_that_is_spelled_exactly_comes_first() -> None:
+    for hyperparameters in ({"a_b": "exact", "a-b": "dash"}, {"a-b": "dash", "a_b": "exact"}):
+        found = variables(hyperparameters=hyperparameters)
+        assert (found["SM_HP_A_B"], found["SM_HP_A-B"]) == ("exact", "dash")
+
+
+def test_where_the_container_sets_what_the_job_sets_the_log_says_which_holds(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert variables({"SM_HP_A": "99", "SM_HP_B": "2"}, hyperparameters={"a": 1, "b": 2})["SM_HP_A"] == "99"
+    log = capfd.readouterr().err
+    assert log == "optml: set in the container, so the job's own values do not replace them: SM_HP_A\n"
+
+
+def test_the_longest_variable_that_the_kernel_takes_is_set() -> None:
+    longest = (128 << 10) - len("SM_HP_E=") - 1
+    assert "SM_HP_E" in variables(hyperparameters={"e": "x" * longest})
+    assert "SM_HP_E" not in variables(hyperparameters={"e": "x" * (longest + 1)})
+    assert "SM_HP_E" not in variables(hyperparameters={"e": "é" * (longest // 2 + 1)})
+
+
+def test_a_python_that_knows_us_gets_nothing_of_ours_on_its_path(tmp_path: Path) -> None:
+    program = a_program(python=f"{tmp_path}/bin/python3")
+    site = tmp_path / "lib/python3.13/site-packages"
+    site.mkdir(parents=True)
+    assert environment(a_job(), program, [], {})["PYTHONPATH"] == f"/opt/ml/code:{paths.LIB}"
+    (site / "optml.pth").write_text("/opt/optml/lib")
+    assert environment(a_job(), program, [], {})["PYTHONPATH"] == "/opt/ml/code"

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from optml.training.job import read
 from tests.unit.training.conftest import RUNTIME, Ml, a_job
 
 PRINT = "import sys; sys.path.insert(0, sys.argv[1]); import optml; print({})"
@@ -145,3 +146,46 @@ def test_env_prints_json_without_secrets(ml: Ml) -> None:
 def test_import_optml_reads_nothing_and_needs_no_other_package(ml: Ml) -> None:
     ml.config("hyperparameters.json", "not json")
     assert ask(ml, "'json' in sys.modules or 'optml.training.job' in sys.modules") == "False"
+
+
+@pytest.mark.parametrize(
+    ("value", "groups"),
+    [("true", ["homogeneousCluster"]), ("1", ["homogeneousCluster"]), ("false", []), ("", [])],
+)
+def test_a_distribution_is_one_where_it_is_on(ml: Ml, value: str, groups: list[str]) -> None:
+    ml.config("hyperparameters.json", {"sagemaker_mpi_enabled": value})
+    assert ask(ml, "optml.job().distribution_groups") == str(groups)
+
+
+def test_a_distribution_that_is_neither_on_nor_off_is_refused(ml: Ml) -> None:
+    ml.config("hyperparameters.json", {"sagemaker_mpi_enabled": "yes"})
+    ml.code("train.py", "")
+    done = ml.train()
+    assert done.returncode == 1
+    assert ml.failure == "hyperparameter 'sagemaker_mpi_enabled' is 'yes'; it must be true or false"
+
+
+def test_a_directory_in_place_of_a_file_is_told(ml: Ml) -> None:
+    (ml.root / "input/config/hyperparameters.json").mkdir()
+    ml.train()
+    assert ml.failure.startswith(f"{ml.root}/input/config/hyperparameters.json is a directory")
+
+
+def test_gpus_that_cuda_does_not_show_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optml.machine.gpu_count", lambda: 4)
+    assert read({"CUDA_VISIBLE_DEVICES": "2,3"}).gpus == 2
+    assert read({}).gpus == 4
+
+
+def test_a_base_directory_that_is_relative_is_one_place_for_all(ml: Ml) -> None:
+    ml.code(
+        "train.py",
+        "import os; print(os.environ['SM_MODEL_DIR']); os.rmdir(os.environ['SM_OUTPUT_INTERMEDIATE_DIR'])",
+    )
+    command = [sys.executable, "-I", "-S", str(RUNTIME), "train"]
+    environment = ml.environment() | {"SAGEMAKER_BASE_DIR": "ml"}
+    done = subprocess.run(
+        command, cwd=ml.root.parent, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, ml.success) == (f"{ml.root}/model\n", True), done.stderr
+    assert not (ml.root / "code/ml").exists()

@@ -63,3 +63,9 @@ def test_options_that_no_shell_would_take_are_named() -> None:
     job = a_job(framework_parameters={"sagemaker_mpi_custom_mpi_options": "-x 'A"})
     with pytest.raises(UserError, match=r"sagemaker_mpi_custom_mpi_options is .*: No closing quotation"):
         mpi.mpirun(job, ["train"], 1, {})
+
+
+def test_a_number_of_ranks_that_is_none_is_refused() -> None:
+    parameters = {"sagemaker_mpi_num_processes": "abc"}
+    with pytest.raises(UserError, match="sagemaker_mpi_num_processes is 'abc'; it must be a number"):
+        mpi.mpirun(a_job(framework_parameters=parameters), ["train"], 1, {})

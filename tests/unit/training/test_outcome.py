@@ -40,10 +40,10 @@ Root Cause (first observed failure):
 
 
 def why(
-    tail: str, code: int = 1, signal: int = 0, forwarded: int = 0, oom_kills: int = 0, lost: str | None = None
+    tail: str, code: int = 1, signal: int = 0, stopped: int = 0, oom_kills: int = 0, lost: str | None = None
 ) -> str:
     return reason(
-        "train.py", Ended(code=code, signal=signal, forwarded=forwarded, tail=tail, lost=lost), oom_kills
+        "train.py", Ended(code=code, signal=signal, stopped=stopped, tail=tail, lost=lost), oom_kills, []
     )
 
 
@@ -114,7 +114,7 @@ def test_out_of_memory() -> None:
 
 
 def test_asked_to_stop() -> None:
-    assert "asked to stop" in why("", code=143, signal=15, forwarded=15).splitlines()[0]
+    assert "asked to stop" in why("", code=143, signal=15, stopped=15).splitlines()[0]
 
 
 def test_a_lost_host_is_named_first() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from optml.report import UserError
-from optml.training.program import find, is_package
+from optml.training.program import find
+from optml.training.project import is_package
 from tests.unit.training.conftest import a_job
 
 
@@ -43,13 +44,28 @@ def test_script_in_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("marker", ["setup.py", "pyproject.toml"])
 def test_a_package_runs_as_a_module(tmp_path: Path, marker: str) -> None:
     put(tmp_path, "pkg/main.py", marker)
-    (tmp_path / marker).write_text("[project]\nname = 'x'\n")
+    (tmp_path / marker).write_text("[build-system]\n")
     assert argv(tmp_path, "pkg/main.py") == ["python3", "-m", "pkg.main"]
 
 
-def test_settings_of_tools_do_not_make_a_package(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+@pytest.mark.parametrize("text", ["[tool.ruff]\nline-length = 100\n", '[project]\nname = "x"\n'])
+def test_settings_and_a_name_do_not_make_a_package(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
     assert not is_package(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("./train.py", ["-m", "train"]),
+        ("./pkg/../train.py", ["-m", "train"]),
+        ("train.v2.py", ["train.v2.py"]),
+        ("src/pkg/train.py", ["-m", "pkg.train"]),
+    ],
+)
+def test_names_in_a_package(tmp_path: Path, program: str, words: list[str]) -> None:
+    put(tmp_path, "setup.py", "train.py", "train.v2.py", "src/pkg/train.py", "pkg/x.py")
+    assert argv(tmp_path, program) == ["python3", *words]
 
 
 @pytest.mark.parametrize("file", ["pkg/main.py", "pkg/main/__main__.py"])

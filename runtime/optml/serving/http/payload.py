@@ -1,42 +1,101 @@
-"""The body of a request: in memory while it is small, in a file under /tmp when it is not."""
+"""The bodies of requests: in memory while they are small and few, else in files under /tmp.
+
+Bodies that arrive in pieces share so much memory in each worker, however many clients send theirs at once and
+however slowly.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import os
+import threading
+
+from ... import machine
+from ..errors import InferenceError
+from ..settings import MB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-SPOOL_SIZE = 2 << 20  # bytes kept in memory: an array of 1 MiB with its header, and some
+SPOOL_SIZE = 2 << 20  # bytes of a body kept in memory: an array of 1 MiB with its header, and some
+_MOST_MEMORY = 256 << 20  # for all bodies of all workers, where files are not memory, too
+
+
+class Bodies:
+    """What the bodies of one worker may take: `limit` bytes each, and those that come in pieces `memory`.
+
+    `files_are_memory`: what is spooled lies in memory as well (a tmpfs), and counts.
+    """
+
+    def __init__(self, limit: float, memory: float, files_are_memory: bool = False) -> None:
+        self.limit = limit
+        self.files_are_memory = files_are_memory
+        self._free = memory
+        self._lock = threading.Lock()
+
+    def reserve(self, size: int) -> bool:
+        """Count bytes that are to lie in memory; false when there is no room for them."""
+        with self._lock:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
+    def release(self, size: int) -> None:
+        with self._lock:
+            self._free += size
+
+    def check_length(self, size: int) -> None:
+        if size > self.limit:
+            raise InferenceError(
+                f"The body is larger than {int(self.limit) // MB} MB, "
+                "the limit that SAGEMAKER_MAX_PAYLOAD_IN_MB sets.",
+                413,
+            )
+
+
+UNLIMITED = Bodies(math.inf, math.inf)
+
+
+def bodies_of_worker(limit: int, workers: int) -> Bodies:
+    """The share of one of so many workers: together a quarter of the memory that there is."""
+    memory = (machine.memory_limit() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 4
+    files_are_memory = _is_tmpfs(os.environ.get("TMPDIR") or "/tmp")
+    if not files_are_memory:
+        memory = min(memory, _MOST_MEMORY)
+    return Bodies(limit, memory // workers, files_are_memory)
 
 
 class Payload:
     """Bytes as they arrive, then bytes or a file for whoever reads them."""
 
-    __slots__ = ("_data", "_file", "size")
+    __slots__ = ("_bodies", "_data", "_file", "_reserved", "_spooled", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: Bodies = UNLIMITED) -> None:
+        self._bodies = bodies
         self._data = b""
         self._file: IO[bytes] | None = None
+        self._spooled = False
+        self._reserved = 0
         self.size = 0
 
+    def fill(self, data: bytes) -> None:
+        """Take a body that is complete at once, as most are: it waits for no client, so it may."""
+        self._data, self.size = data, len(data)
+
     def write(self, data: bytes) -> None:
+        """Add bytes. Raises InferenceError when they are too many, or when there is no room for them."""
         if not data:
             return
+        self._bodies.check_length(self.size + len(data))
         self.size += len(data)
-        if self._file is None:
-            if not self._data and self.size <= SPOOL_SIZE:
-                self._data = data  # the whole body in one piece, as most are
-                return
-            self._file = io.BytesIO() if self.size <= SPOOL_SIZE else _temporary_file()
-            self._file.write(self._data)
-            self._data = b""
-        elif self.size > SPOOL_SIZE and isinstance(self._file, io.BytesIO):
-            spooled = _temporary_file()
-            spooled.write(self._file.getbuffer())
-            self._file = spooled
-        self._file.write(data)
+        if self._spooled or not self._fits_memory(len(data)):
+            self._write_to_disk(data)
+        else:
+            self._file = self._file or io.BytesIO()
+            self._file.write(data)
 
     def read(self) -> bytes:
         """The whole body; read from disk once, when it lies there."""
@@ -57,11 +116,59 @@ class Payload:
         return self._file
 
     def close(self) -> None:
+        """Give back what it takes; more than once does no harm."""
+        reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._bodies.release(reserved)
         if self._file is not None:
             self._file.close()
 
+    __del__ = close
 
-def _temporary_file() -> IO[bytes]:
-    import tempfile  # only large bodies need it
+    def _fits_memory(self, size: int) -> bool:
+        return self.size <= SPOOL_SIZE and self._reserve(size)
 
-    return tempfile.TemporaryFile(prefix="optml-body-")
+    def _reserve(self, size: int) -> bool:
+        if not self._bodies.reserve(size):
+            return False
+        self._reserved += size
+        return True
+
+    def _write_to_disk(self, data: bytes) -> None:
+        if self._bodies.files_are_memory and not self._reserve(len(data)):
+            raise _no_room("the bodies of other requests take it")
+        try:
+            if not self._spooled:
+                self._spool()
+            assert self._file is not None
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error.strerror or str(error)) from error
+
+    def _spool(self) -> None:
+        """Move what is in memory into a file."""
+        import tempfile  # only large bodies need it
+
+        file = tempfile.TemporaryFile(prefix="optml-body-")  # noqa: SIM115
+        file.write(self.read())
+        self._file, self._data, self._spooled = file, b"", True
+        if not self._bodies.files_are_memory:
+            self._bodies.release(self._reserved)
+            self._reserved = 0
+
+
+def _no_room(reason: str) -> InferenceError:
+    return InferenceError(f"There is no room for the body now: {reason}.", 503, {"Retry-After": "1"})
+
+
+def _is_tmpfs(directory: str) -> bool:
+    try:
+        device = os.stat(directory).st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for mount in mounts:
+                if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                    return mount.partition(" - ")[2].startswith(("tmpfs", "ramfs"))
+    except OSError:
+        pass  # then it will be found out by the first large body
+    return False

@@ -1,75 +1,189 @@
-"""Answers as bytes. HTTP is written by gunicorn's Response; this module decides what it says."""
+"""Answers as bytes, made without a socket: whole in one piece, or in frames as their parts come.
+
+    response = Response(200, body, headers, content_type)   # raises InvalidResponse before anything is sent
+    data, closes = as_bytes(response, request, close)       # whole
+
+    frames = Frames(response, request, close)               # in parts
+    frames.head, frames.frame(part), frames.end(), frames.closes
+
+Where an answer ends and whether the connection does is ours to say, so handlers cannot.
+"""
 
 from __future__ import annotations
 
+import re
+import time
 import traceback
-from dataclasses import dataclass, field
-
-from gunicorn.http.wsgi import Response as ResponseWriter
+from email.utils import formatdate
+from functools import lru_cache
+from operator import index
 
 from ...report import log
 from ..errors import InferenceError, as_inference_error, error_body, phrase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable, Mapping
 
-    from gunicorn.http.message import Request
+    from .request import Request
+
+    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_STATUS = re.compile(r"([2-5]\d\d)(?: .*)?", re.ASCII | re.DOTALL)
+_WITHOUT_BODY = (204, 304)
+_EMPTY = 205  # has a length, which is 0
+# What frames a message or concerns one connection alone (RFC 9110, 7.6.1).
+_OURS = frozenset(
+    ("connection", "content-length", "date", "keep-alive", "proxy-connection", "te", "trailer")
+    + ("transfer-encoding",)
+)
+_reported: set[str] = set()  # headers of handlers that were left out
 
 
-@dataclass(slots=True)
+class InvalidResponse(ValueError):
+    """A handler has set what HTTP cannot carry."""
+
+
 class Response:
-    """Status, body and headers; the length of the body is added when it is sent."""
+    """Status, body and headers, checked; the length of the body is added when it is sent.
 
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
+    `status` may be a number or a text that begins with one. A Content-Type among the headers comes before
+    `content_type`; of several the last one holds.
+    """
+
+    __slots__ = ("body", "headers", "lines", "status")
+
+    def __init__(
+        self, status: int | str, body: bytes = b"", headers: Headers = (), content_type: str | None = None
+    ) -> None:
+        self.status = _checked_status(status)
+        self.body = body if self.status != _EMPTY else b""
+        self.headers: list[tuple[str, str]] = []
+        for name, value in headers.items() if hasattr(headers, "items") else headers:
+            lower = name.lower() if isinstance(name, str) else name
+            if lower == "content-type":
+                content_type = value
+            elif lower in _OURS:
+                _report_once(lower)
+            else:
+                self.headers.append((name, value))
+        if content_type is not None:
+            self.headers.append(("Content-Type", content_type))
+        self.lines = b"".join([_line(name, value) for name, value in self.headers])
 
 
-class _Outbox:
-    """Stands where Response expects a socket, so that an answer leaves in one piece."""
+class Frames:
+    """An answer in parts: of known length, in chunks, or up to the end of the connection."""
 
-    __slots__ = ("parts",)
+    def __init__(self, response: Response, request: Request, close: bool, length: int | None = None) -> None:
+        if response.status == _EMPTY:
+            length = 0
+        silent = request.method == "HEAD" or response.status in _WITHOUT_BODY
+        self._chunked = not silent and length is None and request.version == (1, 1)
+        self._left = 0 if silent else length
+        self.closes = close or request.should_close() or (self._left is None and not self._chunked)
+        framing = b""
+        if self._chunked:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif length is not None and response.status not in _WITHOUT_BODY:
+            framing = b"Content-Length: %d\r\n" % length
+        self.head = b"%b%b%b\r\n" % (_prefix(response.status, self.closes), response.lines, framing)
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
+    def frame(self, part: bytes) -> bytes:
+        """A part on the wire; what is beyond the length is cut off."""
+        if self._left is not None:
+            part = part[: self._left]
+            self._left -= len(part)
+        return b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
 
-    def sendall(self, data: bytes) -> None:
-        self.parts.append(data)
+    def end(self) -> bytes:
+        """What tells the client that this was all; where some is missing, the connection's end tells that."""
+        self.closes = self.closes or bool(self._left)
+        return b"0\r\n\r\n" if self._chunked else b""
 
 
-def as_bytes(answer: Response, request: Request, config: Any, close: bool) -> tuple[bytes, bool]:
+def as_bytes(response: Response, request: Request, close: bool) -> tuple[bytes, bool]:
     """The answer on the wire, and whether the connection ends with it."""
-    outbox = _Outbox()
-    response = ResponseWriter(request, outbox, config)
-    if close:
-        response.force_close()
-    headers = [("Content-Length", str(len(answer.body))), *answer.headers.items()]
-    response.start_response(f"{answer.status} {phrase(answer.status)}", headers)
-    response.write(b"" if request.method == "HEAD" else answer.body)
-    response.close()
-    return b"".join(outbox.parts), response.should_close()
+    close = close or request.should_close()
+    return _whole(response, close, request.method == "HEAD"), close
 
 
-def malformed(error: InferenceError, id: str) -> bytes:
-    """The answer to what could not be read as a request, for which there is no Response."""
-    body = error_body(error.status, str(error), id)
-    head = (
-        f"HTTP/1.1 {error.status} {phrase(error.status)}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def refusal(error: InferenceError, id: str) -> bytes:
+    """The answer to what could not be read as a request; the connection ends with it."""
+    return _whole(failure(error, id), True, False)
+
+
+def _whole(response: Response, close: bool, silent: bool) -> bytes:
+    prefix = _prefix(response.status, close)
+    if response.status in _WITHOUT_BODY:
+        return b"%b%b\r\n" % (prefix, response.lines)
+    length, shown = len(response.body), b"" if silent else response.body
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (prefix, response.lines, length, shown)
 
 
 def failure(error: BaseException, id: str) -> Response:
     """The answer for an exception."""
     known = as_inference_error(error) or fault(error, id)
     body = error_body(known.status, str(known), id)
-    return Response(known.status, body, {"Content-Type": "application/json", **known.headers})
+    try:
+        return Response(known.status, body, known.headers, "application/json")
+    except InvalidResponse as invalid:  # the headers of a handler's InferenceError
+        return failure(invalid, id)
 
 
 def fault(error: BaseException, id: str) -> InferenceError:
-    """What is said of a fault of the handler, whose traceback goes to the log alone."""
+    """What is said of a fault of the handler, whose particulars go to the log alone."""
+    if isinstance(error, InvalidResponse):
+        log(f"request {id} failed: {error}")
+        return InferenceError("The model set what HTTP cannot carry; the log tells more.", 500)
     lines = "".join(traceback.format_exception(error))
     log(f"request {id} failed\n{lines.rstrip()}")
     return InferenceError(f"The model raised {type(error).__name__}; the log tells more.", 500)
+
+
+def _checked_status(status: int | str) -> int:
+    text = status if isinstance(status, str) else str(index(status)) if hasattr(status, "__index__") else ""
+    found = _STATUS.fullmatch(text)
+    if found is None:
+        raise InvalidResponse(f"status {status!r} is not one of an answer: set a number from 200 to 599")
+    return int(found[1])
+
+
+@lru_cache(256)
+def _line(name: str, value: str) -> bytes:
+    """A header on the wire. Names are checked apart from values, so that neither can pass for both."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidResponse(f"a header cannot have the name {name!r}: use letters, digits and -")
+    if not isinstance(value, str):
+        raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")
+    if not _VALUE.fullmatch(value):
+        raise InvalidResponse(f"header {name} has characters that HTTP cannot carry: encode its value")
+    return f"{name}: {value.strip()}\r\n".encode("latin-1")
+
+
+def _report_once(name: str) -> None:
+    if name not in _reported:
+        _reported.add(name)
+        log(f"header {name} is left out of answers: the server sets it itself")
+
+
+# What all answers of a second have in common, for each status; a new dictionary each second.
+_prefixes: dict[tuple[int, bool], bytes] = {}
+_second = 0
+
+
+def _prefix(status: int, close: bool) -> bytes:
+    """Status line, Date and Connection."""
+    global _prefixes, _second
+    now = int(time.time())
+    if now != _second:
+        _prefixes, _second = {}, now
+    prefix = _prefixes.get((status, close))
+    if prefix is None:
+        connection = "close" if close else "keep-alive"
+        date = formatdate(now, usegmt=True)
+        head = f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n"
+        prefix = _prefixes[status, close] = head.encode()
+    return prefix

@@ -105,6 +105,7 @@ class ModelApp:
     """What a worker asks of its application, for a process with one model."""
 
     planned_workers = 1
+    exchange = None  # there is no standby
 
     def __init__(self, settings: Settings, packages: str, gpu: int | None, reports: int) -> None:
         self.settings = dataclasses.replace(settings, access_log="off", multi_model=False)
@@ -113,7 +114,6 @@ class ModelApp:
         self.reports = reports
         self.scoreboard = Scoreboard(1)
         self.scoreboard.begin(0)
-        self.handing, self.handed = socket.socketpair()  # nobody hands over: there is no standby
 
     def drop_privileges(self) -> None:
         """The router has."""

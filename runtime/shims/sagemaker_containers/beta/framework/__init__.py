@@ -1,11 +1,25 @@
-"""The modules that an inference.py uses, and three that its examples import and use nothing of."""
+"""The modules that scripts use, and three that they import and use nothing of."""
 
 from types import ModuleType
 
 from sagemaker_inference import content_types
 
-from . import encoders, errors, worker
+from . import encoders, env, errors, worker
 
-env, modules, transformer = (ModuleType(f"{__name__}.{name}") for name in ("env", "modules", "transformer"))
+entry_point, modules, transformer = (
+    ModuleType(f"{__name__}.{name}") for name in ("entry_point", "modules", "transformer")
+)
 
-__all__ = ["content_types", "encoders", "env", "errors", "modules", "transformer", "worker"]
+training_env = env.TrainingEnv
+
+__all__ = [
+    "content_types",
+    "encoders",
+    "entry_point",
+    "env",
+    "errors",
+    "modules",
+    "training_env",
+    "transformer",
+    "worker",
+]

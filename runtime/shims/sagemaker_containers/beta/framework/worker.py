@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from werkzeug import wrappers
-
 from optml.serving.model.codecs import JSON
 
+try:
+    from werkzeug.wrappers import Response as Base
+except ImportError:  # a training image, where a script that also serves only imports this
+    Base = object  # type: ignore[misc,assignment]
 
-class Response(wrappers.Response):
+
+class Response(Base):
     """As flask's, but that the second argument is the type that was once given there, and is ignored."""
 
     default_mimetype = JSON

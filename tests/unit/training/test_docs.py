@@ -1,4 +1,4 @@
-"""What runtime/README.md lists is what there is."""
+"""What docs/training.md lists is what there is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from optml.training.job import Job
 from tests.unit.training.conftest import a_job, a_program
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "runtime/README.md").read_text()
+DOCS = (ROOT / "docs/training.md").read_text()
 
 
 def listed(heading: str) -> set[str]:
     """The words in `code` under a heading, with what stands after it up to the next."""
-    text = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    text = DOCS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     return {word for code in re.findall(r"`([^`]+)`", text) for word in re.findall(r"[A-Za-z_0-9]+", code)}
 
@@ -46,10 +46,10 @@ def test_every_field_of_the_job() -> None:
 
 def test_the_ports() -> None:
     ports = {environment.MASTER_PORT, str(rendezvous.PORT), str(mpi.PORT)}
-    assert ports == set(re.findall(r"^\| (\d+) \|", README, re.M))
+    assert ports == set(re.findall(r"^\| (\d+) \|", DOCS, re.M))
 
 
 def test_every_file_of_the_layout() -> None:
-    drawn = set(re.findall(r"\w+\.py", README.partition("```")[2].partition("```")[0]))
+    drawn = set(re.findall(r"\w+\.py", DOCS.partition("```")[2].partition("```")[0]))
     there = {path.name for path in (ROOT / "runtime/optml/training").glob("*.py")}
     assert there - {"__init__.py", "record.py"} <= drawn

@@ -1,0 +1,222 @@
+"""What the workers of a server share, and what a worker may ask of it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import mmap
+import os
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gunicorn.app.base import BaseApplication
+
+from .. import machine
+from ..report import UserError, log
+from .exchange import Exchange
+from .model.handlers import Model, load_program
+from .model.requirements import find_requirements, install
+from .privilege import become, decide_user
+from .scoreboard import Scoreboard
+from .sizing import plan_workers
+from .worker import DRAIN, NO_RETRY, Worker
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+class Application(Protocol):
+    """What a worker asks of its application: that of a server, or of the process of one model."""
+
+    settings: Settings
+    scoreboard: Scoreboard
+    exchange: Exchange | None
+    planned_workers: int
+
+    def drop_privileges(self) -> None: ...
+    def load(self, worker: Worker) -> None: ...
+    def gpu_of(self, row: int) -> int | None: ...
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """The gunicorn application: our settings in its words, and what the workers share."""
+
+    def __init__(self, settings: Settings, program: str | None, listener: socket.socket) -> None:
+        self.settings = settings
+        self.program = program
+        self.listener = listener
+        self.planned_workers, self.reason = plan_workers(settings)
+        # A worker that is replaced has its row until it is gone, and the one that replaces it another.
+        rows = 2 * self.planned_workers
+        self.scoreboard = Scoreboard(rows)
+        self.exchange = Exchange(rows)
+        self.model: Model | None = None
+        self.drop_to: tuple[int, str] | None = None
+        self._tracebacks = mmap.mmap(-1, 8)
+        super().__init__()
+
+    def load_config(self) -> None:
+        temporary = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+        for name, value in {
+            "bind": f"fd://{self.listener.detach()}",
+            "workers": 1,  # the first one loads alone, see Supervisor
+            "worker_class": Worker,
+            "timeout": 0,  # we look at heartbeats ourselves
+            "graceful_timeout": int(DRAIN) + 1,
+            "worker_tmp_dir": temporary,
+            "control_socket_disable": True,
+            "logger_class": Log,
+            "preload_app": False,
+        }.items():
+            self.cfg.set(name, value)
+
+    def settle(self) -> None:
+        """What must be known before the first fork."""
+        self.drop_to = decide_user(self.settings, self.program)
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One team of threads per worker, not one per worker and CPU.
+            os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cpu_count() // self.planned_workers))
+
+    def drop_privileges(self) -> None:
+        """Become the user that workers run as."""
+        if self.drop_to is not None:
+            become(*self.drop_to)
+            self.cfg.set("user", self.drop_to[0])
+            self.drop_to = None
+
+    def prepare(self) -> None:
+        """What is done once for all workers: install the requirements, and load the model if it is shared."""
+        if path := find_requirements(self.program):
+            install(path)
+        if self.settings.preload and self.program:
+            self.drop_privileges()  # the model is user code
+            self.configure_logging()
+            try:
+                self.model = Model(load_program(self.program), self.settings, None)
+            except UserError:
+                raise
+            except BaseException as error:  # the SystemExit of a user's module is a failure as well
+                traceback.print_exc()
+                raise UserError(f"the model does not load: {type(error).__name__}, see above") from None
+            # What exists now is not looked at by the collector again, so that its pages stay shared.
+            gc.collect()
+            gc.freeze()
+
+    def has_preparations(self) -> bool:
+        if self.settings.multi_model:
+            return False  # each model has its own
+        return self.settings.preload or find_requirements(self.program) is not None
+
+    def load(self, worker: Worker) -> None:
+        """Give the worker its model, or the user's whole application."""
+        if self.settings.multi_model:
+            worker.wsgi = load_router(worker)
+            return
+        if self.settings.app:
+            worker.wsgi = load_app(self.settings)
+            return
+        assert self.program is not None
+        self.configure_logging()
+        worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
+        if worker.model.has_stream:
+            from . import websocket  # takes 50 ms, and few models talk
+
+            worker.websocket = websocket
+
+    def configure_logging(self) -> None:
+        """Let the user's handlers log: lines of their loggers go to stderr."""
+        import logging  # gunicorn has imported it
+
+        logging.basicConfig(level=self.settings.log_level)
+
+    def first_traceback(self) -> bool:
+        """Whether nobody has printed the traceback of a failed start yet."""
+        self._tracebacks[0] += 1
+        return self._tracebacks[0] == 1
+
+    def gpu_of(self, row: int) -> int | None:
+        return row % self.planned_workers % self.settings.gpus if self.settings.gpus else None
+
+    def execution_parameters(self) -> dict[str, Any]:
+        """What a batch job may send.
+
+        A strategy that was set goes back as it came; settings.py says which is recommended otherwise.
+        """
+        settings = self.settings
+        return {
+            "MaxConcurrentTransforms": settings.max_concurrent_transforms
+            or self.planned_workers * settings.threads,
+            "BatchStrategy": settings.batch_strategy,
+            "MaxPayloadInMB": min(settings.max_payload >> 20, 100),
+        }
+
+
+class Log:
+    """gunicorn's logger in our words: warnings and errors. Requests are logged by the worker."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.killed: set[int] = set()  # workers that we have killed ourselves, and said why
+
+    def debug(self, message: str, *values: Any, **_: Any) -> None:
+        pass
+
+    info = debug
+
+    def warning(self, message: str, *values: Any, exc_info: bool = False, **_: Any) -> None:
+        if values[1:] == (NO_RETRY,) or (values[:1] and values[0] in self.killed):
+            return  # there is a line that says why
+        text = message % values if values else message
+        log(f"{text}\n{traceback.format_exc().rstrip()}" if exc_info else text)
+
+    error = critical = warning
+
+    def exception(self, message: str, *values: Any, **_: Any) -> None:
+        self.warning(message, *values, exc_info=True)
+
+    def access(self, *_: Any) -> None:
+        pass
+
+    def close_on_exec(self) -> None:
+        pass
+
+    reopen_files = close_on_exec
+
+
+def load_router(worker: Worker) -> Any:
+    """The application of a multi-model server, beside the forkserver of its models."""
+    import tempfile
+
+    from .multimodel.forkserver import fork_forkserver
+
+    home = tempfile.mkdtemp(prefix="optml-models-")
+    forkserver = fork_forkserver(worker, home)
+    from .multimodel.router import (
+        create_router,  # flask and its memory are the router's alone, so after the fork
+    )
+
+    return create_router(worker, forkserver, home)
+
+
+def load_app(settings: Settings) -> Any:
+    """The user's own WSGI application, from `module:app`. Raises UserError when it is not one."""
+    assert settings.app is not None
+    module_name, _, attribute = settings.app.partition(":")
+    for directory in reversed(settings.code_dirs):
+        if os.path.isdir(directory) and directory not in sys.path:
+            sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        folders = " or ".join(settings.code_dirs)
+        raise UserError(
+            f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no module {error.name} in {folders}"
+        ) from None
+    app = getattr(module, attribute or "app", None)
+    if not callable(app):
+        raise UserError(f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no application of that name")
+    return app

@@ -1,0 +1,164 @@
+"""What becomes of a complete request: an answer at once, a call on a slot, or a thread beside the loop."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .call import Call
+from .errors import InferenceError
+from .execution import over_time
+from .http.response import Response, as_bytes, failure, refusal
+from .slots import Executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .execution import Execution
+    from .host import Host
+    from .http.connection import Connection
+    from .http.request import Request
+
+_STREAM = "/invocations-bidirectional-stream"
+_ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
+_FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
+HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"})
+_USE_POST = InferenceError("Use POST.", 405, {"Allow": "POST"})
+
+
+class Dispatcher:
+    """From the loop alone, but for what executors run."""
+
+    def __init__(self, host: Host, execution: Execution) -> None:
+        self._host = host
+        self._execution = execution
+        self._health, self._control = Executor("health"), Executor("control")
+        self._id_prefix = f"{host.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
+        self._ids = 0
+
+    def dispatch(self, connection: Connection, request: Request) -> None:
+        """Route a complete request."""
+        if request.path == "/ping":
+            self.ping(connection, request)
+        elif self._host.wsgi is not None:
+            self.call(connection, request)
+        elif request.path == "/invocations":
+            if request.method == "POST":
+                self.call(connection, request)
+            else:
+                self.refuse(connection, request, _USE_POST)
+        elif self._host.websocket and (request.path == _STREAM or self.may_be_session(request)):
+            self.upgrade(connection, request)
+        else:
+            self.beside(self._control, self.ask_admin, connection, request)
+
+    def may_be_session(self, request: Request) -> bool:
+        """Whether a session may have this path, which the client chooses: no other route of ours has it."""
+        asks = any(name == "UPGRADE" and value.lower() == "websocket" for name, value in request.headers)
+        return asks and request.path not in _ROUTES
+
+    def upgrade(self, connection: Connection, request: Request) -> None:
+        """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
+        try:
+            self._host.websocket.accept(request.method, request.headers, request.version)
+        except InferenceError as error:
+            self.refuse(connection, request, error)
+        else:
+            self.call(connection, request, talks=True)
+
+    def ping(self, connection: Connection, request: Request) -> None:
+        """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
+        if not self._host.scoreboard.any_ready():
+            self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
+        elif self._host.settings.app:
+            self.beside(self._health, self.ask_app, connection, request)
+        elif self._host.model is not None and self._host.model.has_ping:
+            self.beside(self._health, self.ask_user, connection, request)
+        else:
+            self.respond(connection, request, Response(200))
+
+    def call(self, connection: Connection, request: Request, talks: bool = False) -> None:
+        """Give the request to a slot, now or in its turn, or refuse it at once."""
+        # A router keeps no time: the process of the model does.
+        timeout = math.inf if self._host.settings.multi_model else self._host.settings.timeout
+        came = self._host.arrival_of(connection)
+        call = Call(request, connection, self.new_id(), came, timeout)
+        call.talks = talks
+        if self._host.loop.now > call.deadline:
+            self.refuse(connection, request, over_time(timeout))
+        elif self._host.slots.held and came < self._host.loop.now:
+            self.refuse(connection, request, HELD)
+        elif self._host.slots.admit(call, len(self._host.queue)):
+            self._host.note_load()
+        else:
+            connection.rest = True
+            self.refuse(connection, request, _FULL)
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"{self._id_prefix}{self._ids}"
+
+    def respond(self, connection: Connection, request: Request, response: Response) -> None:
+        self._host.loop.send(connection, *as_bytes(response, request, self._host.closes))
+
+    def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
+        """Answer with an error."""
+        id = self.new_id()
+        request.body.close()
+        self.respond(connection, request, failure(error, id))
+        self._host.journal.note(request, error.status, id)
+
+    def reject(self, connection: Connection, error: InferenceError) -> None:
+        """Answer what is malformed or too large, and read no more."""
+        id = self.new_id()
+        self._host.journal.note(connection.request, error.status, id)
+        connection.drop()
+        self._host.loop.send(connection, refusal(error, id), True)
+
+    # Beside the loop: it takes no slot, and the loop no time
+
+    def beside(
+        self,
+        executor: Executor,
+        action: Callable[[Call], int | None],
+        connection: Connection,
+        request: Request,
+    ) -> None:
+        call = Call(request, connection, self.new_id(), self._host.loop.now, self._host.settings.timeout)
+
+        def act() -> None:
+            try:
+                status = action(call)
+            except BaseException as error:
+                status = self._execution.break_off(call, error)
+            if request.path != "/ping":
+                self._host.journal.note(request, status or 500, call.id)
+            request.body.close()
+
+        executor.do(act)
+
+    def ask_app(self, call: Call) -> int | None:
+        """/ping of the user's own application."""
+        return self._execution.run_app(call, self._host.wsgi)
+
+    def ask_user(self, call: Call) -> int:
+        """The user's word on health."""
+        assert self._host.model is not None
+        try:
+            healthy = self._host.model.ping()
+        except Exception:
+            traceback.print_exc()
+            healthy = False
+        return self._execution.respond(call, Response(200 if healthy else 503))
+
+    def ask_admin(self, call: Call) -> int | None:
+        return self._execution.run_app(call, self.admin_app)
+
+    @cached_property
+    def admin_app(self) -> Any:
+        from .admin import create_app  # flask takes 190 ms to import
+
+        return create_app(self._host)

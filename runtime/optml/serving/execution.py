@@ -1,0 +1,231 @@
+"""One call on its slot: a whole answer, a stream, a session, or what a WSGI application answers.
+
+The client's errors are told from the user's where they arise: only what `Outlet` sends can fail for the
+client, so an OSError that a handler raises is a fault like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from .errors import InferenceError, as_inference_error
+from .http.response import Frames, Response, as_bytes, failure, fault
+from .http.wsgi import WSGIAnswer, environ
+from .http.wsgi import run as run_app
+from .journal import CLIENT_GONE
+from .model.handlers import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .call import Call
+    from .host import Host
+    from .websocket import Stream
+
+_NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
+
+
+class ClientGone(Exception):
+    """The client takes no more of its answer."""
+
+
+class TooLate(Exception):
+    """The deadline has answered."""
+
+
+class Outlet:
+    """The socket of a call whose answer is sent in parts: the client has the time of a call for each.
+
+    The first part claims the call. Raises ClientGone and TooLate.
+    """
+
+    def __init__(self, call: Call, timeout: float) -> None:
+        self._call = call
+        self._timeout = timeout
+
+    def sendall(self, data: bytes) -> None:
+        call, sock = self._call, self._call.connection.sock
+        if not call.streaming and not call.claim():
+            raise TooLate
+        call.streaming = True
+        call.pause()  # a client that does not read is no model that is stuck
+        sock.settimeout(self._timeout)
+        try:
+            sock.sendall(data)
+        except OSError as error:
+            raise ClientGone from error
+        finally:
+            call.renew()
+
+
+class Execution:
+    """Runs the calls of a worker. Nothing that a handler raises ends the thread."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def run(self, call: Call) -> None:
+        """Run one call and note what became of it, unless the deadline has answered."""
+        try:
+            status = self._answer(call)
+        except BaseException as error:
+            status = self.break_off(call, error)
+        if status is not None:
+            self._host.journal.note_call(call, status)
+        call.request.body.close()
+
+    def _answer(self, call: Call) -> int | None:
+        if call.talks:
+            return self._talk(call)
+        if self._host.wsgi is not None:
+            return self.run_app(call, self._host.wsgi)
+        return self._invoke(call)
+
+    def break_off(self, call: Call, error: BaseException) -> int | None:
+        """End an answer that has begun: only the connection's end can tell the client. Gives what to note."""
+        if isinstance(error, TooLate):
+            return None
+        self._cut(call)
+        if isinstance(error, ClientGone):
+            return CLIENT_GONE
+        return (as_inference_error(error) or fault(error, call.id)).status
+
+    def _cut(self, call: Call) -> None:
+        self._host.loop.post(lambda: self._host.loop.close(call.connection))
+
+    def respond(self, call: Call, response: Response) -> int:
+        """Send a whole answer."""
+        host = self._host
+        data, closes = as_bytes(response, call.request, host.closes)
+        host.loop.send(call.connection, data, closes)
+        return response.status
+
+    def _invoke(self, call: Call) -> int | None:
+        """Run the handlers and answer, unless the deadline has."""
+        host = self._host
+        assert host.model is not None
+        content_type = accept = ""
+        for name, value in call.request.headers:
+            if name == "CONTENT-TYPE":
+                content_type = value
+            elif name == "ACCEPT":
+                accept = value
+        context = Context(call.request.headers, call.id, host.gpu)
+        chunks: Iterator[bytes] | None = None
+        try:
+            body, mimetype = host.model.answer(call.request.body, content_type, accept, context)
+            if not isinstance(body, bytes):
+                chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
+            response = Response(context.status, body, context.response_headers, mimetype)
+            whole = as_bytes(response, call.request, host.closes)  # also checks the headers
+        except BaseException as error:
+            _close(chunks)
+            response, chunks = failure(error, call.id), None
+            whole = as_bytes(response, call.request, host.closes)
+        if chunks is not None:
+            return self._stream(call, response, chunks)
+        if not call.claim():
+            return None
+        # Free before the answer leaves: the client may send its next call at once.
+        host.slots.release(call)
+        host.loop.send(call.connection, *whole)
+        return response.status
+
+    def _stream(self, call: Call, answer: Response, chunks: Iterator[bytes]) -> int:
+        """Send chunks as they come. Each has the time of a whole call."""
+        send = Outlet(call, self._host.settings.timeout).sendall
+        frames = Frames(answer, call.request, self._host.closes)
+        try:
+            send(frames.head + frames.frame(answer.body))
+            for chunk in chunks:
+                send(frames.frame(chunk))
+        finally:
+            _close(chunks)
+        send(frames.end())
+        self._continue(call, frames.closes)
+        return answer.status
+
+    def _continue(self, call: Call, then_close: bool) -> None:
+        """The answer is complete: give the connection back to the loop."""
+        call.connection.sock.setblocking(False)
+        self._host.slots.release(call)
+        self._host.loop.send(call.connection, b"", then_close)
+
+    def _talk(self, call: Call) -> int | None:
+        """Open a WebSocket, and have the user's stream_fn talk through it."""
+        host = self._host
+        assert host.model is not None
+        Outlet(call, host.settings.timeout).sendall(
+            host.websocket.accept(call.request.method, call.request.headers, call.request.version)
+        )
+        # The library closes what it gets, and the loop what it has.
+        sock = call.connection.sock.dup()
+        stream = host.websocket.Stream(
+            sock,
+            call,
+            host.settings.timeout,
+            host.settings.max_payload,
+            lambda: not host.alive,
+            call.connection.take_input(),
+        )
+        host.slots.hold(call, stream)
+        code, reason = 0, ""
+        try:
+            path, query = call.request.path, call.request.query
+            host.model.talk(stream, Context(call.request.headers, call.id, host.gpu, path, query))
+        except host.websocket.Gone:
+            pass
+        except BaseException as error:
+            known = as_inference_error(error)
+            code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
+        if call.claim():
+            self._end_session(call, stream, code or (_NORMAL if host.alive else _GOING_AWAY), reason)
+        return None  # the end of the session is noted there
+
+    def _end_session(self, call: Call, stream: Stream, code: int, reason: str) -> None:
+        """Close a WebSocket on both sides; from the slot, or in its place when it is over its time."""
+        stream.close(code, reason)
+        self._host.slots.release(call)
+        self._host.journal.note_call(call, 101)
+        self._cut(call)
+
+    def run_app(self, call: Call, app: Any) -> int | None:
+        """Have a WSGI application answer, the user's own or the control plane."""
+        host, request = self._host, call.request
+        answer = WSGIAnswer(request, Outlet(call, host.settings.timeout).sendall, host.closes)
+        variables = environ(request, call.connection.server, host.several)
+        variables["optml.request_id"] = call.id
+        try:
+            run_app(app, variables, answer)
+        except BaseException as error:
+            if call.streaming or isinstance(error, TooLate):
+                raise
+            whole = failure(error, call.id)
+            return self.respond(call, whole) if call.claim() else None
+        assert answer.response is not None
+        self._continue(call, answer.closes)
+        return answer.response.status
+
+    def give_up(self, call: Call) -> None:
+        """End, from the loop, a call whose slot is stuck in the user's code."""
+        late = over_time(self._host.settings.timeout)
+        if call.session is not None and call.claim():
+            call.connection.closing, call.connection.seen = True, time.monotonic()
+            closing = (call, call.session, _INTERNAL_ERROR, str(late))
+            threading.Thread(target=self._end_session, args=closing, daemon=True).start()
+        elif call.streaming:
+            self._host.loop.close(call.connection)
+            self._host.journal.note_call(call, late.status)
+
+
+def over_time(timeout: float) -> InferenceError:
+    limit = f"{timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
+    return InferenceError(f"No answer within {limit}.", 504)
+
+
+def _close(parts: Any) -> None:
+    close: Callable[[], None] | None = getattr(parts, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,44 @@
+"""The Protocol between a worker and what it has made: the dispatcher, the execution, the control plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .http.connection import Connection
+    from .http.loop import Loop
+    from .journal import Journal
+    from .model.handlers import Model
+    from .queue import Queue
+    from .scoreboard import Scoreboard
+    from .settings import Settings
+    from .slots import Slots
+
+
+class Host(Protocol):
+    """The worker, as its calls and its clients' requests know it."""
+
+    settings: Settings
+    loop: Loop
+    slots: Slots
+    journal: Journal
+    model: Model | None
+    wsgi: Any
+    websocket: Any
+    gpu: int | None
+    several: bool
+    alive: bool
+    app: Any
+    pid: int
+    queue: Queue
+    scoreboard: Scoreboard
+
+    @property
+    def closes(self) -> bool:
+        """Whether answers end their connections."""
+
+    def note_load(self) -> None:
+        """Tell all processes how many calls run and wait here."""
+
+    def arrival_of(self, connection: Connection) -> float:
+        """When the call that is read now was first seen."""

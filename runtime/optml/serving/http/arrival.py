@@ -1,0 +1,41 @@
+"""Whether a whole request has arrived, told without taking it from the kernel.
+
+A hint and no parser: what it cannot tell is read as usual, by the parser, which is strict.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+_LOOK = 64 << 10  # bytes of a request that the kernel keeps for us
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\n(transfer-encoding|expect):", re.IGNORECASE)
+PING = b"GET /ping"
+
+
+class Size(NamedTuple):
+    whole: int
+    missing: int
+
+
+def size_of_call(sock: socket.socket, path: str) -> Size | None:
+    """Bytes of the call that arrives, where its path begins like this; None for what is no small call."""
+    try:
+        data = sock.recv(_LOOK, socket.MSG_PEEK)
+    except OSError:
+        return None
+    head, end, body = data.partition(b"\r\n\r\n")
+    _, _, target = head.partition(b" ")
+    if not end or not target.startswith(path.encode()) or data.startswith(PING) or _CHUNKED.search(head):
+        return None
+    length = _LENGTH.search(head + b"\r\n")
+    size = int(length[1]) if length else 0
+    whole = len(head) + len(end) + size
+    return Size(whole, max(0, size - len(body))) if whole <= _LOOK else None
+
+
+def await_bytes(sock: socket.socket, count: int) -> None:
+    """Have the socket be readable only when so many bytes are here, or the client has hung up."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)

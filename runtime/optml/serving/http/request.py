@@ -1,0 +1,128 @@
+"""A request, and what its head says of the body and the connection.
+
+The rules are those of RFC 9110 and RFC 9112, read strictly: whatever another server on the way could
+understand in a different way is refused, because it could hide a second request. They hold for every parser.
+"""
+
+from __future__ import annotations
+
+from ..errors import InferenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LINE_LIMIT = 8190  # bytes of a request line or of a header
+HEADERS_LIMIT = 100
+
+_READ_HERE = frozenset(
+    ("CONNECTION", "CONTENT-LENGTH", "CONTENT-TYPE", "EXPECT", "HOST", "TRANSFER-ENCODING")
+)
+_NOT_A_LAST_CODING = ("", "compress", "deflate", "gzip", "identity")
+
+
+class Request:
+    """Method, path, query, version, headers and body; names of headers are in upper case.
+
+    `path` is as the client wrote it, without the query; `length` are the bytes of the body, None for one in
+    chunks; `body` is the Payload. Raises InferenceError for a head that breaks a rule.
+    """
+
+    __slots__ = (
+        "_closes", "body", "expects_continue", "headers", "length", "method", "path", "peer", "query",
+        "target", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self, method: str, target: str, version: tuple[int, int], headers: list[tuple[str, str]]
+    ) -> None:
+        if version[0] != 1:
+            raise InferenceError("This server speaks HTTP/1.1.", 505)
+        self.method = method
+        self.target = target
+        self.path, self.query = _split(method, target)
+        self.version = min(version, (1, 1))  # an answer never has a higher one than the server
+        self.headers, known = _checked(headers)
+        if "HOST" not in known and self.version == (1, 1):
+            raise malformed("no Host header")
+        self.length = _length(known.get("TRANSFER-ENCODING"), known.get("CONTENT-LENGTH"), self.version)
+        self._closes = _closes(known.get("CONNECTION", ""), method, self.version)
+        self.expects_continue = _expects_continue(known.get("EXPECT"), self.version)
+        self.peer: Any = None
+        self.body: Any = None
+
+    def should_close(self) -> bool:
+        """Whether the connection ends with the answer, by the client's word."""
+        return self._closes
+
+
+def malformed(what: str) -> InferenceError:
+    return InferenceError(f"Bad request: {what}.", 400)
+
+
+def _checked(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """The headers without those that WSGI could take for others, and the ones that this module reads."""
+    if len(headers) > HEADERS_LIMIT:
+        raise InferenceError(f"More than {HEADERS_LIMIT} headers.", 431)
+    kept: list[tuple[str, str]] = []
+    known: dict[str, str] = {}
+    for header in headers:
+        name, value = header
+        if len(name) + len(value) > LINE_LIMIT:
+            raise InferenceError(f"A header is longer than {LINE_LIMIT} bytes.", 431)
+        if name in _READ_HERE:
+            if name in known and name != "CONNECTION":
+                raise malformed(f"more than one {name.title()} header")
+            known[name] = f"{known[name]},{value}" if name in known else value
+        if "_" not in name:  # X_A and X-A are one variable of WSGI
+            kept.append(header)
+    return kept, known
+
+
+def _split(method: str, target: str) -> tuple[str, str]:
+    """Path and query of a request target, in each of the four forms of RFC 9112, 3.2."""
+    if target[0] != "/" and target != "*" and method != "CONNECT":
+        scheme, mark, rest = target.partition("://")
+        if not scheme or not mark:
+            raise malformed("the target is no path")
+        authority, mark, query = rest.partition("?")
+        target = f"/{authority.partition('/')[2]}{mark}{query}"
+    elif target == "*" and method != "OPTIONS":
+        raise malformed("the target * is for OPTIONS alone")
+    path, _, query = target.partition("#")[0].partition("?")
+    return path, query
+
+
+def _length(coding: str | None, length: str | None, version: tuple[int, int]) -> int | None:
+    """Bytes of the body, None for one in chunks. Two ways to tell where it ends are one too many."""
+    if coding is None:
+        if length is None:
+            return 0
+        if not (length.isascii() and length.isdigit()):
+            raise malformed("Content-Length is no number")
+        return int(length) if len(length) < 20 else 1 << 63  # int() takes no more than 4,300 digits
+    if length is not None or version < (1, 1):
+        raise malformed("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+    codings = [name.strip(" \t") for name in coding.lower().split(",")]
+    if codings == ["chunked"]:
+        return None
+    if "chunked" in codings[:-1] or codings[-1] in _NOT_A_LAST_CODING:
+        raise malformed("the last Transfer-Encoding must be chunked, and no other")
+    raise InferenceError("No Transfer-Encoding but chunked is decoded here.", 501)
+
+
+def _closes(connection: str, method: str, version: tuple[int, int]) -> bool:
+    if method == "CONNECT":  # what follows is no HTTP, whatever the answer
+        return True
+    if not connection:
+        return version < (1, 1)
+    options = [option.strip(" \t") for option in connection.lower().split(",")]
+    return "close" in options or (version < (1, 1) and "keep-alive" not in options)
+
+
+def _expects_continue(expect: str | None, version: tuple[int, int]) -> bool:
+    if expect is None:
+        return False
+    if expect.lower() != "100-continue":
+        raise InferenceError("The only expectation that this server meets is 100-continue.", 417)
+    return version == (1, 1)  # in HTTP/1.0 it has no meaning

@@ -1,0 +1,141 @@
+"""WSGI (PEP 3333) without a socket: the environ of a request, and what an application answers.
+
+    answer = WSGIAnswer(request, send, close)        # send(bytes) puts them on the wire, head first
+    run(app, environ(request, server, multiprocess), answer)
+    answer.response, answer.began, answer.closes
+
+An error before `began` can still be answered as any other; after it, only the end of the connection tells
+the client.
+"""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import unquote_to_bytes
+
+from .response import Frames, InvalidResponse, Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Any
+
+    from .request import Request
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+    App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_OWN_NAMES = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+
+
+def environ(request: Request, server: Any, multiprocess: bool) -> dict[str, Any]:
+    """What the application learns of the request; `server` is the address that the client has reached."""
+    host, port = server[:2] if isinstance(server, tuple) else ("localhost", 80)  # of a Unix socket
+    variables = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query,
+        "RAW_URI": request.target,
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/1.{request.version[1]}",
+        "REMOTE_ADDR": request.peer[0] if isinstance(request.peer, tuple) else "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": request.body.file(),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+    }
+    for name, value in request.headers:
+        key = _OWN_NAMES.get(name) or f"HTTP_{name.replace('-', '_')}"
+        variables[key] = f"{variables[key]},{value}" if key in variables else value
+    return variables
+
+
+class WSGIAnswer:
+    """The answer of an application, which may set its length. Sends nothing before there is something."""
+
+    def __init__(self, request: Request, send: Callable[[bytes], None], close: bool) -> None:
+        self.response: Response | None = None
+        self._request = request
+        self._send = send
+        self._close = close
+        self._length: int | None = None
+        self._frames: Frames | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether some of it has been sent."""
+        return self._frames is not None
+
+    @property
+    def closes(self) -> bool:
+        """Whether the connection ends with the answer."""
+        return self._frames is None or self._frames.closes
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        if exc_info is not None and self.began:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if exc_info is None and self.response is not None:
+            raise AssertionError("start_response is called twice")
+        self._length = None
+        others = []
+        for name, value in headers:
+            if name.lower() == "content-length":
+                self._length = _checked_length(value)
+            else:
+                others.append((name, value))
+        self.response = Response(status, b"", others)
+        return self.write
+
+    def write(self, part: bytes) -> None:
+        if not isinstance(part, bytes):
+            raise TypeError(f"an application answers bytes, not a {type(part).__name__}")
+        if part:
+            head = b"" if self._frames else self._begin(self._length)
+            assert self._frames is not None
+            self._put(head + self._frames.frame(part))
+
+    def finish(self) -> None:
+        """That was all."""
+        if self._length is None and self._request.method != "HEAD":
+            self._length = 0  # counts where nothing has been sent yet
+        head = b"" if self._frames else self._begin(self._length)
+        assert self._frames is not None
+        self._put(head + self._frames.end())
+
+    def _begin(self, length: int | None) -> bytes:
+        if self.response is None:
+            raise AssertionError("the application answers before it calls start_response")
+        self._frames = Frames(self.response, self._request, self._close, length)
+        return self._frames.head
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._send(data)
+
+
+def run(app: App, variables: dict[str, Any], answer: WSGIAnswer) -> None:
+    """Have the application answer; what it gives is closed, however it ends."""
+    parts = app(variables, answer.start_response)
+    try:
+        for part in parts:
+            answer.write(part)
+        answer.finish()
+    finally:
+        close = getattr(parts, "close", None)
+        if close is not None:
+            close()
+
+
+def _checked_length(value: str) -> int:
+    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
+        raise InvalidResponse(f"Content-Length {value!r} is no number")
+    return int(value)

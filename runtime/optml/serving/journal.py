@@ -1,0 +1,39 @@
+"""What is kept of each request: one line in the access log and one count, whatever became of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .http.accesslog import AccessLog
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .http.request import Request
+    from .scoreboard import Scoreboard
+
+CLIENT_GONE = 499  # by the convention of nginx: the client took no more of its answer
+
+
+class Journal:
+    """Of one process. From any thread."""
+
+    def __init__(self, scoreboard: Scoreboard, row: int, access_log: str) -> None:
+        self._scoreboard = scoreboard
+        self._row = row
+        self._lines = AccessLog(access_log)
+        self.flush = self._lines.flush
+
+    def note(self, request: Request | None, status: int, id: str, *seconds: float) -> None:
+        """Note a request that is answered; one that could not be read has neither method nor path."""
+        method, path = (request.method, request.path) if request else ("-", "-")
+        self._scoreboard.count_status(self._row, status)
+        self._lines.add(method, path, status, id, *seconds)
+
+    def note_call(self, call: Call, status: int) -> None:
+        """Note a call that has run, with its answer complete or broken; the second time is no news."""
+        if not call.end():
+            return
+        queue, model = call.started - call.received, (call.answered or time.monotonic()) - call.started
+        self._scoreboard.count_call(self._row, queue, model)
+        self.note(call.request, status, call.id, time.monotonic() - call.received, queue, model)

@@ -1,0 +1,207 @@
+"""`train --check`: all that a job would run and all that is wrong with it, and nothing is started.
+
+It goes the way of `train` as far as it leads without fetching, installing or waiting for anybody, and notes
+what is wrong instead of stopping there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import paths
+from ..report import UserError, masked
+from . import job as jobs
+from . import launchers, mpi, privilege, program, project, secrets, source
+from .arguments import arguments
+from .environment import environment, table, written
+from .job import Job
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from .program import Program
+
+    T = TypeVar("T")
+
+# What a request to SageMaker may hold. Source:
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
+_MOST = 100
+_LONGEST_HYPERPARAMETER = 2500
+_LONGEST_VARIABLE = 512
+
+_CONFIGS = ("hyperparameters", "resourceconfig", "resourceConfig", "inputdataconfig", "checkpointconfig")
+
+
+def check(argv: list[str]) -> int:
+    """Print the report, as JSON after `--json`. The exit code is 1 where something is wrong."""
+    report = examine([word for word in argv if word != "--json"])
+    if "--json" in argv:
+        import json
+
+        print(json.dumps(report, indent=2))
+    else:
+        print(_text(report))
+    return 1 if report["wrong"] else 0
+
+
+class _Examination:
+    """Collects what is wrong."""
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+
+    def attempt(self, step: Callable[..., T], *args: Any) -> T | None:
+        """What the step gives; None where it raises UserError, whose words are kept."""
+        try:
+            return step(*args)
+        except UserError as problem:
+            if str(problem) not in self.wrong:
+                self.wrong.append(str(problem))
+            return None
+
+
+def examine(argv: list[str]) -> dict[str, Any]:
+    """The report on a job whose program gets these arguments after the hyperparameters."""
+    this = _Examination()
+    report: dict[str, Any] = {"wrong": this.wrong, "notes": []}
+    for name in _CONFIGS:
+        this.attempt(jobs.read_config, f"{name}.json")
+    job = this.attempt(jobs.read)
+    if job is None:
+        return report
+    hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
+    this.wrong += _beyond_limits()
+    report["notes"] += [
+        f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
+        for name, text in sorted(os.environ.items())
+        if len(text) > _LONGEST_VARIABLE
+    ]
+    entry, directory = _program(this, job, report["notes"])
+    words = [*_arguments(this, job), *argv]
+    if directory:
+        report["installs"] = [step.what for step in this.attempt(project.steps, directory) or []]
+    if entry:
+        report["program"] = entry.as_dict()
+        variables = environment(job, entry, words)
+        if user := variables.pop(privilege.VARIABLE, ""):
+            this.attempt(privilege.named, user)
+            report["user"] = user
+        _launch(this, report, job, entry, words, variables)
+        report["argv"] = secrets.masked_words(report["argv"], hidden)
+        report["variables"] = _shown(
+            job, entry, report["argv"][-len(words) :] if words else [], variables, hidden
+        )
+    this.wrong[:] = [secrets.mask(problem, hidden) for problem in this.wrong]
+    return report
+
+
+def _program(this: _Examination, job: Job, notes: list[str]) -> tuple[Program | None, str | None]:
+    """The program and the directory of its code; the program alone where the code is still elsewhere."""
+    place = job.submit_directory or ""
+    if source.is_fetched(job):
+        notes.append(f"the code comes from {place or source.ISOLATED} when the job runs: not looked into")
+        if place and "://" not in place and not os.path.isfile(place):
+            this.wrong.append(f"the submit directory {place!r} does not exist; mount it")
+        name = job.program or job.training_module
+        if not name:
+            return None, None
+        python = program.which("python3") or "python3"
+        kind = "script" if name.endswith(".py") else "shell" if name.endswith(".sh") else "command"
+        return program.Program(directory=paths.CODE, name=name, kind=kind, python=python), None
+    found = this.attempt(source.fetch, job)
+    if not found:
+        return None, None
+    return this.attempt(program.find, job, *found), found[0]
+
+
+def _arguments(this: _Examination, job: Job) -> list[str]:
+    """The arguments of those hyperparameters that can be passed."""
+    each = [this.attempt(arguments, {key: job.hyperparameters[key]}) for key in sorted(job.hyperparameters)]
+    return [word for words in each if words for word in words]
+
+
+def _launch(
+    this: _Examination,
+    report: dict[str, Any],
+    job: Job,
+    entry: Program,
+    words: list[str],
+    variables: dict[str, str],
+) -> None:
+    """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
+    if this.attempt(job.enabled, "sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts:
+        for command in ("mpirun", "sshd"):
+            this.attempt(mpi._need, command)
+        report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
+        return
+    launch = this.attempt(launchers.launch, job, entry, words, variables)
+    report["launcher"] = launch.engine if launch else None
+    report["argv"] = launch.argv if launch else [*entry.argv, *words]
+    size = sum(len(os.fsencode(word)) + 9 for word in report["argv"])  # with its end and its pointer
+    size += sum(len(os.fsencode(name + text)) + 10 for name, text in variables.items())
+    if size > (limit := os.sysconf("SC_ARG_MAX")):
+        longest = max(variables, key=lambda name: len(variables[name]))
+        this.wrong.append(
+            f"arguments and variables have {size} bytes together, but the kernel takes {limit}; the"
+            f" longest is {longest}: give it as a file of a channel"
+        )
+
+
+def _shown(
+    job: Job, entry: Program, words: list[str], variables: dict[str, str], hidden: list[str]
+) -> dict[str, str]:
+    """The variables that the container does not have yet, without secrets."""
+    # From a job without secrets, because a short one is not recognized in a text.
+    without = {
+        name: secrets.without_secrets(vars(job)[name]) for name in ("hyperparameters", "framework_parameters")
+    }
+    shown = {
+        **variables,
+        **{
+            name: written(value)
+            for name, value in table(Job(**{**vars(job), **without}), entry, words).items()
+        },
+    }
+    return {
+        name: secrets.mask(masked(name, shown[name]), hidden)
+        for name, text in sorted(variables.items())
+        if os.environ.get(name) != text
+    }
+
+
+def _beyond_limits() -> list[str]:
+    """What SageMaker would refuse."""
+    try:
+        parameters = jobs.read_config("hyperparameters.json")
+    except UserError:
+        return []  # it is named already
+    wrong = [
+        f"hyperparameter {key!r} has {len(text)} characters; SageMaker takes {_LONGEST_HYPERPARAMETER}"
+        for key, value in parameters.items()
+        if len(text := written(value)) > _LONGEST_HYPERPARAMETER
+    ]
+    if len(parameters) > _MOST:
+        wrong.append(f"there are {len(parameters)} hyperparameters; SageMaker takes {_MOST}")
+    return wrong
+
+
+def _text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = []
+    if entry := report.get("program"):
+        lines.append(f"program    {entry['name']} ({entry['kind']}) in {entry['directory']}")
+        lines.append(f"launcher   {report['launcher'] or 'none'}")
+        lines.append(f"user       {report.get('user', 'as the container is started')}")
+    if report.get("installs"):
+        lines.append(f"installs   {', then '.join(report['installs'])}")
+    if entry:
+        lines.append(f"command    {' '.join(map(secrets.quoted, report['argv']))}")
+        lines += ["variables", *(f"  {name}={text}" for name, text in report["variables"].items())]
+    lines += [f"note       {note}" for note in report["notes"]]
+    lines += [f"wrong      {problem}" for problem in report["wrong"]]
+    lines.append(
+        "Nothing was started. " + ("Nothing is wrong." if not report["wrong"] else "Something is wrong.")
+    )
+    return "\n".join(line.replace("\n", "\\n") for line in lines)

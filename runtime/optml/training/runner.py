@@ -1,0 +1,131 @@
+"""Runs the user's Python program as its interpreter would, and tells which exception ended it.
+
+    python3 runner.py FD script|module|code NAME ARGUMENT...
+
+The user's own interpreter runs this, whatever its version, so it needs nothing of ours and imports nothing
+that the interpreter has not imported anyway, not even __future__. The exception goes to the descriptor, for
+PID 1, and to TORCHELASTIC_ERROR_FILE, from which torchrun tells how its first rank failed.
+"""
+
+import _frozen_importlib_external  # importlib.machinery, without the import of importlib
+import builtins
+import faulthandler
+import os
+import sys
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+_LONGEST = 16 << 10
+
+
+def main() -> None:
+    fd, kind, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    sys.argv[:] = sys.argv[3:]
+    own_pid = os.getpid()
+    if fd >= 0:
+        os.set_inheritable(fd, False)
+    faulthandler.enable()  # a crash in C says where
+    module = type(sys)("__main__")
+    module.__dict__.update(__builtins__=builtins, __cached__=None)
+    sys.modules["__main__"] = module
+    try:
+        {"script": _script, "module": _module, "code": _code}[kind](name, module.__dict__)
+    except SystemExit as error:
+        if os.getpid() == own_pid and error.code not in (None, 0):
+            _tell(fd, *_of_exit(error))
+        raise
+    except BaseException as error:
+        error.__traceback__ = trace = _trace_of_program(error)
+        if os.getpid() == own_pid:
+            _tell(fd, _head(error), _formatted(error, trace))
+        if isinstance(error, KeyboardInterrupt):
+            raise  # the interpreter ends by the signal
+        sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+        sys.excepthook(type(error), error, trace)
+        sys.exit(1)
+
+
+def _script(name: str, variables: "dict[str, Any]") -> None:
+    path = os.path.abspath(name)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(name))
+    loader = _frozen_importlib_external.SourceFileLoader("__main__", path)
+    variables.update(__file__=path, __loader__=loader)
+    exec(compile(loader.get_data(path), path, "exec", dont_inherit=True), variables)
+
+
+def _module(name: str, _variables: "dict[str, Any]") -> None:
+    import runpy
+
+    sys.path[0] = os.getcwd()
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what python -m calls
+
+
+def _code(text: str, variables: "dict[str, Any]") -> None:
+    sys.argv[0], sys.path[0] = "-c", ""
+    exec(compile(text, "<string>", "exec", dont_inherit=True), variables)
+
+
+def _of_exit(error: SystemExit) -> "tuple[str, str]":
+    """What a SystemExit tells: its text, or the exception that was being handled; else nothing."""
+    if not isinstance(error.code, int):
+        return str(error.code), ""
+    handled = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return (_head(handled), _formatted(handled, handled.__traceback__)) if handled else ("", "")
+
+
+def _trace_of_program(error: BaseException) -> "TracebackType | None":
+    """The traceback without our own frames."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+def _head(error: BaseException) -> str:
+    """The exception in one line, with its notes, its parts and its cause."""
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    head = f"{name}: {text}" if text else name
+    if parts := getattr(error, "exceptions", ()):
+        head += ": " + "; ".join(_head(part) for part in parts[:8] if isinstance(part, BaseException))
+    head = "; ".join([head, *map(str, getattr(error, "__notes__", None) or ())])
+    return f"{head}; caused by {_head(error.__cause__)}" if error.__cause__ else head
+
+
+def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
+def _tell(fd: int, head: str, trace: str) -> None:
+    try:
+        if fd >= 0:
+            text = f"{head[:_LONGEST]}\0{trace[-_LONGEST:]}"
+            os.write(fd, text.encode("utf-8", "replace"))
+        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if head and path and not os.path.exists(path):
+            import json
+            import time
+
+            details = {"py_callstack": trace, "timestamp": str(int(time.time()))}
+            with open(path, "w") as file:
+                json.dump({"message": {"message": head, "extraInfo": details}}, file)
+    except Exception:
+        pass  # nobody to tell it to
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The stderr of the program: copied byte for byte in large pieces, its end kept for the reason of a failure.
+
+A write waits for whoever reads our stderr, and the program waits with it, as it would without us.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+# No pipe holds more than this unless somebody enlarges it, so that one read empties it.
+_PIECE = 1 << 20
+_KEPT = 32 << 10
+_TRACE_BEGINS = b"Traceback (most recent call last):"
+
+
+class Tail:
+    """What comes out of the pipe, written to our own stderr. The last traceback is kept beside the end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._end = b""
+        self._trace = b""
+        self._after_trace = 0
+
+    def copy(self) -> bool:
+        """Copy what is there; False where the program has closed it."""
+        piece = os.read(self._fd, _PIECE)
+        _write(piece)
+        self._keep(piece)
+        return bool(piece)
+
+    def copy_rest(self) -> None:
+        """Copy what the program has left. A child of it may hold the pipe open, and is not waited for."""
+        os.set_blocking(self._fd, False)
+        try:
+            self.copy()
+        except BlockingIOError:
+            pass
+
+    @property
+    def text(self) -> str:
+        """The end, after the last traceback where that lies further back."""
+        if self._after_trace > _KEPT:
+            return (self._trace + b"\n" + self._end).decode("utf-8", "replace")
+        return self._end.decode("utf-8", "replace")
+
+    def _keep(self, piece: bytes) -> None:
+        # From a little further back, as the header may come in two pieces.
+        recent = self._end[-len(_TRACE_BEGINS) :] + piece
+        found = recent.rfind(_TRACE_BEGINS)
+        if found >= 0:
+            self._trace, self._after_trace = recent[found : found + _KEPT], len(recent) - found
+        elif self._trace:
+            self._trace = self._trace + piece[: _KEPT - len(self._trace)]
+            self._after_trace += len(piece)
+        self._end = (self._end + piece[-_KEPT:])[-_KEPT:]
+
+
+def _write(piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        try:
+            rest = rest[os.write(2, rest) :]
+        except BlockingIOError:
+            select.select([], [2], [])
+        except OSError:
+            return  # nobody reads it any more: no reason to stop the program

@@ -1,0 +1,68 @@
+"""Bodies that many clients send at once, slowly, into little memory."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .serving import Server, eventually
+
+SIZE = 2 << 20  # of each body: the most that one keeps in memory
+CLIENTS = 250
+LIMITS = ("--memory=300m", "--memory-swap=300m")
+HEAD = (
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % SIZE
+)
+LENGTH = """
+def predict_fn(data, model):
+    return len(data)
+
+def model_fn(model_dir):
+    return None
+"""
+
+
+def half_send(server: Server, stack: ExitStack) -> socket.socket:
+    """A client that has sent all of its body but for the last byte, unless it was refused meanwhile."""
+    client = stack.enter_context(socket.create_connection((server.address, 8080), timeout=60))
+    try:
+        client.sendall(HEAD + b"x" * (SIZE - 1))
+    except ConnectionError:
+        pass  # it reads the answer before
+    return client
+
+
+@pytest.mark.image("cpu-serve")
+@pytest.mark.parametrize("tmp", ["disk", "memory"])
+def test_half_sent_bodies_harm_nobody(image: str, ml: Path, tmp: str) -> None:
+    """On disk there is room for all; where files lie in memory, too many are told to come again."""
+    options = LIMITS if tmp == "disk" else (*LIMITS, "--tmpfs=/tmp")
+    with (
+        Server(image, ml, LENGTH, *options, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        ExitStack() as stack,
+    ):
+        eventually(lambda: len(server.workers()) == 2)
+        workers = server.workers()
+        clients = [half_send(server, stack) for _ in range(CLIENTS)]
+        assert server.ping() == 200
+        assert server.invoke(b"[1, 2, 3]").json() == 3
+        for client in clients:
+            try:
+                client.sendall(b"x")
+            except ConnectionError:
+                pass
+        answers = [client.recv(9999) for client in clients]
+        served = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200 ")]
+        refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
+        assert len(served) + len(refused) == CLIENTS
+        assert all(b"Retry-After: 1" in answer for answer in refused)
+        if tmp == "memory":
+            assert served and any(b"no room for the body" in answer for answer in refused)
+        else:
+            assert not any(b"no room for the body" in answer for answer in refused)
+        assert server.invoke(b"x" * SIZE, Content_Type="text/plain").json() == SIZE  # the room is free again
+        assert server.workers() == workers
+        assert "exited" not in server.log().output

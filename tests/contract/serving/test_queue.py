@@ -1,0 +1,165 @@
+"""Calls that wait harm nobody: two clocks, and a queue that survives the death of workers."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from .serving import Server, eventually
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+# Writes a line as each run begins and as it ends, with the name of the call.
+NARRATOR = """
+import os, time
+
+def model_fn(model_dir):
+    return None
+
+def predict_fn(data, model):
+    os.write(2, f"begin {data[0]} {os.getpid()} end\\n".encode())
+    time.sleep(data[1])
+    os.write(2, f"done {data[0]} {os.getpid()} end\\n".encode())
+    return data[0]
+"""
+
+
+def runs(server: Server, word: str) -> dict[str, str]:
+    """Calls that have begun, or are done, and the worker that ran each."""
+    return dict(re.findall(rf"{word} (\w+) (\d+) end", server.log().output))
+
+
+def ask(server: Server, name: str, seconds: float) -> int | str:
+    try:
+        return server.invoke(f'["{name}", {seconds}]', timeout=60).status_code
+    except requests.RequestException as error:
+        return type(error).__name__
+
+
+class Pinger(threading.Thread):
+    """Asks /ping without a pause; `answers` counts what it got."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.answers: Counter[int | str] = Counter()
+        self._server, self._over = server, threading.Event()
+
+    def __enter__(self) -> Pinger:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            try:
+                self.answers[self._server.ping()] += 1
+            except requests.RequestException as error:
+                self.answers[type(error).__name__] += 1
+
+
+def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 4}
+    with Server(image, ml, NARRATOR, **settings) as server, ThreadPoolExecutor(24) as pool:
+        eventually(lambda: len(server.workers()) == 2)
+        before = server.workers()
+        with Pinger(server) as pinger:
+            answers = Counter(pool.map(lambda number: ask(server, f"c{number}", 0.7), range(24)))
+        assert set(answers) == {200, 504}, answers
+        assert set(pinger.answers) == {200}, pinger.answers
+        assert server.workers() == before
+        assert "is replaced" not in server.log().output
+        # What had no time left was not begun, so next to nothing was run for nobody.
+        assert len(runs(server, "begin")) <= answers[200] + 2
+
+
+def test_the_replacement_does_not_wait_for_the_drain(image: str, ml: Path) -> None:
+    settings = {
+        "SAGEMAKER_MODEL_SERVER_WORKERS": 1,
+        "SAGEMAKER_MODEL_SERVER_THREADS": 2,
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT": 4,
+    }
+    with Server(image, ml, NARRATOR, **settings) as server, ThreadPoolExecutor(2) as pool:
+        stuck = pool.submit(ask, server, "stuck", 600)
+        time.sleep(2.5)
+        long = pool.submit(ask, server, "long", 3.6)
+        assert stuck.result() == 504
+        eventually(lambda: server.ping() == 200)
+        assert ask(server, "next", 0) == 200
+        assert not long.done()  # the one that is replaced still works on it
+        assert long.result() == 200
+        assert runs(server, "done")["next"] != runs(server, "done")["long"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_loses_what_it_ran_and_nothing_else(image: str, ml: Path, workers: int) -> None:
+    calls, kills = 16 * workers, 3
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server,
+        ThreadPoolExecutor(calls) as pool,
+    ):
+        eventually(lambda: len(server.workers()) == workers)
+        answers = {f"c{number}": pool.submit(ask, server, f"c{number}", 0.4) for number in range(calls)}
+        for _ in range(kills):
+            began = len(runs(server, "begin"))
+            eventually(lambda began=began: len(runs(server, "begin")) > began)  # type: ignore[misc]
+            victim = server.workers()[0]
+            server.exec("sh", "-c", f"kill -KILL {victim}")
+            eventually(lambda victim=victim: victim not in server.workers())  # type: ignore[misc]
+            eventually(lambda: server.ping() == 200 and len(server.workers()) == workers)
+        statuses = {name: answer.result() for name, answer in answers.items()}
+        begun, done = runs(server, "begin"), runs(server, "done")
+        lost = {name for name, status in statuses.items() if status != 200}
+        assert lost == begun.keys() - done.keys(), (statuses, begun, done)
+        assert 0 < len(lost) <= kills
+        eventually(lambda: server.invoke(b'["after", 0]').status_code == 200)
+
+
+def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first = pool.submit(ask, server, "first", 2)
+        eventually(lambda: "first" in runs(server, "begin"))
+        with socket.create_connection((server.address, 8080)) as client:
+            client.sendall(
+                b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b'Content-Length: 11\r\n\r\n["gone", 0]'
+            )
+            time.sleep(0.3)
+        assert ask(server, "last", 0) == 200
+        assert first.result() == 200
+        assert runs(server, "begin").keys() == {"first", "last"}
+
+
+def test_a_client_that_does_not_read_its_stream_is_cut_off_and_no_worker_replaced(
+    image: str, ml: Path
+) -> None:
+    source = """
+    def model_fn(model_dir):
+        return None
+    def predict_fn(data, model):
+        for _ in range(data):
+            yield "x" * (1 << 20)
+    """
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 2}
+    with Server(image, ml, source, **settings) as server:
+        before = server.workers()
+        with Pinger(server) as pinger, socket.create_connection((server.address, 8080)) as deaf:
+            deaf.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n999")
+            server.wait_for_log(" 499 ")
+        assert server.invoke(b"1").status_code == 200
+        assert set(pinger.answers) == {200}
+        assert server.workers() == before
+        assert "is replaced" not in server.log().output

@@ -1,0 +1,77 @@
+"""The parent of the workers: signals, deaths that are no failure, and what it says of those it causes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import docker
+
+from .serving import Server, eventually
+
+pytestmark = pytest.mark.image("cpu-serve")
+
+
+def test_sighup_changes_nothing(image: str, ml: Path) -> None:
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        eventually(lambda: len(server.workers()) == 2)
+        before = server.workers()
+        for signal in ("HUP", "TTIN", "TTOU", "USR2", "WINCH"):
+            server.kill(signal)
+        server.wait_for_log("SIGHUP changes nothing")
+        assert server.invoke().status_code == 200
+        assert server.workers() == before
+        assert "Traceback" not in server.log().output
+        server.stop()
+        assert server.wait() == 0
+
+
+def test_idle_workers_may_be_killed_again_and_again(image: str, ml: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "PROCESS_MAX_START_RETRIES": 1}
+    with Server(image, ml, **settings) as server:
+        for _ in range(3):
+            eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
+            before = server.workers()
+            server.exec("sh", "-c", f"kill -KILL {' '.join(map(str, before))}")
+            eventually(lambda before=before: not {*server.workers()} & {*before})  # type: ignore[misc]
+        eventually(lambda: server.invoke().status_code == 200)
+
+
+def test_a_worker_that_we_kill_is_not_said_to_lack_memory(image: str, ml: Path) -> None:
+    source = """
+    import ctypes
+    def model_fn(model_dir):
+        return None
+    def predict_fn(data, model):
+        ctypes.PyDLL(None).sleep(600)  # holds the interpreter
+    """
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1}
+    with Server(image, ml, source, **settings) as server:
+        with pytest.raises(requests.RequestException):
+            server.invoke(timeout=60)
+        assert "hangs in its model" in server.log().output
+        assert "memory" not in server.log().output
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_ipv6_is_served_where_there_is_any(image: str, ml: Path, off: bool) -> None:
+    option = f"--sysctl=net.ipv6.conf.all.disable_ipv6={int(off)}"
+    with Server(image, ml, "def model_fn(d): pass\ndef predict_fn(d, m): return d\n", option) as server:
+        assert server.invoke().status_code == 200  # over IPv4
+        if not off:
+            code = "import http.client as h; c = h.HTTPConnection('::1', 8080); c.request('GET', '/ping')"
+            answered = server.exec("python3", "-c", f"{code}; print(c.getresponse().status)")
+            assert answered.stdout == "200\n"
+
+
+def test_a_standby_that_dies_is_replaced(image: str, ml: Path) -> None:
+    find = "for p in /proc/[0-9]*; do read n < $p/comm; [ $n = standby ] && echo ${p#/proc/}; done; true"
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server, requests.Session() as session:
+        assert session.get(f"{server.url}/ping", timeout=10).status_code == 200
+        before = docker("exec", server.name, "sh", "-c", find).stdout
+        server.exec("sh", "-c", f"kill -KILL {before}")
+        eventually(lambda: docker("exec", server.name, "sh", "-c", find).stdout not in ("", before))
+        assert session.get(f"{server.url}/ping", timeout=10).status_code == 200
+        assert server.invoke().status_code == 200

@@ -1,0 +1,149 @@
+"""What `make push` does to a registry, against Debian's docker-registry on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.docker import docker, run
+from tests.support.matrix import ARCH, ROOT
+
+RELEASE = "9.8.7-trixie-py3.13"
+OTHER = "amd64" if ARCH == "arm64" else "arm64"
+pytestmark = [pytest.mark.image("base"), pytest.mark.one_variant]
+
+
+class Checkout:
+    """A repository at the tag v9.8.7, an image that is built for both machines, and a registry to push to."""
+
+    def __init__(self, directory: Path, registry: str, image: str) -> None:
+        self.directory, self.registry, self.name = directory, registry, f"test-{uuid.uuid4().hex[:12]}"
+        docker("tag", image, f"optml/{self.name}:{ARCH}")
+        (directory / "file").touch()
+        (directory / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
+        docker("build", "--platform", f"linux/{OTHER}", "--tag", f"optml/{self.name}:{OTHER}", directory)
+        self.git("init", "--quiet")
+        self.git("add", "file")
+        self.git("commit", "--quiet", "--message", "file")
+        self.git("tag", "v9.8.7")
+
+    def git(self, *args: str) -> None:
+        author = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        subprocess.run(["git", *author, *args], cwd=self.directory, check=True)
+
+    def push(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [ROOT / "scripts/push", *args]
+        return subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=120)
+
+    def push_machine(self, machine: str = ARCH, version: str = "9.8.7") -> subprocess.CompletedProcess[str]:
+        return self.push("machine", self.registry, version, RELEASE, machine, machine, self.name)
+
+    def push_index(self, machines: str) -> subprocess.CompletedProcess[str]:
+        return self.push("index", self.registry, RELEASE, machines, "trixie latest", self.name)
+
+    def manifest(self, tag: str) -> tuple[str, Any]:
+        """The digest and the manifest that the registry has for a tag, if it has one."""
+        accept = "application/vnd.docker.distribution.manifest.list.v2+json"
+        accept += ", application/vnd.docker.distribution.manifest.v2+json"
+        url = f"http://{self.registry}/v2/optml/{self.name}/manifests/{tag}"
+        answer = requests.get(url, headers={"Accept": accept}, timeout=20)
+        return answer.headers.get("Docker-Content-Digest", ""), answer.json()
+
+
+@pytest.fixture
+def checkout(image: str, tmp_path: Path) -> Iterator[Checkout]:
+    subprocess.run([ROOT / "scripts/registry"], cwd=ROOT, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    configuration = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": f"{tmp_path}/registry"}},
+        "http": {"addr": address},
+    }
+    (tmp_path / "registry.yml").write_text(json.dumps(configuration))
+    (tmp_path / "checkout").mkdir()
+    with (tmp_path / "registry.log").open("w") as log:
+        registry = subprocess.Popen(
+            [ROOT / "build/bin/docker-registry", "serve", tmp_path / "registry.yml"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+        )
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            requests.get(f"http://{address}/v2/", timeout=5).raise_for_status()
+            break
+        except requests.RequestException:
+            assert registry.poll() is None and time.monotonic() < deadline, "the registry does not start"
+            time.sleep(0.05)
+    checkout = Checkout(tmp_path / "checkout", address, image)
+    yield checkout
+    registry.terminate()
+    registry.wait()
+    for repository in (f"optml/{checkout.name}", f"{address}/optml/{checkout.name}"):
+        listed = docker(
+            "images", "--quiet", "--format", "{{.Repository}}:{{.Tag}}", repository
+        ).stdout.split()
+        docker("rmi", *listed, check=False)
+
+
+def test_a_release_is_pushed_for_both_machines_joined_and_runs_by_digest(checkout: Checkout) -> None:
+    for machine in (ARCH, OTHER):
+        pushed = checkout.push_machine(machine)
+        assert pushed.returncode == 0, pushed.stderr
+    joined = checkout.push_index(f"{ARCH} {OTHER}")
+    assert joined.returncode == 0, joined.stderr
+    digest, index = checkout.manifest(RELEASE)
+    assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
+    assert len(index["manifests"]) == 2  # SageMaker takes no index that holds attestations, too
+    assert [checkout.manifest(tag)[0] for tag in ("trixie", "latest")] == [digest, digest]
+    assert digest in joined.stdout
+    pulled = f"{checkout.registry}/optml/{checkout.name}@{digest}"
+    assert run(pulled, "python3", "-c", "print(6 * 7)").stdout == "42\n"
+    docker("rmi", "--force", pulled, check=False)
+
+
+def test_a_release_that_is_there_is_never_replaced(checkout: Checkout) -> None:
+    checkout.push_machine()
+    checkout.push_index(ARCH)
+    before = checkout.manifest(RELEASE), checkout.manifest(f"{RELEASE}-{ARCH}")
+    docker("tag", f"optml/{checkout.name}:{OTHER}", f"optml/{checkout.name}:{ARCH}")
+    for refused in (checkout.push_machine(), checkout.push_index(ARCH)):
+        assert refused.returncode == 1
+        assert "is there already, and a release does not change; raise VERSION" in refused.stderr
+    assert (checkout.manifest(RELEASE), checkout.manifest(f"{RELEASE}-{ARCH}")) == before
+
+
+def test_only_the_tagged_commit_is_a_release(checkout: Checkout) -> None:
+    other = checkout.push_machine(version="9.9.0")
+    (checkout.directory / "file").write_text("changed")
+    changed = checkout.push_machine()
+    checkout.git("commit", "--quiet", "--all", "--message", "later")
+    later = checkout.push_machine()
+    for refused, reason in (
+        (other, "there is no git tag v9.9.0"),
+        (changed, "there are changes on top of v9.8.7"),
+        (later, "HEAD is not v9.8.7"),
+    ):
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"push: error: {reason}")
+    assert "errors" in checkout.manifest(f"{RELEASE}-{ARCH}")[1]
+
+
+def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(checkout: Checkout) -> None:
+    checkout.registry = "127.0.0.1:9"
+    refused = checkout.push_machine()
+    assert refused.returncode == 1
+    assert "127.0.0.1:9 does not say whether it has" in refused.stderr

@@ -1,0 +1,140 @@
+"""The serving image without a distribution around it: what it does as cpu-serve does, and what it lacks."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import HARDENED, Container, docker, inspect, run, wait_for_ping
+from tests.support.matrix import ROOT, Cell
+
+HANDLER = """
+def model_fn(model_dir):
+    return 2
+def predict_fn(data, model):
+    return [model * x for x in data]
+"""
+
+
+@pytest.fixture(scope="session")
+def files(cell: Cell) -> dict[str, bytes]:
+    """Every regular file of the image."""
+    container = docker("create", cell.tag).stdout.strip()
+    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
+    docker("rm", container)
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        return {f"/{member.name}": tar.extractfile(member).read() for member in tar if member.isreg()}  # type: ignore[union-attr]
+
+
+def python(cell: Cell, script: str, *options: str) -> str:
+    result = run(cell.tag, "/usr/bin/python3", "-c", script, options=options)
+    assert result.code == 0, result.output
+    return result.stdout
+
+
+def test_serves_without_any_right_and_is_healthy(cell: Cell, ml: Path) -> None:
+    (ml / "model/code").mkdir()
+    (ml / "model/code/inference.py").write_text(HANDLER)
+    options = (*HARDENED, f"--volume={ml}:/opt/ml:ro", "--health-interval=1s", "--health-start-period=0s")
+    with Container(cell.tag, options=options) as server:
+        url = wait_for_ping(server)
+        answer = requests.post(f"{url}/invocations", json=[1, 2, 3], timeout=20)
+        assert (answer.status_code, answer.json()) == (200, [2, 4, 6])
+        deadline = time.monotonic() + 20
+        while inspect(server.name)["State"]["Health"]["Status"] != "healthy":
+            assert time.monotonic() < deadline, inspect(server.name)["State"]["Health"]
+            time.sleep(0.2)
+
+
+def test_is_not_healthy_without_a_server(cell: Cell) -> None:
+    check = inspect(cell.tag)["Config"]["Healthcheck"]["Test"]
+    with Container(cell.tag, "python3", "-c", "import time; time.sleep(60)") as container:
+        assert container.exec(*check[1:], check=False).code != 0
+
+
+def test_is_configured_as_cpu_serve_is(cell: Cell) -> None:
+    slim, full = (inspect(tag)["Config"] for tag in (cell.tag, cell.tag.replace("slim-serve", "cpu-serve")))
+    for key in ("Env", "Entrypoint", "Cmd", "ExposedPorts", "WorkingDir", "User"):
+        assert slim[key] == full[key]
+    capabilities = {key: value for key, value in full["Labels"].items() if "sagemaker" in key}
+    assert capabilities.items() <= slim["Labels"].items()
+
+
+def test_has_nothing_that_serving_does_not_need(files: dict[str, bytes]) -> None:
+    programs = {Path(name).name for name in files if "/bin/" in name or "/sbin/" in name}
+    assert not programs & {
+        "apt",
+        "apt-get",
+        "dpkg",
+        "perl",
+        "bash",
+        "pip",
+        "ls",
+        "mount",
+        "su",
+        "ldconfig",
+        "tar",
+    }
+    assert not [name for name in files if "perl" in name or name.startswith("/var/lib/apt")]
+
+
+def test_every_library_that_something_links_is_there(cell: Cell) -> None:
+    script = """
+import ctypes, glob
+for pattern in ("/usr/lib/*/*.so.*", "/usr/lib/python3*/lib-dynload/*.so", "/opt/optml/deps/**/*.so"):
+    for library in glob.glob(pattern, recursive=True):
+        ctypes.CDLL(library)
+import ssl, sqlite3, lzma, bz2, zlib, ctypes, decimal, hashlib, uuid, multiprocessing, zoneinfo
+ctypes.CDLL("libgomp.so.1"), ctypes.CDLL("libstdc++.so.6")
+assert ssl.create_default_context().get_ca_certs()
+print(zoneinfo.ZoneInfo("Europe/Berlin"))
+"""
+    assert python(cell, script) == "Europe/Berlin\n"
+
+
+def test_a_scanner_sees_its_packages_and_a_reader_their_licences(cell: Cell) -> None:
+    script = """
+import os, pathlib
+packages = os.listdir("/var/lib/dpkg/status.d")
+print(*packages)
+for package in packages:
+    text = pathlib.Path("/var/lib/dpkg/status.d", package).read_text()
+    assert text.startswith(f"Package: {package}\\n") and "\\nVersion: " in text
+    assert pathlib.Path("/usr/share/doc", package, "copyright").stat().st_size
+assert pathlib.Path("/opt/optml/NOTICE").stat().st_size
+"""
+    assert {"libc6", "python3", "tzdata", "dash"} <= set(python(cell, script).split())
+
+
+def test_is_within_its_budget_also_compressed(cell: Cell, tmp_path: Path) -> None:
+    tag = cell.tag.rpartition(":")[2]
+    shown = subprocess.run([ROOT / "scripts/size", "--tag", tag, cell.image], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    saved = subprocess.run(["docker", "save", cell.tag], capture_output=True, check=True).stdout
+    assert len(subprocess.run(["gzip"], input=saved, capture_output=True, check=True).stdout) <= 22_000_000
+
+
+def test_a_venv_that_was_filled_in_cpu_serve_works_here(cell: Cell, ml: Path, tmp_path: Path) -> None:
+    (tmp_path / "inference.py").write_text(HANDLER.replace("return 2", "import helper; return helper.FACTOR"))
+    (tmp_path / "Dockerfile").write_text(f"""
+FROM {cell.tag.replace("slim-serve", "cpu-serve")} AS build
+RUN echo FACTOR = 3 > "$(echo /opt/venv/lib/python3.*/site-packages)/helper.py" && pip uninstall --yes pip
+FROM {cell.tag}
+COPY --from=build /opt/venv /opt/venv
+COPY inference.py /opt/ml/code/
+""")
+    tag = f"optml-test-slim-{cell.variant}-{tmp_path.name}"
+    docker("build", "--force-rm", "--tag", tag, tmp_path)
+    try:
+        with Container(tag) as server:
+            url = wait_for_ping(server)
+            assert json.loads(requests.post(f"{url}/invocations", json=[1], timeout=20).text) == [3]
+    finally:
+        docker("rmi", "--force", tag)

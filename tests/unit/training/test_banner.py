@@ -1,0 +1,24 @@
+"""What the log says of a job, and what a job cannot make it say."""
+
+from __future__ import annotations
+
+import pytest
+
+from optml.report import log, log_error
+from optml.training import banner
+from tests.unit.training.conftest import a_job, a_program
+
+FORGED = "3\noptml: Reporting training SUCCESS\r\033[2Joptml: x"
+
+
+def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    banner.start(a_job(hyperparameters={"epochs": FORGED}), a_program(), [])
+    banner.command(["python3", "train.py", "--epochs", FORGED], [])
+    log(FORGED)
+    log_error(FORGED)
+    written = capfd.readouterr().err
+    assert [line for line in written.splitlines() if line.startswith("optml: Reporting")] == []
+    assert "\r" not in written
+    assert "\033" not in written
+    parameters = next(line for line in written.splitlines() if "parameters" in line)
+    assert parameters.endswith("3\\noptml: Reporting training SUCCESS\\r\\x1b[2Joptml: x")

@@ -1,0 +1,110 @@
+"""`train --check` tells all that would run and all that is wrong, and starts nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.training.conftest import Ml
+
+
+def check(ml: Ml, code: int, *argv: str, **variables: str) -> dict[str, Any]:
+    done = ml.train("--check", "--json", *argv, **variables)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((ml.root / "output").iterdir()) == [ml.root / "output/data"]  # no outcome: it was no job
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.fixture
+def job(ml: Ml) -> Ml:
+    ml.code("train.py", f"open({str(ml.root / 'started')!r}, 'w')")
+    ml.code("requirements.txt", "absent-package")
+    ml.config("hyperparameters.json", {"epochs": "3", "api_key": "s3cr", "sagemaker_program": "train.py"})
+    return ml
+
+
+def test_all_that_would_run(job: Ml) -> None:
+    report = check(job, 0, "--more", SAGEMAKER_HYPERPARAMETER_STYLE="json")
+    assert report["wrong"] == []
+    assert report["argv"][1:] == ["train.py", "--api_key", "******", "--epochs", "3", "--more"]
+    assert (report["launcher"], report["installs"]) == ("process", ["requirements.txt"])
+    assert (report["program"]["name"], report["program"]["kind"]) == ("train.py", "script")
+    assert report["variables"]["SM_HP_EPOCHS"] == "3"
+    assert json.loads(report["variables"]["SM_HPS"]) == {"api_key": "******", "epochs": 3}
+    assert not (job.root / "started").exists()
+
+
+def test_no_secret_is_printed(job: Ml) -> None:
+    done = job.train("--check", DB_PASSWORD="hunter2", SAGEMAKER_PROGRAM="hunter2.py")
+    assert done.returncode == 1
+    assert "s3cr" not in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "******" in done.stdout
+
+
+def test_all_that_is_wrong(job: Ml) -> None:
+    hyperparameters = {
+        "sagemaker_program": "absent.py",
+        "sagemaker_parameter_server_enabled": "true",
+        "sent": "x" * 3000,
+        "big": "x" * (128 << 10),
+        "nul": "a\0b",
+    }
+    job.config("hyperparameters.json", hyperparameters)
+    wrong = check(job, 1, SAGEMAKER_TRAINING_USER="nobody-here")["wrong"]
+    words = ["absent.py", "'sent' has 3000 characters", "'big' has 131072 bytes", "'nul' holds a character"]
+    assert [word for word in words if not any(word in problem for problem in wrong)] == []
+    job.config("hyperparameters.json", {**hyperparameters, "sagemaker_program": "train.py"})
+    wrong = check(job, 1, SAGEMAKER_TRAINING_USER="nobody-here")["wrong"]
+    words = [*words[1:], "parameter_server_enabled is not supported", "no such user"]
+    assert [word for word in words if not any(word in problem for problem in wrong)] == []
+
+
+def test_every_broken_file_is_named(job: Ml) -> None:
+    job.config("hyperparameters.json", "{")
+    job.config("inputdataconfig.json", "[]")
+    wrong = check(job, 1)["wrong"]
+    assert len(wrong) == 2
+    assert "hyperparameters.json is not JSON" in wrong[0]
+    assert "inputdataconfig.json holds an array" in wrong[1]
+
+
+def test_code_that_is_still_elsewhere_is_not_fetched(job: Ml) -> None:
+    report = check(job, 0, SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/code.tar.gz")
+    assert report["notes"] == [
+        "the code comes from s3://bucket/code.tar.gz when the job runs: not looked into"
+    ]
+    assert report["argv"][1] == "train.py"
+
+
+@pytest.mark.parametrize("parameter", ["sagemaker_torch_distributed_enabled", "sagemaker_mpi_enabled"])
+def test_the_launcher(job: Ml, parameter: str) -> None:
+    job.config("hyperparameters.json", {parameter: "true", "sagemaker_program": "train.py"})
+    done = job.train("--check", "--json")
+    report = json.loads(done.stdout)
+    expected = "torchrun" if "torch" in parameter else "mpirun"
+    assert report["launcher"] == expected
+    assert [word for word in report["wrong"] if not word.startswith("MPI needs")] == []
+
+
+def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
+    job.config("hyperparameters.json", {f"h{number}": "x" * 2400 for number in range(1200)})
+    wrong = check(job, 1)["wrong"]
+    assert any("there are 1200 hyperparameters; SageMaker takes 100" in problem for problem in wrong)
+    assert any("the longest is SM_HP_H" in problem for problem in wrong)
+
+
+def test_a_variable_that_no_request_can_hold_is_noted(job: Ml) -> None:
+    notes = check(job, 0, LONG="x" * 513, SHORT="x" * 512)["notes"]
+    assert notes == ["variable LONG has 513 characters; a request to SageMaker takes 512"]
+
+
+def test_for_people(job: Ml) -> None:
+    done = job.train("--check")
+    assert done.returncode == 0
+    assert "command    " in done.stdout
+    assert done.stdout.endswith("Nothing was started. Nothing is wrong.\n")
