@@ -175,3 +175,13 @@ def stop_at_some_moment(tmp_path: Path, number: int, life: float, variables: dic
         assert process.returncode in (1, 9, 130, 143), err
         assert "signal 15" in ml.failure or "signal 2" in ml.failure, ml.failure
     return process.returncode
+
+
+def test_a_fifo_in_place_of_the_outcome_hangs_nothing(ml: Ml) -> None:
+    ml.code(
+        "train.py",
+        "import os; [os.mkfifo(f'{os.environ[\"SM_OUTPUT_DIR\"]}/{name}') for name in ('failure', 'success')]",
+    )
+    done = ml.train()
+    assert done.returncode == 0
+    assert f"cannot write {ml.root}/output/success" in done.stderr
