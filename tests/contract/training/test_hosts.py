@@ -171,10 +171,14 @@ def test_studio_waits_for_no_names(cluster: Cluster) -> None:
 
 
 def test_no_one_else_is_listened_to(cluster: Cluster) -> None:
+    """A stranger speaks for a host that has no address yet: it is neither taken in nor believed."""
     cluster.start("algo-1", "algo-2")
-    intruder = "import socket; s = socket.create_connection(('algo-1', 7778)); s.sendall(b'algo-3\\n')"
     cluster.containers["algo-1"].wait_for_log("training environment")
-    cluster.containers["algo-2"].exec("python3", "-c", f"{intruder}; print(s.recv(9))")
+    intruder = (
+        "import socket; s = socket.create_connection(('algo-1', 7778)); s.recv(99)\n"
+        "s.sendall(b'algo-3 ' + b'0' * 32 + b' ' + b'0' * 64 + b' algo-3 1\\n'); print(s.recv(9))"
+    )
+    assert cluster.containers["algo-2"].exec("python3", "-c", intruder).stdout == "b''\n"
     cluster.containers["algo-1"].wait_for_log("is not of this job")
     cluster.start("algo-3")
     cluster.wait_until_all_run()

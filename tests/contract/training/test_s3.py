@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 import threading
 import time
@@ -179,3 +180,57 @@ def test_output_that_cannot_be_copied_does_not_fail_the_job(training: Training, 
     done = training.train(SERVER, **s3.variables)
     assert done.code == 0
     assert "there is no bucket 'absent'" in done.stderr
+
+
+@pytest.mark.one_variant
+def test_what_is_no_file_is_not_copied_and_hangs_nothing(training: Training, s3: S3) -> None:
+    training.config("hyperparameters.json", {"sagemaker_s3_output": f"s3://{BUCKET}/out"})
+    training.code(
+        "train.py",
+        "import os, socket\n"
+        "os.chdir(os.environ['SM_OUTPUT_INTERMEDIATE_DIR'])\n"
+        "os.mkfifo('a-fifo'); os.symlink('a-fifo', 'a-link'); os.symlink('/dev/zero', 'device')\n"
+        "socket.socket(socket.AF_UNIX).bind('a-socket')\n"
+        "open('z-file', 'w').write('content')\n"
+        "os.mkfifo('/opt/ml/output/data/fifo')\n",
+    )
+    done = training.train(SERVER, **s3.variables)
+    assert done.code == 0, done.output
+    assert s3.get("out/output/intermediate/z-file") == "content"
+    names = [item["Key"] for item in s3.client.list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]]
+    assert names == ["out/output/intermediate/z-file"]
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """S3 that takes every connection and never answers."""
+    with socket.create_server(("0.0.0.0", 0), backlog=50) as server:
+        yield f"http://objects:{server.getsockname()[1]}"
+
+
+@pytest.mark.one_variant
+def test_a_stop_while_s3_does_not_answer(training: Training, silent: str) -> None:
+    """During the fetch the stop is the outcome; during the last upload the outcome stands."""
+    variables = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key", "S3_ENDPOINT_URL": silent}
+    fetching = {**variables, "SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.tar.gz"}
+    with training.start(SERVER, **fetching) as container:
+        container.wait_for_log("code: s3://bucket")
+        time.sleep(1)
+        start = time.monotonic()
+        container.kill("TERM")
+        assert container.wait() == 143
+        assert time.monotonic() - start < 10
+    assert training.failure == "stopped by signal 15 while fetching the code"
+
+    training.config("hyperparameters.json", {"sagemaker_s3_output": "s3://bucket/out"})
+    training.code(
+        "train.py", "open('/opt/ml/output/intermediate/x', 'w').write('x'); print('ends'); exit(42)"
+    )
+    with training.start(SERVER, **variables) as container:
+        container.wait_for_log("ends")
+        time.sleep(2)
+        assert container.running
+        container.kill("TERM")
+        assert container.wait(timeout=10) == 42
+        assert "the last changes of /opt/ml/output/intermediate may not be uploaded" in container.log().stderr
+    assert "asked to stop" not in training.failure

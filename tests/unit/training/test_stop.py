@@ -175,3 +175,17 @@ def stop_at_some_moment(tmp_path: Path, number: int, life: float, variables: dic
         assert process.returncode in (1, 9, 130, 143), err
         assert "signal 15" in ml.failure or "signal 2" in ml.failure, ml.failure
     return process.returncode
+
+
+def test_a_fifo_in_place_of_the_outcome_hangs_nothing(ml: Ml) -> None:
+    ml.code("train.py", "import os; os.mkfifo(os.environ['SM_OUTPUT_DIR'] + '/success')")
+    done = ml.train()
+    assert done.returncode == 0
+    assert f"cannot write {ml.root}/output/success" in done.stderr
+
+
+def test_a_success_that_the_program_wrote_does_not_outlive_a_failure(ml: Ml) -> None:
+    (ml.root / "output/success").touch()
+    ml.code("train.py", "import os; open(os.environ['SM_OUTPUT_DIR'] + '/success', 'w'); exit(3)")
+    assert ml.train().returncode == 3
+    assert not ml.success

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.unit.training.conftest import Ml
+from tests.unit.training.conftest import RUNTIME, Ml
 
 
 def test_success(ml: Ml) -> None:
@@ -303,18 +305,29 @@ def test_a_stop_while_requirements_are_installed(ml: Ml, tmp_path: Path) -> None
     assert "stopped by signal 15" in ml.failure
 
 
-def test_a_flood_after_an_exception_is_not_slow(ml: Ml) -> None:
-    """The tail is bounded, so the time is that of the bytes: twice the lines take about twice as long."""
+def test_a_flood_of_stderr_takes_no_memory(ml: Ml) -> None:
+    """Whatever comes, the end is kept and a traceback before it, and no more."""
+    own = "next(int(line.split()[1]) for line in open(f'/proc/{os.getppid()}/status') if 'VmHWM' in line)"
+    flood = "for _ in range(3000): os.write(2, b'x' * 60000)"
+    trace = r"os.write(2, b'Traceback (most recent call last):\nValueError: it\n')"
+    ml.code("train.py", f"import os\nbefore = {own}\n{trace}\n{flood}\nprint({own} - before); os._exit(1)")
+    done = ml.train()
+    assert int(done.stdout) < 8 << 10
+    assert ml.failure.startswith("ValueError: it\n")
 
-    def seconds(lines: int) -> float:
-        flood = f"for _ in range({lines // 1000}): os.write(2, b'x' * 60000)"
-        ml.code("train.py", f"import os\nos.write(2, b'Exception\\n')\n{flood}")
-        start = time.monotonic()
-        ml.train()
-        return time.monotonic() - start
 
-    small = min(seconds(20_000) for _ in range(3))
-    assert seconds(200_000) < 20 * small
+def test_a_stderr_that_does_not_block_loses_nothing(ml: Ml) -> None:
+    ml.code("train.py", "import os\nfor i in range(200): os.write(2, b'%06d' % i * 1000)")
+    read, write = os.pipe2(os.O_NONBLOCK)
+    command = [sys.executable, "-I", "-S", str(RUNTIME), "train"]
+    process = subprocess.Popen(command, env=ml.environment(), stderr=write)
+    os.close(write)
+    os.set_blocking(read, True)
+    with open(read, "rb") as stderr:
+        time.sleep(0.5)  # the pipe is full by now
+        text = stderr.read()
+    assert process.wait(timeout=30) == 0
+    assert b"".join(b"%06d" % i * 1000 for i in range(200)) in text
 
 
 def test_the_log_level_hides_the_block(ml: Ml) -> None:

@@ -1,0 +1,91 @@
+"""What hosts say to each other, as tables of lines: no socket, no clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from optml.training import rendezvous
+from optml.training.keys import Key, seed
+from optml.training.peers import Ledger
+from optml.training.supervisor import Ended
+from tests.unit.training.conftest import a_job
+
+HUNG_UP = None
+A_B_C = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("link", "line", "lost", "passed_on"),
+    [
+        ("b", "b 0", None, []),
+        ("b", "b 3", "host b ended with code 3", [("c", "b 3")]),
+        ("b", HUNG_UP, "host b vanished", [("c", "b vanished")]),
+        ("b", "b stop 15", None, []),
+        ("b", "", None, []),
+    ],
+)
+def test_the_first_host_hears_and_passes_on(
+    link: str, line: str | None, lost: str | None, passed_on: list[tuple[str, str]]
+) -> None:
+    sent: list[tuple[str, str]] = []
+    first = Ledger("a", ["b", "c"], lambda host, words: sent.append((host, words)), follows="")
+    first.hang_up(link) if line is HUNG_UP else first.hear(link, line)
+    assert (first.lost, sent) == (lost, passed_on)
+    assert first.stopped == (15 if line == "b stop 15" else 0)
+
+
+@pytest.mark.parametrize(
+    ("follows", "lines", "lost", "code_of_7", "code_of_0"),
+    [
+        ("", [], None, 7, 0),
+        ("", ["a 0"], None, 7, 0),
+        ("", ["c vanished"], "host c vanished", 7, 1),
+        ("", ["c 3", "c vanished"], "host c ended with code 3", 7, 1),
+        ("a", ["a 0"], "host a ended with code 0", 0, 0),
+        ("a", ["a 4"], "host a ended with code 4", 4, 4),
+        ("a", ["a vanished"], "host a vanished", 7, 1),
+    ],
+)
+def test_another_host_and_its_exit_code(
+    follows: str, lines: list[str], lost: str | None, code_of_7: int, code_of_0: int
+) -> None:
+    host = Ledger("b", ["a"], lambda *_: None, follows)
+    for line in lines:
+        host.hear("a", line)
+    assert host.lost == lost
+
+    def ended(code: int) -> Ended:
+        return Ended(code=code, signal=0, stopped=0, tail="", lost=host.lost)
+
+    assert (host.code(ended(7)), host.code(ended(0))) == (code_of_7, code_of_0)
+
+
+def test_who_has_told_its_end_does_not_vanish() -> None:
+    first = Ledger("a", ["b"], lambda *_: None, follows="")
+    first.hear("b", "b 0")
+    first.hang_up("b")
+    assert first.lost is None
+
+
+@pytest.mark.parametrize("end", ["", "b 143"])
+def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
+    key, stranger = Key(b"of the job"), Key(b"of another job")
+    line = rendezvous.introduce(key, "challenge", "b", "ours", end) + "\n"
+    assert rendezvous.introduction(key, "challenge", line) == ("b", "ours", end)
+    assert rendezvous.introduction(stranger, "challenge", line) == ("", "", "")
+    assert rendezvous.introduction(key, "another challenge", line) == ("", "", "")
+    assert rendezvous.introduction(key, "challenge", line.replace("b", "c", 1)) == ("", "", "")
+    assert rendezvous.introduction(key, "challenge", f"{line.strip()}7\n") == ("", "", "")
+    for nonsense in ("\n", "b\n", "b b b b b\n", "b \ufffd \ufffd\n"):
+        assert rendezvous.introduction(key, "challenge", nonsense) == ("", "", "")
+
+
+def test_hosts_of_a_job_have_one_key_and_other_jobs_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = {"hosts": A_B_C, "arn": "arn"}
+    # A host that cannot read its hyperparameters is heard, too.
+    assert seed(a_job(**hosts, current_host="a"), "r") == seed(a_job(**hosts, hyperparameters={"x": 1}), "r")
+    assert seed(a_job(**hosts), "r") != seed(a_job(**{**hosts, "arn": "other"}), "r")
+    assert seed(a_job(**hosts), "r") != seed(a_job(**hosts), "another role")
+    before = seed(a_job(**hosts), "r")
+    monkeypatch.setenv("SAGEMAKER_MPI_SECRET", "mine")
+    assert seed(a_job(**hosts), "r") != before
