@@ -67,6 +67,11 @@ def test_is_configured_as_cpu_serve_is(cell: Cell) -> None:
     assert capabilities.items() <= slim["Labels"].items()
 
 
+def test_train_and_serve_are_on_path(cell: Cell) -> None:
+    script = "import shutil; print(shutil.which('train'), shutil.which('serve'))"
+    assert python(cell, script) == "/usr/local/bin/train /usr/local/bin/serve\n"
+
+
 def test_has_nothing_that_serving_does_not_need(files: dict[str, bytes]) -> None:
     programs = {Path(name).name for name in files if "/bin/" in name or "/sbin/" in name}
     assert not programs & {
