@@ -11,6 +11,7 @@ import os
 from .. import paths
 from ..report import log
 from . import jsontext
+from .cluster import MASTER_PORT
 from .job import CONSUMED, is_carried
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from .job import Job
     from .program import Program
-
-MASTER_PORT = "7777"
 
 # The kernel's MAX_ARG_STRLEN: a longer `NAME=value` makes every exec fail.
 _LONGEST = 128 << 10
@@ -64,6 +63,7 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
     framework_parameters = {
         key: value for key, value in job.framework_parameters.items() if key not in CONSUMED
     }
+    port = job.cluster.port if job.cluster else MASTER_PORT
     # What the toolkits call the training environment: one object, and most of it also one variable each.
     single = {
         "hosts": job.hosts,
@@ -115,11 +115,11 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
             "SAGEMAKER_REGION": job.region,
             "CURRENT_HOST": job.current_host,
             "MASTER_ADDR": job.master,
-            "MASTER_PORT": MASTER_PORT,
+            "MASTER_PORT": port,
             "SM_INPUT_DATA_DIR": job.input_data_dir,
             "SM_OUTPUT_FAILURE": paths.FAILURE,
             "SM_MASTER_ADDR": job.master,
-            "SM_MASTER_PORT": MASTER_PORT,
+            "SM_MASTER_PORT": port,
             "SM_HOST_COUNT": len(job.hosts),
             "SM_CURRENT_HOST_RANK": job.rank,
             "SM_SOURCE_DIR": program.directory,
