@@ -1,7 +1,7 @@
 """Who this host is, among how many, and on whose word.
 
 resourceconfig.json is the truth where it names hosts. Elsewhere the variables of a scheduler say it. Whatever
-else speaks must agree: a host that trains alone while something says that there are more would be a false success.
+else speaks must agree: a host that trains alone while something says that there are more is a false success.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def _named(
         rank = int(index)
     else:
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many as"
-            " the Job has completions"
+            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many"
+            " as the Job has completions"
         )
     return Cluster(
         scheduler=RESOURCES, hosts=hosts, rank=rank, least=len(hosts), port=MASTER_PORT, process=process

@@ -87,7 +87,8 @@ def meet(job: Job) -> Rendezvous | None:
     """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
     None where there is one host alone, where each runs a program of its own, and under a scheduler, which has
-    to notice itself that a host is lost. Studio's local mode (SM_STUDIO_LOCAL_MODE) has no names by which hosts could find each other.
+    to notice itself that a host is lost. Studio's local mode (SM_STUDIO_LOCAL_MODE)
+    has no names by which hosts could find each other.
     """
     if job.cluster and job.cluster.scheduler != RESOURCES:
         return None

@@ -104,7 +104,7 @@ def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
 
 
 def batch(environ: Mapping[str, str]) -> Cluster | None:
-    """A multi-node parallel job of AWS Batch. Its main node leads, whatever its index, and must find its address.
+    """A multi-node parallel job of AWS Batch. Its main node leads, whatever its index; it is told no address.
 
     https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
     """
@@ -137,7 +137,7 @@ def skypilot(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def slurm(environ: Mapping[str, str]) -> Cluster | None:
-    """srun, with one task on each node or one for each process. What it says of the step is nearer than the job.
+    """srun, with one task on each node or one for each process. The step comes before the job.
 
     https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
     """
