@@ -1,4 +1,4 @@
-"""The manifests of examples/schedulers: what each scheduler makes of them makes two hosts of two processes."""
+"""The manifests of examples/schedulers: each scheduler makes of them two hosts of two processes."""
 
 from __future__ import annotations
 
