@@ -9,6 +9,7 @@ import pytest
 
 from tests.distributed.conftest import Cluster
 from tests.distributed.test_torchrun import assert_trained_together, program
+from tests.support.docker import inspect
 
 HOSTS = ("node1", "node2")
 PET = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "2", "PET_MASTER_ADDR": "node1", "PET_MASTER_PORT": "29500"}
@@ -66,7 +67,7 @@ def test_a_batch_job_of_several_nodes(job: Cluster) -> None:
     for host in HOSTS:
         job.hosts[host].config("hyperparameters.json", TORCH)
     start(job, "node1", **shared, AWS_BATCH_JOB_NODE_INDEX="0")
-    main = job.containers["node1"].address
+    main = inspect(job.containers["node1"].name)["NetworkSettings"]["Networks"][job.network]["IPAddress"]
     start(
         *(job, "node2"),
         **shared,
