@@ -32,7 +32,7 @@ def job() -> Job:
     if _job is None:
         from .training.job import read
 
-        _job = read()
+        _job = read(in_program=True)
     return _job
 
 

@@ -149,14 +149,16 @@ def torch_image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     variant = "bookworm"
     if request.config.getoption("--variant") not in (None, variant):
         pytest.skip(f"the example is for {variant}")
-    assert any((cell.image, cell.variant) == ("cpu-train", variant) for cell in built()), "run make build-all"
+    base = next((c for c in built() if (c.image, c.variant) == ("cpu-train", variant)), None)
+    assert base, "run make build-all"
+    name = base.tag.rpartition(":")[2]
     # `+cpu` names the build without CUDA, wherever it comes from.
     wheels = fetched("torch", "torch==2.13.0+cpu", python_of(variant))
     context = tmp_path_factory.mktemp("distributed") / "torch"
     shutil.copytree(EXAMPLES / "distributed-torch", context)
     shutil.copytree(wheels, context / "wheels", copy_function=os.link)
-    tag = f"optml-test-distributed-torch-{uuid.uuid4().hex[:12]}:{variant}"
-    options = ("--force-rm", "--build-arg", "PIP_NO_INDEX=1", "--build-arg", f"TAG={variant}", "--tag", tag)
+    tag = f"optml-test-distributed-torch-{uuid.uuid4().hex[:12]}:{name}"
+    options = ("--force-rm", "--build-arg", "PIP_NO_INDEX=1", "--build-arg", f"TAG={name}", "--tag", tag)
     with exclusive("torch-image"):  # the first builds it, the others find its layers
         docker("build", *options, context, timeout=600)
     yield tag

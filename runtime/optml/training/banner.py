@@ -17,7 +17,9 @@ _INFO = 20
 
 
 def start(job: Job, program: Program, hidden: list[str]) -> None:
-    """The job as this host sees it, unless the job asked for warnings only."""
+    """Who this host is, and the job as it sees it, unless the job asked for warnings only."""
+    if job.cluster:
+        log(str(job.cluster))
     if job.log_level > _INFO:
         return
     memory = machine.memory_limit()

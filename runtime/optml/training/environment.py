@@ -12,6 +12,7 @@ from .. import paths
 from ..report import log
 from . import jsontext
 from .arguments import LONGEST
+from .cluster import MASTER_PORT
 from .job import CONSUMED, is_carried
 from .program import which
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from .job import Job
     from .program import Program
-
-MASTER_PORT = "7777"
 
 
 def environment(
@@ -138,6 +137,7 @@ def _framework_parameters(job: Job) -> dict[str, Any]:
 def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
     """Every variable by name, its value not yet a text. Source of the names: sagemaker-training's
     ENVIRONMENT_VARIABLES.md, and the container drivers of the SageMaker SDK 3.x for the last block."""
+    port = job.cluster.port if job.cluster else MASTER_PORT
     variables = {f"SM_{name.upper()}": value for name, value in _single(job, program).items()}
     variables.update(
         {
@@ -150,11 +150,11 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
             "SAGEMAKER_REGION": job.region,
             "CURRENT_HOST": job.current_host,
             "MASTER_ADDR": job.master,
-            "MASTER_PORT": MASTER_PORT,
+            "MASTER_PORT": port,
             "SM_INPUT_DATA_DIR": job.input_data_dir,
             "SM_OUTPUT_FAILURE": paths.FAILURE,
             "SM_MASTER_ADDR": job.master,
-            "SM_MASTER_PORT": MASTER_PORT,
+            "SM_MASTER_PORT": port,
             "SM_HOST_COUNT": len(job.hosts),
             "SM_CURRENT_HOST_RANK": job.rank,
             "SM_SOURCE_DIR": program.directory,

@@ -10,13 +10,16 @@ import os
 
 from .. import machine, paths
 from ..report import UserError
-from . import jsontext
+from . import cluster, jsontext
+from .cluster import are_names, is_name
 from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from .cluster import Cluster
 
 # Hyperparameters that speak to the runtime, not to the user's program: these and all `sagemaker_…`.
 _PREFIX = "sagemaker_"
@@ -115,6 +118,8 @@ class Job(Record):
     output_intermediate_dir: str = paths.OUTPUT_INTERMEDIATE
     checkpoint_dir: str = paths.CHECKPOINTS
     """Where checkpoints are kept in S3 while the job runs: `LocalPath` of checkpointconfig.json."""
+    cluster: Cluster | None = None
+    """On whose word this is one of the hosts; None where nothing says that there are others."""
 
     @property
     def current_group_hosts(self) -> list[str]:
@@ -145,9 +150,11 @@ class Job(Record):
         return _is_on(self.framework_parameters, name)
 
 
-def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None = None) -> Job:
+def read(
+    environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None = None, in_program: bool = False
+) -> Job:
     """Read the job from `/opt/ml/input/config` and the environment, with `given` hyperparameters or those
-    of the platform.
+    of the platform. A program that `train` has started sees the hosts as `train` found them.
 
     Raises UserError where a file cannot be read or does not say what it must.
     """
@@ -168,7 +175,9 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         return str(value) if value else None
 
     resources = read_config("resourceconfig.json") or read_config("resourceConfig.json")
-    hosts = _hosts(resources)
+    gpus = machine.visible_gpus(machine.gpu_count(), environ.get("CUDA_VISIBLE_DEVICES"))
+    place = (cluster.believed(environ) if in_program else None) or cluster.find(resources, environ, gpus)
+    hosts = place.hosts if place else [_named(resources, "current_host") or "localhost"]
     groups = _instance_groups(resources)
     group = _named(resources, "current_group_name") or "homogeneousCluster"
     distributed = platform.get("sagemaker_distribution_instance_groups")
@@ -183,7 +192,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         hyperparameters=hyperparameters,
         framework_parameters=platform,
         hosts=hosts,
-        current_host=_current_host(resources, hosts, environ),
+        current_host=hosts[place.rank if place else 0],
         network_interface=_network_interface(
             platform.get("sagemaker_network_interface_name") or _named(resources, "network_interface_name")
         ),
@@ -195,7 +204,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         distribution_groups=[str(name) for name in distributed],
         channels=_channels(inputs),
         cpus=machine.cpu_count(),
-        gpus=machine.visible_gpus(machine.gpu_count(), environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=gpus,
         neurons=machine.neuron_count(),
         program=setting("SAGEMAKER_PROGRAM", "sagemaker_program"),
         submit_directory=setting("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),
@@ -204,6 +213,7 @@ def read(environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None =
         resource_config=resources,
         input_data_config=inputs,
         checkpoint_dir=str(read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
+        cluster=place,
     )
 
 
@@ -266,34 +276,6 @@ def _a(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _hosts(resources: dict[str, Any]) -> list[str]:
-    """The hosts of the job, `localhost` alone where nobody names any: a name that resolves everywhere."""
-    current = resources.get("current_host")
-    hosts = resources.get("hosts") or [current or "localhost"]
-    if not _are_names(hosts):
-        raise UserError(f"{paths.CONFIG}/resourceconfig.json: hosts must be an array of host names")
-    if current and current not in hosts:
-        raise UserError(
-            f"{paths.CONFIG}/resourceconfig.json: current_host {current!r} is not one of hosts {hosts}"
-        )
-    return hosts
-
-
-def _current_host(resources: dict[str, Any], hosts: list[str], environ: Mapping[str, str]) -> str:
-    """This host as the platform names it; where a Kubernetes Job runs an indexed pod for each host, by the
-    pod's index."""
-    index = environ.get("JOB_COMPLETION_INDEX", "")
-    if resources.get("current_host") or len(hosts) == 1 or not index.isdecimal():
-        return str(resources.get("current_host") or hosts[0])
-    by_index = {str(number): host for number, host in enumerate(hosts)}
-    if index not in by_index:
-        raise UserError(
-            f"{paths.CONFIG}/resourceconfig.json names {len(hosts)} hosts, and none for JOB_COMPLETION_INDEX"
-            f" {index}; name as many as the Job has completions"
-        )
-    return by_index[index]
-
-
 def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
     groups = resources.get("instance_groups") or []
     if not isinstance(groups, list) or not all(map(_is_group, groups)):
@@ -307,26 +289,17 @@ def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _is_group(group: Any) -> bool:
     return (
         isinstance(group, dict)
-        and _is_name(group.get("instance_group_name"))
-        and _are_names(group.get("hosts"))
+        and is_name(group.get("instance_group_name"))
+        and are_names(group.get("hosts"))
     )
 
 
 def _named(resources: dict[str, Any], key: str) -> str | None:
     """The name under this key, None where there is none."""
     name = resources.get(key) or None
-    if name and not _is_name(name):
+    if name and not is_name(name):
         raise UserError(f"{paths.CONFIG}/resourceconfig.json: {key} must be a name")
     return name
-
-
-def _are_names(values: object) -> bool:
-    return isinstance(values, list) and all(map(_is_name, values))
-
-
-def _is_name(value: object) -> bool:
-    """Whether this can be the name of a host, or of anything else that is part of a command line."""
-    return isinstance(value, str) and 0 < len(value) < 256 and value.isprintable()
 
 
 def is_carried(word: str) -> bool:

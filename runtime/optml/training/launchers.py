@@ -8,6 +8,8 @@ import os
 from ..report import UserError
 from . import job as jobs
 from . import privilege
+from .cluster import INDEX, RESOURCES
+from .program import which
 from .record import Record
 from .reporting import TORCH_VARIABLE
 
@@ -26,6 +28,11 @@ _UNSUPPORTED = (
 )
 
 _TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+
+# Where one of these is there, whoever started the container means torchrun.
+_PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
+
+_NAMES = f"name all hosts in {RESOURCES}"
 
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 
@@ -52,6 +59,9 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             )
     engine, argv = "process", program.argv + arguments
     distributed = job.current_host in job.distribution_hosts
+    _check_hosts(job, environment)
+    if job.cluster and job.cluster.of_processes:
+        distributed = False  # by a launcher of ours: the scheduler is one
     if distributed and job.enabled("sagemaker_mpi_enabled"):
         from . import mpi  # its imports take 50 ms
 
@@ -60,13 +70,15 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             argv, environment = mpi.mpirun(job, argv, processes_per_host(job, environment), environment)
         else:
             engine, argv = "sshd", mpi.sshd(job, environment)
-    elif distributed and any(map(job.enabled, _TORCHRUN)):
+    elif distributed and (any(map(job.enabled, _TORCHRUN)) or any(map(environment.get, _PET))):
         engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
         error_file = f"{os.environ.get('TMPDIR', '/tmp')}/optml-{os.urandom(8).hex()}.json"
         environment = {TORCH_VARIABLE: error_file, **environment}
         if len(job.distribution_hosts) > 1:
             interfaces = dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
             environment = {**interfaces, **environment}
+    elif job.cluster:
+        environment = {**job.cluster.process, **environment}
     if environment.get(privilege.VARIABLE):
         if engine in ("mpirun", "sshd"):
             raise UserError(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
@@ -77,9 +89,12 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
 def meet(job: Job) -> Host | None:
     """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
-    None where there is one host alone, or each runs a program of its own. Studio's local mode
-    (SM_STUDIO_LOCAL_MODE) has no names by which hosts could find each other.
+    None where there is one host alone, where each runs a program of its own, and under a scheduler, which has
+    to notice itself that a host is lost. Studio's local mode (SM_STUDIO_LOCAL_MODE)
+    has no names by which hosts could find each other.
     """
+    if job.cluster and job.cluster.scheduler != RESOURCES:
+        return None
     hosts = job.distribution_hosts
     engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
     if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
@@ -99,17 +114,52 @@ def rendezvous_without_job() -> Host | None:
         return None
 
 
+def _check_hosts(job: Job, environment: dict[str, str]) -> None:
+    """What the job asks for must have its hosts: none trains alone that was meant for more."""
+    asked = next(filter(job.enabled, ("sagemaker_mpi_enabled", *_TORCHRUN)), None)
+    if asked and not job.cluster and environment.get(INDEX):
+        raise UserError(
+            f"{asked} is set and {INDEX} is {environment[INDEX]}, but nothing says how many hosts there are;"
+            f" {_NAMES}"
+        )
+    if (
+        asked == "sagemaker_mpi_enabled"
+        and job.cluster
+        and job.cluster.scheduler != RESOURCES
+        and len(job.hosts) > 1
+    ):
+        raise UserError(
+            f"{asked} is set, but {job.cluster.scheduler} gives mpirun no names of the hosts; {_NAMES}"
+        )
+
+
 def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[str]:
-    """One torchrun agent on each host of the distribution, the first host leading."""
+    """One torchrun agent on each host of the distribution, the first host leading.
+
+    What its own variables PET_* say is not said again, as the command line would win.
+    """
     hosts = job.distribution_hosts
-    argv = [
-        *[program.python, "-m", "torch.distributed.run"],
-        f"--nnodes={len(hosts)}",
-        f"--nproc-per-node={processes_per_host(job, environment)}",
-        f"--node-rank={hosts.index(job.current_host)}",
+    options = {
+        "NNODES": len(hosts),
+        "NPROC_PER_NODE": processes_per_host(job, environment),
+        "NODE_RANK": hosts.index(job.current_host),
         # A host that is alone need not find its own name.
-        f"--master-addr={environment['MASTER_ADDR'] if len(hosts) > 1 else '127.0.0.1'}",
-        f"--master-port={environment['MASTER_PORT']}",
+        "MASTER_ADDR": environment["MASTER_ADDR"] if len(hosts) > 1 else "127.0.0.1",
+        "MASTER_PORT": environment["MASTER_PORT"],
+    }
+    present = {name for name in options if environment.get(f"PET_{name}")}
+    if environment.get("PET_RDZV_ENDPOINT") or environment.get("PET_RDZV_BACKEND", "static") != "static":
+        present |= {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+    if environment.get(PROCESSES_PER_HOST):  # the user's word, where PET_* is the operator's
+        present -= {"NPROC_PER_NODE"}
+    # On SageMaker HyperPod an agent of its own takes torchrun's place, with the same options.
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-eks-operator-install.html
+    hyperpod = which("hyperpodrun")
+    argv = [hyperpod] if hyperpod else [program.python, "-m", "torch.distributed.run"]
+    argv += [
+        f"--{name.lower().replace('_', '-')}={value}"
+        for name, value in options.items()
+        if name not in present
     ]
     if program.kind == "script":
         return [*argv, program.name]

@@ -1,0 +1,154 @@
+"""Who this host is, among how many, and on whose word.
+
+resourceconfig.json is the truth where it names hosts. Elsewhere the variables of a scheduler say it. Whatever
+else speaks must agree: a host that trains alone while something says that there are more is a false success.
+"""
+
+from __future__ import annotations
+
+from .. import paths
+from ..report import UserError
+from . import jsontext
+from .record import Record
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+MASTER_PORT = "7777"
+RESOURCES = "resourceconfig.json"
+INDEX = "JOB_COMPLETION_INDEX"
+
+# Only where one of these begins the name of a variable is schedulers.py worth its import.
+_SPEAK = ("PET_", "WORLD_SIZE", "RANK", "AWS_BATCH_JOB_N", "SKYPILOT_N", "SLURM_", "JAX_", "DMLC_")
+
+
+class Cluster(Record):
+    """The hosts of a job as one of them sees them."""
+
+    scheduler: str
+    """On whose word."""
+    hosts: list[str]
+    """The leader first. A host whose name nobody gives is `node-N.invalid`."""
+    rank: int
+    least: int
+    """The job may go on with so few hosts; less than there are names in an elastic job alone."""
+    port: str
+    """On the leader, for the program."""
+    process: dict[str, str]
+    """RANK, WORLD_SIZE and LOCAL_RANK of the program, as far as the scheduler decides them."""
+
+    def __str__(self) -> str:
+        most = len(self.hosts)
+        place = (
+            f"host {self.rank + 1} of {most}"
+            if self.least == most
+            else f"one of {self.least} to {most} hosts"
+        )
+        return f"{place}, by {self.scheduler}"
+
+    @property
+    def of_processes(self) -> bool:
+        """Whether the scheduler starts every process of the program itself, not one launcher on each host."""
+        return "WORLD_SIZE" in self.process
+
+
+def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cluster | None:
+    """This host's place, or None where nothing says that there are others.
+
+    Raises UserError where that cannot be understood, or two do not agree.
+    """
+    claims: list[Cluster] = []
+    world: Cluster | None = None
+    hosts = _hosts(resources)
+    if any(name.startswith(_SPEAK) for name in environ):
+        from . import schedulers
+
+        claims = schedulers.claims(environ, gpus)
+        world = schedulers.world(environ) if len(hosts or ()) < 2 else None
+    if hosts:
+        claims.insert(0, _named(hosts, resources.get("current_host"), environ, claims))
+    for other in claims[1:]:
+        if not _agree(claims[0], other):
+            raise _contradiction(claims[0], other)
+    if claims and world and not _fits(claims[0], world):
+        raise _contradiction(claims[0], world)
+    return claims[0] if claims else world
+
+
+def believed(environ: Mapping[str, str]) -> Cluster | None:
+    """What `train` found, for its program: launchers have changed the variables that it was found from."""
+    try:
+        hosts = jsontext.loads(environ["SM_HOSTS"])
+        rank = hosts.index(environ["SM_CURRENT_HOST"])
+    except (KeyError, ValueError, AttributeError):
+        return None
+    port = environ.get("SM_MASTER_PORT") or MASTER_PORT
+    return Cluster(scheduler="SM_HOSTS", hosts=hosts, rank=rank, least=len(hosts), port=port, process={})
+
+
+def _hosts(resources: dict[str, Any]) -> list[str] | None:
+    hosts, current = resources.get("hosts") or None, resources.get("current_host")
+    if hosts and not are_names(hosts):
+        raise UserError(f"{paths.CONFIG}/{RESOURCES}: hosts must be an array of host names")
+    if hosts and current and current not in hosts:
+        raise UserError(f"{paths.CONFIG}/{RESOURCES}: current_host {current!r} is not one of hosts {hosts}")
+    return hosts
+
+
+def _named(
+    hosts: list[str], current: str | None, environ: Mapping[str, str], claims: list[Cluster]
+) -> Cluster:
+    """The hosts of resourceconfig.json. Where it does not say which of them this is, the scheduler does,
+    or the index of a pod of a Kubernetes Job."""
+    index = environ.get(INDEX, "")
+    process = claims[0].process if claims else {}
+    if current:
+        rank = hosts.index(current)
+    elif claims:
+        rank = claims[0].rank
+    elif len(hosts) == 1 or not index.isdecimal():
+        rank = 0
+    elif len(index) < 7 and int(index) < len(hosts):
+        rank = int(index)
+    else:
+        raise UserError(
+            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many"
+            " as the Job has completions"
+        )
+    return Cluster(
+        scheduler=RESOURCES, hosts=hosts, rank=rank, least=len(hosts), port=MASTER_PORT, process=process
+    )
+
+
+def _agree(one: Cluster, other: Cluster) -> bool:
+    if one.least < len(one.hosts) or other.least < len(other.hosts):  # the ranks of elastic hosts come later
+        return one.least <= len(other.hosts) and other.least <= len(one.hosts)
+    return (len(one.hosts), one.rank) == (len(other.hosts), other.rank)
+
+
+def _fits(cluster: Cluster, world: Cluster) -> bool:
+    """Whether RANK and WORLD_SIZE can be those of a process, or as a PyTorchJob has them, of a host."""
+    size, hosts = len(world.hosts), len(cluster.hosts)
+    if cluster.of_processes:
+        return (str(size), str(world.rank)) == (cluster.process["WORLD_SIZE"], cluster.process["RANK"])
+    if cluster.least < hosts:
+        return size >= cluster.least
+    each, rest = divmod(size, hosts)
+    if rest or not each or (each > 1 and hosts == 1 and cluster.process.get("LOCAL_WORLD_SIZE") != str(size)):
+        return False
+    return cluster.rank in (world.rank, world.rank // each)
+
+
+def _contradiction(one: Cluster, other: Cluster) -> UserError:
+    return UserError(f"{one}, but {other}; remove what is wrong of the two")
+
+
+def are_names(values: object) -> bool:
+    return isinstance(values, list) and all(map(is_name, values))
+
+
+def is_name(value: object) -> bool:
+    """Whether this can be the name of a host, or of anything else that is part of a command line."""
+    return isinstance(value, str) and 0 < len(value) < 256 and value.isprintable()

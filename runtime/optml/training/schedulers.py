@@ -1,0 +1,277 @@
+"""What each scheduler tells a host in its environment, as a Cluster: one function each, beside its source.
+
+Imported only where such variables are there. Nothing here asks a scheduler's API.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..report import UserError
+from .cluster import MASTER_PORT, Cluster
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def claims(environ: Mapping[str, str], gpus: int) -> list[Cluster]:
+    """What every scheduler that speaks here says. `gpus` are those of this host."""
+    found = [
+        torchrun(environ),
+        jax(environ),
+        xgboost(environ, gpus),
+        batch(environ),
+        skypilot(environ),
+        slurm(environ),
+    ]
+    return [cluster for cluster in found if cluster]
+
+
+def torchrun(environ: Mapping[str, str]) -> Cluster | None:
+    """A Kubeflow TrainJob or PyTorchJob, or whoever else speaks to torchrun by its own PET_* variables.
+
+    https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/torch/torch.go
+    https://github.com/kubeflow/trainer/blob/release-1.9/pkg/controller.v1/pytorch/envvar.go and elastic.go
+    https://github.com/pytorch/pytorch/blob/main/torch/distributed/run.py
+    """
+    host, _, port = environ.get("PET_RDZV_ENDPOINT", "").rpartition(":")
+    leader = environ.get("PET_MASTER_ADDR") or host or environ.get("MASTER_ADDR") or "localhost"
+    port = environ.get("PET_MASTER_PORT") or port or environ.get("MASTER_PORT") or MASTER_PORT
+    least, _, most = environ.get("PET_NNODES", "").partition(":")
+    values = {**environ, "PET_NNODES": most or least}
+    if environ.get("PET_RDZV_BACKEND", "static") != "static" and not environ.get("PET_NODE_RANK"):
+        # torchrun deals out the ranks when all have met. Until then a host knows only whether it leads.
+        leads = os.uname().nodename.partition(".")[0] == leader.partition(".")[0]
+        values["PET_NODE_RANK"] = "0" if leads or values["PET_NNODES"] in ("", "1") else "1"
+    place = _place(values, "PET_NNODES", "PET_NODE_RANK")
+    if not place:
+        return None
+    if place[0] > 1 and environ.get("PET_STANDALONE", "") not in ("", "0"):
+        raise UserError(
+            f"PET_NNODES is {place[0]}, but PET_STANDALONE lets each host train alone; remove one"
+        )
+    fewest = _number({"PET_NNODES": least}, "PET_NNODES") or 0
+    if not 0 < fewest <= place[0]:
+        raise UserError(
+            f"PET_NNODES is {environ['PET_NNODES']!r}; it must be a number from 1 up, or LEAST:MOST"
+        )
+    each = environ.get("PET_NPROC_PER_NODE", "")
+    process = {"LOCAL_WORLD_SIZE": each} if each.isdecimal() else {}
+    hosts = _unnamed(leader, place[0])
+    return Cluster(
+        scheduler="PET_NNODES", hosts=hosts, rank=place[1], least=fewest, port=port, process=process
+    )
+
+
+def world(environ: Mapping[str, str]) -> Cluster | None:
+    """Volcano's pytorch plugin, and a PyTorchJob before 1.6: each pod is one process of PyTorch.
+
+    https://github.com/volcano-sh/volcano/blob/master/pkg/controllers/job/plugins/distributed-framework/pytorch/pytorch.go
+    """
+    place = _place(environ, "WORLD_SIZE", "RANK")
+    if not place:
+        return None
+    hosts = _unnamed(environ.get("MASTER_ADDR") or "localhost", place[0])
+    port = environ.get("MASTER_PORT") or MASTER_PORT
+    return _cluster("WORLD_SIZE", hosts, place[1], port, {"LOCAL_RANK": "0"})
+
+
+def jax(environ: Mapping[str, str]) -> Cluster | None:
+    """A Kubeflow TrainJob of JAX: one process on each host.
+
+    https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/jax/jax.go
+    """
+    place = _place(environ, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    if not place:
+        return None
+    leader = environ.get("JAX_COORDINATOR_ADDRESS", "").partition(":")[0] or "localhost"
+    return _cluster("JAX_NUM_PROCESSES", _unnamed(leader, place[0]), place[1])
+
+
+def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
+    """A Kubeflow TrainJob of XGBoost: DMLC_NUM_WORKER counts one worker for each GPU, DMLC_TASK_ID the hosts.
+
+    https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/xgboost/xgboost.go
+    """
+    workers = _number(environ, "DMLC_NUM_WORKER")
+    hosts = str(workers // gpus if workers and gpus and workers % gpus == 0 else workers or "")
+    place = _place({**environ, "DMLC_NUM_WORKER": hosts}, "DMLC_NUM_WORKER", "DMLC_TASK_ID")
+    if not place:
+        return None
+    leader = environ.get("DMLC_TRACKER_URI") or "localhost"
+    return _cluster("DMLC_NUM_WORKER", _unnamed(leader, place[0]), place[1])
+
+
+def batch(environ: Mapping[str, str]) -> Cluster | None:
+    """A multi-node parallel job of AWS Batch. Its main node leads, whatever its index; it is told no address.
+
+    https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
+    """
+    place = _place(environ, "AWS_BATCH_JOB_NUM_NODES", "AWS_BATCH_JOB_NODE_INDEX")
+    if not place:
+        return None
+    size, index = place
+    rank = (index - (_number(environ, "AWS_BATCH_JOB_MAIN_NODE_INDEX") or 0)) % size
+    leader = environ.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS")
+    if not leader and rank > 0:
+        raise UserError(
+            f"AWS_BATCH_JOB_NODE_INDEX is {index}, which is not the main node, but"
+            " AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS is missing; pass it to the container"
+        )
+    leader = leader or (_own_address() if size > 1 else "localhost")
+    return _cluster("AWS Batch", _unnamed(leader, size), rank)
+
+
+def skypilot(environ: Mapping[str, str]) -> Cluster | None:
+    """A task of SkyPilot.
+
+    https://docs.skypilot.co/en/stable/running-jobs/distributed-jobs.html
+    """
+    place = _place(environ, "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
+    if not place:
+        return None
+    hosts = environ.get("SKYPILOT_NODE_IPS", "").split()
+    _check_names("SKYPILOT_NODE_IPS", hosts, "SKYPILOT_NUM_NODES", place[0])
+    return _cluster("SkyPilot", hosts, place[1])
+
+
+def slurm(environ: Mapping[str, str]) -> Cluster | None:
+    """srun, with one task on each node or one for each process. The step comes before the job.
+
+    https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
+    """
+    count = _first(environ, "SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES")
+    tasks = _first(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    task = _place(environ, tasks, "SLURM_PROCID")
+    place = _place(environ, count, "SLURM_NODEID")
+    if not place and not task:
+        return None
+    if not place:
+        raise UserError(f"{tasks} is there, but {count} is missing; pass all of SLURM_* to the container")
+    size, rank = place
+    task = task or place
+    if task[0] < size:
+        raise UserError(f"{tasks} is {task[0]}, but {count} is {size}; start at least one task on each node")
+    names = _first(environ, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    hosts = expand(environ.get(names, "localhost" if size == 1 else ""), size + 1)
+    _check_names(names, hosts, count, size)
+    number = environ.get("SLURM_JOB_ID", "")
+    # Jobs that share a node share its ports.
+    port = str(20000 + int(number[-4:])) if number.isdecimal() else MASTER_PORT
+    process = {}
+    if task[0] > size:
+        process = {
+            "RANK": str(task[1]),
+            "WORLD_SIZE": str(task[0]),
+            "LOCAL_RANK": str(_number(environ, "SLURM_LOCALID") or 0),
+        }
+    return _cluster("Slurm", hosts, rank, port, process)
+
+
+def expand(names: str, most: int) -> list[str]:
+    """The nodes of a compressed list such as `a,gpu[01-03,7]n[1-2]`, `most` of them at most.
+
+    https://slurm.schedmd.com/scontrol.html#OPT_hostnames
+    """
+    found: list[str] = []
+    for name in _split(names):
+        head, opening, rest = name.partition("[")
+        inside, closing, tail = rest.partition("]")
+        if not opening:
+            found.append(name)
+        elif closing:
+            tails = expand(tail, most) if tail else [""]
+            found.extend(f"{head}{number}{end}" for number in _numbers(inside, most) for end in tails)
+        else:
+            raise UserError(
+                f"the list of nodes {names!r} has a [ without a ]; pass SLURM_* as Slurm sets them"
+            )
+    return found[:most]
+
+
+def _split(names: str) -> list[str]:
+    """The parts between commas that stand outside of brackets."""
+    parts, depth = [""], 0
+    for char in names:
+        depth += (char == "[") - (char == "]")
+        if char == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part for part in parts if part]
+
+
+def _numbers(ranges: str, most: int) -> list[str]:
+    found: list[str] = []
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and len(first + last) < 30):
+            raise UserError(f"[{ranges}] in the list of nodes is no range; pass SLURM_* as Slurm sets them")
+        end = min(int(last or first), int(first) + most)
+        found.extend(f"{number:0{len(first)}d}" for number in range(int(first), end + 1))
+    return found[:most]
+
+
+def _cluster(
+    scheduler: str,
+    hosts: list[str],
+    rank: int,
+    port: str = MASTER_PORT,
+    process: dict[str, str] | None = None,
+) -> Cluster:
+    return Cluster(
+        scheduler=scheduler, hosts=hosts, rank=rank, least=len(hosts), port=port, process=process or {}
+    )
+
+
+def _place(environ: Mapping[str, str], count: str, rank: str) -> tuple[int, int] | None:
+    """How many there are and which this is; None where nobody says that there are others."""
+    size, place = _number(environ, count), _number(environ, rank)
+    if size is None and not place:
+        return None
+    if size is None or (place is None and size > 1):
+        present, missing = (count, rank) if place is None else (rank, count)
+        raise UserError(
+            f"{present} is {environ[present]}, but {missing} is missing; pass both to the container"
+        )
+    if (place or 0) >= size:
+        raise UserError(
+            f"{rank} is {place or 0}, but {count} is {size}; it must be less, as it counts from 0"
+        )
+    return size, place or 0
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name) or None
+    if value and not (value.isdecimal() and len(value) < 7):
+        raise UserError(f"{name} is {value!r}; it must be a number")
+    return int(value) if value else None
+
+
+def _first(environ: Mapping[str, str], *names: str) -> str:
+    """The first of these variables that is there; the last one where none is."""
+    return next(filter(environ.get, names), names[-1])
+
+
+def _unnamed(leader: str, size: int) -> list[str]:
+    return [leader, *(f"node-{number}.invalid" for number in range(1, size))]
+
+
+def _check_names(names: str, hosts: list[str], count: str, size: int) -> None:
+    if len(set(hosts)) != size or len(hosts) != size:
+        raise UserError(
+            f"{count} is {size}, but {names} names other than {size} hosts: {', '.join(hosts[:8]) or 'none'}"
+        )
+
+
+def _own_address() -> str:
+    """The address by which this host reaches others; nothing is sent to learn it."""
+    import socket  # takes 10 ms
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of no one, RFC 5737
+            return str(probe.getsockname()[0])
+        except OSError:
+            return os.uname().nodename
