@@ -103,7 +103,8 @@ def _is_ours(top: str, starting: bool) -> bool:
 
 
 def _is_standard(top: str) -> bool:
-    return top in sys.stdlib_module_names
+    # The data of sysconfig has the platform in its name, so that no list knows it.
+    return top in sys.stdlib_module_names or top.startswith("_sysconfigdata_")
 
 
 def _is_file(folder: str, top: str) -> bool:
