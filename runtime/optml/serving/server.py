@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
 from .. import house
-from ..report import UserError
+from ..report import UserError, log
 from .settings import read_settings
 
 
@@ -29,9 +30,12 @@ def serve(argv: list[str]) -> int:
     settings = with_code(settings)
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
+    from ..cuda import driver_problem
     from .application import Server  # imports gunicorn, which takes most of the time
     from .supervisor import Supervisor
 
+    if settings.gpus and (problem := driver_problem(sys.executable, serving=True)):
+        log(f"warning: {problem}")
     house.open_to_user()
     app = Server(settings, program, listener)
     app.settle()

@@ -40,6 +40,15 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
     log(secrets.mask("\n".join(["training environment", *lines]), hidden))
 
 
+def warn_of_driver(job: Job, program: Program) -> None:
+    """Where the driver of the host is too old for the CUDA of what is installed, say so before it fails."""
+    if job.gpus:
+        from .. import cuda  # only where there is a GPU: its expressions take milliseconds
+
+        if problem := cuda.driver_problem(program.python, serving=False):
+            log(f"warning: {problem}")
+
+
 def command(argv: list[str], hidden: list[str]) -> None:
     """The command line that is about to run."""
     log(f"$ {secrets.mask_command(argv, hidden)}")

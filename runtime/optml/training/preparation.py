@@ -128,6 +128,7 @@ def _prepare(argv: list[str], to_pid1: _Teller, stderr: int, report: int) -> Non
         banner.start(job, entry, hidden)
         tell(phase="installing the requirements")
         requirements.install(entry, variables)
+        banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
         links = host.join() if host else {}
         tell(phase="starting the program")

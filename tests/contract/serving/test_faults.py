@@ -75,8 +75,8 @@ def test_every_exception_of_a_handler_or_a_stream_is_logged_once(image: str, ml:
         assert f'optml_requests_total{{status="500"}} {2 * len(ERRORS)}' in metrics
         log = server.log().output
         for error in ERRORS:
-            assert log.count(f"\n{error}: whole {error}") == 1
-            assert log.count(f"\n{error}: {error}") == 1
+            assert log.count(f"\n  {error}: whole {error}") == 1
+            assert log.count(f"\n  {error}: {error}") == 1
         assert len(re.findall(r"request \S+ failed", log)) == 2 * len(ERRORS)
 
 
@@ -111,8 +111,8 @@ def test_errors_of_an_application_are_logged_and_its_parts_closed(image: str, ml
             requests.post(f"{server.url}/late", timeout=10)
         server.wait_for_log("POST /late")
         log = server.log().output
-        assert log.count("\nFileNotFoundError: early") == 1
-        assert log.count("\nTimeoutError: late") == 1
+        assert log.count("\n  FileNotFoundError: early") == 1
+        assert log.count("\n  TimeoutError: late") == 1
         assert log.count("parts are closed") == 1
         assert (lines_of(server, "/early"), lines_of(server, "/late")) == (["500"], ["500"])
 

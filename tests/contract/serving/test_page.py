@@ -85,7 +85,7 @@ def test_a_person_sends_a_request_and_reads_the_answer(image: str, ml: Path, tmp
     with Server(image, ml, ECHO, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
         page = shown(server, tmp_path)
     assert '<dd id="state" role="status" class="good">ready</dd>' in page
-    assert "[[1.0, 2.0], [3.0, 4.0]]</pre>" in page
+    assert "[[1.0,2.0],[3.0,4.0]]</pre>" in page
     assert '<p id="status" role="status" class="good">200' in page
     assert '<dd id="recent" class="">1: median' in page
 
@@ -98,5 +98,5 @@ def test_a_person_sends_a_request_to_one_of_many_models(image: str, ml: Path, tm
             assert server.load(name).status_code == 200
         page = shown(server, tmp_path)
     assert '<dd id="model" class="">first, the second</dd>' in page
-    assert '["second", [[1.0, 2.0], [3.0, 4.0]]]</pre>' in page
+    assert '["second",[[1.0,2.0],[3.0,4.0]]]</pre>' in page
     assert 'value="/models/first/invoke"' in page  # what the form proposes

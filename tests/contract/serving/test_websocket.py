@@ -228,6 +228,7 @@ def test_503_while_the_model_loads(image: str, ml: Path) -> None:
             assert ask(client, "loaded") == "loaded"
 
 
+@pytest.mark.alone  # a worker that is kept from running cannot take what another leaves to it
 def test_a_session_takes_a_slot_until_its_client_has_gone(image: str, ml: Path) -> None:
     with Server(image, ml, TALKER, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
         eventually(lambda: ready(server) == 2)

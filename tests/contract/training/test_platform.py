@@ -209,6 +209,7 @@ def test_cpus_are_those_of_the_container(training: Training) -> None:
 def test_the_log_of_a_job(platform: Training) -> None:
     done = platform.train()
     assert done.stderr.splitlines() == [
+        "optml: host 2 of 2, by resourceconfig.json",
         "optml: training environment",
         "  host        algo-2 (2 of 2), ml.m5.large",
         "  group       train",

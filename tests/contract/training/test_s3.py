@@ -184,7 +184,7 @@ def test_output_that_cannot_be_copied_does_not_fail_the_job(training: Training, 
 
 @pytest.mark.one_variant
 def test_what_is_no_file_is_not_copied_and_hangs_nothing(training: Training, s3: S3) -> None:
-    training.config("hyperparameters.json", {"sagemaker_s3_output": f"s3://{BUCKET}/out"})
+    training.config("hyperparameters.json", {"sagemaker_s3_output": f"s3://{BUCKET}/no-files"})
     training.code(
         "train.py",
         "import os, socket\n"
@@ -196,9 +196,9 @@ def test_what_is_no_file_is_not_copied_and_hangs_nothing(training: Training, s3:
     )
     done = training.train(SERVER, **s3.variables)
     assert done.code == 0, done.output
-    assert s3.get("out/output/intermediate/z-file") == "content"
-    names = [item["Key"] for item in s3.client.list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]]
-    assert names == ["out/output/intermediate/z-file"]
+    assert s3.get("no-files/output/intermediate/z-file") == "content"
+    names = [item["Key"] for item in s3.client.list_objects_v2(Bucket=BUCKET, Prefix="no-files/")["Contents"]]
+    assert names == ["no-files/output/intermediate/z-file"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from optml import cuda
 from optml.report import log, log_error
 from optml.training import banner
 from tests.unit.training.conftest import a_job, a_program
@@ -22,3 +23,13 @@ def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> N
     assert "\033" not in written
     parameters = next(line for line in written.splitlines() if "parameters" in line)
     assert parameters.endswith("3\\noptml: Reporting training SUCCESS\\r\\x1b[2Joptml: x")
+
+
+@pytest.mark.parametrize(("gpus", "warnings"), [(0, 0), (1, 1)])
+def test_a_driver_that_does_not_fit_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], gpus: int, warnings: int
+) -> None:
+    monkeypatch.setattr(cuda, "driver_problem", lambda python, serving: f"the driver is old for {python}")
+    banner.warn_of_driver(a_job(gpus=gpus), a_program(python="/opt/venv/bin/python3"))
+    written = capfd.readouterr().err
+    assert written.count("warning: the driver is old for /opt/venv/bin/python3") == warnings
