@@ -116,7 +116,14 @@ def network() -> Iterator[None]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, aws: str, network: None) -> Iterator[Workplace]:
+def alone_with_network() -> Iterator[None]:
+    """One test at a time: local mode always makes a network of the same name."""
+    with exclusive(NETWORK):
+        yield
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, aws: str, network: None, alone_with_network: None) -> Iterator[Workplace]:
     """A workplace with fake credentials, set up for local mode by the SDKs' own settings."""
     subprocess.run([ROOT / "scripts/compose"], cwd=ROOT, check=True)
     if not shutil.which("pgrep"):  # by which the SDKs find the processes to end
