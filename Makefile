@@ -48,11 +48,11 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 	@examples/breast-cancer/demo $(call tag,$(DEBIAN))
 
 .PHONY: test
-test: ## Build every image and run every test; PYTEST='-k word' passes options to pytest
+test: ## Build every image and run every test but the long ones; PYTEST='-k word' passes options to pytest
 test: build-all .venv/tests browser
-	@scripts/run-tests $(PYTEST)
+	@scripts/run-tests --without-long $(PYTEST)
 
-# The folders of tests, one verb each; tests/images has one for each image, below.
+# The folders of tests, one verb each, with their long tests; tests/images has one for each image, below.
 .PHONY: $(SUITES:%=test/%)
 $(SUITES:%=test/%): test/%: build-all .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)

@@ -15,6 +15,14 @@ from tests.support.matrix import Cell, built, lineage, matrix
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", help="test this image of the matrix alone")
     parser.addoption("--variant", help="test this variant alone")
+    parser.addoption("--without-long", action="store_true", help="leave out the tests that are marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--without-long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def _cells(config: pytest.Config) -> list[Cell]:
