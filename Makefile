@@ -103,6 +103,11 @@ size: ## Show every image layer by layer, against its budget
 size: build-all
 	@$(foreach variant,$(CHOSEN),scripts/size --tag $(call tag,$(variant)) $(IMAGES);)
 
+.PHONY: sbom
+sbom: ## Write what every image is made of to build/sbom, as CycloneDX; fails where a file belongs to nothing
+sbom: build-all .venv/tests
+	@$(foreach variant,$(CHOSEN),$(VENV)/python scripts/sbom --tag $(call tag,$(variant)) $(IMAGES);)
+
 .PHONY: matrix
 matrix: ## Print the build matrix as JSON
 	@echo '[$(subst }$() {,}$(comma) {,$(foreach v,$(CHOSEN),$(foreach i,$(IMAGES),$(call matrix_entry,$v,$i))))]'
