@@ -108,6 +108,11 @@ sbom: ## Write what every image is made of to build/sbom, as CycloneDX; fails wh
 sbom: build-all .venv/tests
 	@$(foreach variant,$(CHOSEN),$(VENV)/python scripts/sbom --tag $(call tag,$(variant)) $(IMAGES);)
 
+.PHONY: scan
+scan: ## Look for known vulnerabilities in what `make sbom` wrote; wants grype, or GRYPE=/its/path
+scan: sbom
+	@scripts/scan $(foreach variant,$(CHOSEN),$(IMAGES:%=build/sbom/%-$(call tag,$(variant)).json))
+
 .PHONY: matrix
 matrix: ## Print the build matrix as JSON
 	@echo '[$(subst }$() {,}$(comma) {,$(foreach v,$(CHOSEN),$(foreach i,$(IMAGES),$(call matrix_entry,$v,$i))))]'
@@ -130,6 +135,11 @@ push: ## Push every image to REGISTRY=…, as release VERSION, which must be the
 push: push/machine
 	@$(MAKE) push/index
 
+# Whether this commit may be published at all.
+.PHONY: push/release
+push/release:
+	@scripts/push release $(VERSION)
+
 # What was built here, for one machine.
 .PHONY: push/machine
 push/machine: $(if $(REGISTRY),build-all locked,push/nowhere)
@@ -140,6 +150,11 @@ MACHINES ?= $(ARCH)
 .PHONY: push/index
 push/index: $(if $(REGISTRY),engine,push/nowhere)
 	@$(foreach v,$(CHOSEN),scripts/push index $(REGISTRY) $(call release,$v) '$(MACHINES)' '$(call moving,$v)' $(IMAGES);)
+
+# The password is read from the input.
+.PHONY: push/login
+push/login: $(if $(REGISTRY),engine,push/nowhere)
+	@docker login $(firstword $(subst /, ,$(REGISTRY))) --username $(USERNAME) --password-stdin
 
 .PHONY: push/nowhere
 push/nowhere:
@@ -156,7 +171,9 @@ lint: .venv/tests
 	$(VENV)/ruff format --check
 	$(VENV)/mypy runtime
 	$(VENV)/mypy --scripts-are-modules $$(grep -l '^#!.*python3' scripts/*)
-	$(VENV)/zizmor --offline --quiet .github/workflows
+	$(VENV)/zizmor --offline --quiet --persona=auditor .github/workflows
+	$(VENV)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/check-jsonschema --quiet --builtin-schema vendor.renovate .github/renovate.json
 
 .PHONY: lock
 lock: ## Write every lock anew, with the newest versions and their hashes: requirements.lock and packages.lock

@@ -109,7 +109,13 @@ def test_a_release_is_pushed_for_both_machines_joined_and_runs_by_digest(checkou
     assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
     assert len(index["manifests"]) == 2  # SageMaker takes no index that holds attestations, too
     assert [checkout.manifest(tag)[0] for tag in ("trixie", "latest")] == [digest, digest]
-    assert digest in joined.stdout
+    listed = subprocess.run(
+        [ROOT / "scripts/push", "releases"], input=joined.stdout, capture_output=True, text=True
+    ).stdout
+    name = f"{checkout.registry}/optml/{checkout.name}"
+    assert json.loads(listed) == [
+        {"name": name, "image": checkout.name, "variant": "trixie", "digest": digest}
+    ]
     pulled = f"{checkout.registry}/optml/{checkout.name}@{digest}"
     assert run(pulled, "python3", "-c", "print(6 * 7)").stdout == "42\n"
     docker("rmi", "--force", pulled, check=False)
@@ -127,6 +133,8 @@ def test_a_release_that_is_there_is_never_replaced(checkout: Checkout) -> None:
 
 
 def test_only_the_tagged_commit_is_a_release(checkout: Checkout) -> None:
+    assert checkout.push("release", "9.8.7").returncode == 0
+    assert checkout.push("release", "9.9.0").returncode == 1
     other = checkout.push_machine(version="9.9.0")
     (checkout.directory / "file").write_text("changed")
     changed = checkout.push_machine()
