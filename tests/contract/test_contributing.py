@@ -1,0 +1,48 @@
+"""The steps of CONTRIBUTING.md, done."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.support.docker import docker, inspect
+from tests.support.matrix import ARCH, ROOT
+
+
+@pytest.mark.image("cpu-serve")
+@pytest.mark.one_variant
+def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    dockerfile = re.search(r"images/gpu-serve/Dockerfile`:\n\n```dockerfile\n(.*?)```", text, re.S)
+    assert dockerfile and dockerfile[1].count("\n") == 10
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    (tmp_path / f"images/{name}").mkdir(parents=True)
+    (tmp_path / f"images/{name}/Dockerfile").write_text(dockerfile[1])
+    printed = subprocess.run(
+        ["make", "--file", ROOT / "Makefile", "matrix"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert [(entry["image"], entry["parent"]) for entry in json.loads(printed.stdout)][0] == (
+        name,
+        "cpu-serve",
+    )
+    built = subprocess.run(
+        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", f"PARENT={image}", "latest"],
+        cwd=tmp_path,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
+        capture_output=True,
+        text=True,
+    )
+    try:
+        assert built.returncode == 0, built.stderr
+        config = inspect(f"optml/{name}")["Config"]
+    finally:
+        docker("rmi", "--force", f"optml/{name}", check=False)
+    assert "NVIDIA_VISIBLE_DEVICES=all" in config["Env"]
+    assert config["Cmd"] == ["serve"]
+    assert config["Labels"]["org.opencontainers.image.title"] == "optml gpu-serve"
