@@ -27,10 +27,8 @@ def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path:
     printed = subprocess.run(
         ["make", "--file", ROOT / "Makefile", "matrix"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert [(entry["image"], entry["parent"]) for entry in json.loads(printed.stdout)][0] == (
-        name,
-        "cpu-serve",
-    )
+    (entry, *_) = json.loads(printed.stdout)
+    assert (entry["image"], entry["parent"]) == (name, "cpu-serve")
     built = subprocess.run(
         [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", f"PARENT={image}", "latest"],
         cwd=tmp_path,
