@@ -18,7 +18,7 @@ def make(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_every_verb_and_variable() -> None:
     printed = make("help").stdout
-    verbs = "demo test build-all size matrix push lint lock clean help build/NAME test/NAME"
+    verbs = "demo test build-all size sbom scan matrix push lint lock clean help build/NAME test/NAME"
     for word in [*verbs.split(), "DEBIAN", "PLATFORM", "REGISTRY", "TAG"]:
         assert word in printed
     assert make().stdout == printed
