@@ -26,6 +26,8 @@ TAG ?=#                              the tag to build and push, instead of the v
 
 # The facts of this machine that every recipe shares.
 export SOURCE_DATE_EPOCH ?= 1767225600
+# SageMaker takes no index that holds attestations beside the image.
+export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 SUITES := $(filter-out bench images support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/)))
 CHOSEN := $(if $(filter file,$(origin DEBIAN))$(TAG),$(if $(TAG),$(DEBIAN),$(VARIANTS)),$(DEBIAN))

@@ -95,6 +95,7 @@ def test_the_packages_are_those_that_the_image_names_itself(image: str, tmp_path
     document = written(tmp_path, tag_of(image), "mpi-train")["mpi-train"]
     listed = run(image, "dpkg-query", "--show", "--showformat", "${Package} ${Version}\n").stdout
     assert packages(document, "deb") == {tuple(line.split()) for line in listed.splitlines()}
+    assert packages(document, "deb/optml") == {("optml-absent", "1")}
     script = """
 import importlib.metadata as m
 for path in ("/opt/optml/deps", "/opt/venv/lib/python3.%d/site-packages" % __import__("sys").version_info[1]):
