@@ -132,6 +132,24 @@ def test_a_release_that_is_there_is_never_replaced(checkout: Checkout) -> None:
     assert (checkout.manifest(RELEASE), checkout.manifest(f"{RELEASE}-{ARCH}")) == before
 
 
+def test_the_next_release_moves_the_moving_tags_and_leaves_the_last_one(checkout: Checkout) -> None:
+    checkout.push_machine()
+    checkout.push_index(ARCH)
+    before, _ = checkout.manifest(RELEASE)
+    docker("tag", f"optml/{checkout.name}:{OTHER}", f"optml/{checkout.name}:{ARCH}")
+    checkout.git("tag", "v9.8.8")
+    after = RELEASE.replace("9.8.7", "9.8.8")
+    for step in (
+        ("machine", checkout.registry, "9.8.8", after, ARCH, ARCH, checkout.name),
+        ("index", checkout.registry, after, ARCH, "trixie latest", checkout.name),
+    ):
+        pushed = checkout.push(*step)
+        assert pushed.returncode == 0, pushed.stderr
+    assert checkout.manifest(RELEASE)[0] == before
+    assert checkout.manifest("trixie")[0] == checkout.manifest("latest")[0] == checkout.manifest(after)[0]
+    assert checkout.manifest("latest")[0] != before
+
+
 def test_only_the_tagged_commit_is_a_release(checkout: Checkout) -> None:
     assert checkout.push("release", "9.8.7").returncode == 0
     assert checkout.push("release", "9.9.0").returncode == 1

@@ -81,6 +81,8 @@ def assert_licence_covers(label: str, document: dict[str, Any]) -> None:
 
 @pytest.mark.long
 def test_no_reason_outlives_its_files(tmp_path: Path) -> None:
+    if len(VARIANTS) == 1:
+        pytest.skip("the files may be in the other variant")
     found = set()
     for variant in VARIANTS:
         tag = tag_of(next(cell.tag for cell in matrix() if cell.variant == variant))
