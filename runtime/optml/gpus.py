@@ -15,7 +15,7 @@ from . import machine, paths
 from .report import log
 
 # Seconds that NVML has to answer.
-_PATIENCE = 1.5
+_PATIENCE = 1.8
 
 
 class Gpu:
@@ -158,7 +158,8 @@ def _ask(verb: str) -> list[str]:
     lines = text.decode("utf-8", "replace").splitlines()
     if not in_time:
         _kill(pid)
-        raise OSError("; ".join([*lines, f"no answer within {_PATIENCE} s"]))
+        told = lines if verb == "state" else []
+        raise OSError("; ".join([*told, f"no answer within {_PATIENCE} s"]))
     if os.waitpid(pid, 0)[1]:
         raise OSError(lines[-1] if lines else "it crashed")
     return lines

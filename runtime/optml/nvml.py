@@ -162,6 +162,8 @@ def main(deps: str, verb: str) -> None:
     pynvml.nvmlInit()
     for line in (state if verb == "state" else facts)(pynvml):
         print(line)
+    sys.stdout.flush()
+    os._exit(0)  # nothing of the driver is to be put in order, which takes time and may hang
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 16 << 10
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-_NVML_PATIENCE = 1.5
+_NVML_PATIENCE = 1.8
 
 # Words of an exception after which the state of the GPUs is worth a look, in lower case.
 OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")

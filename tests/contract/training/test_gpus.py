@@ -47,7 +47,7 @@ def test_of_slices_a_program_has_one(training: Training, library: Path) -> None:
 
 def test_a_driver_that_does_not_fit_is_told_before_the_program(training: Training, library: Path) -> None:
     training.code("train.py", "import os; print('ran')")
-    wheel = training.ml / "wheel"
+    wheel = training.root / "wheel"
     wheel.mkdir()
     (wheel / "METADATA").touch()
     mounted = f"--volume={wheel}:/opt/venv/lib/python3.13/site-packages/torch-2.13.0+cu130.dist-info:ro"
@@ -67,10 +67,10 @@ def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     options = nvml.options(library, 2, TROUBLE=call, KIND="hangs")
     done = training.train(*options)
     assert done.stdout == "2\n", done.output
-    assert done.stderr.count("NVML does not tell the GPUs (no answer within 1.5 s): /dev has 2") == 1
+    assert done.stderr.count("NVML does not tell the GPUs (no answer within 1.8 s): /dev has 2") == 1
     with training.start(*options) as container:
         container.wait_for_log("", 5)
-        time.sleep(0.5)  # into the middle of the 1.5 s
+        time.sleep(0.5)  # into the middle of the 1.8 s
         container.kill("TERM")
         start = time.monotonic()
         assert container.wait() == 143
@@ -91,8 +91,9 @@ def test_out_of_memory_tells_who_holds_it(training: Training, library: Path) -> 
 
 
 def test_a_rank_tells_where_it_was(training: Training, library: Path) -> None:
-    training.code("train.py", TORCH_LIKE)
-    done = training.train(*nvml.options(library, 1, USED=16128), RANK="3")
+    """torchrun tells its programs their rank by this variable."""
+    training.code("train.py", f"import os; os.environ['RANK'] = '3'\n{TORCH_LIKE}")
+    done = training.train(*nvml.options(library, 1, USED=16128))
     assert "; GPUs of rank 3 on localhost: GPU 0 (Fake GPU)" in training.failure, done.output
 
 
@@ -106,8 +107,8 @@ def test_a_crash_in_cuda_tells_the_lost_gpu(training: Training, library: Path) -
 def test_an_xid_is_told_with_its_meaning(training: Training, library: Path) -> None:
     training.code("train.py", "raise RuntimeError('CUDA error: unspecified launch failure')")
     told = "4,2,9000000000000000,-;NVRM: Xid (PCI:0000:10:1c): 13, pid=7, name=python3, Graphics Exception\n"
-    (training.ml / "kmsg").write_text(told)
-    training.train(*nvml.options(library), f"--volume={training.ml}/kmsg:/dev/kmsg:ro")
+    (training.root / "kmsg").write_text(told)
+    training.train(*nvml.options(library), f"--volume={training.root}/kmsg:/dev/kmsg:ro")
     assert (
         "Xid 13 of the GPU at PCI:0000:10:1c: the program did in a kernel what the GPU cannot"
         in training.failure
