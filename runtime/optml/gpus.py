@@ -14,8 +14,9 @@ import time
 from . import machine, paths
 from .report import log
 
-# Seconds that NVML has to answer.
+# Seconds that NVML has to answer, and before those for a busy machine to start the process that asks.
 _PATIENCE = 1.8
+_START = 10.0
 
 
 class Gpu:
@@ -152,10 +153,10 @@ def _ask(verb: str) -> list[str]:
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
     os.close(end)
     try:
-        text, in_time = _read_all(answer, time.monotonic() + _PATIENCE)
+        text, in_time = _read_all(answer)
     finally:
         os.close(answer)
-    lines = text.decode("utf-8", "replace").splitlines()
+    _, *lines = text.decode("utf-8", "replace").splitlines() or [""]
     if not in_time:
         _kill(pid)
         told = lines if verb == "state" else []
@@ -174,14 +175,16 @@ def _kill(pid: int) -> None:
         time.sleep(0.01)
 
 
-def _read_all(fd: int, until: float) -> tuple[bytes, bool]:
+def _read_all(fd: int) -> tuple[bytes, bool]:
     """What comes until the other side closes, and whether it did so in time."""
     import select
 
-    text = b""
+    text, until = b"", time.monotonic() + _START
     while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
         piece = os.read(fd, 1 << 16)
         if not piece:
             return text, True
+        if not text:
+            until = time.monotonic() + _PATIENCE
         text += piece
     return text, False

@@ -5,7 +5,7 @@ happen to whoever asks; `gpus.py` does, and the runner of a training program. It
 
 `list` prints how many GPUs there are, driver and CUDA, then a line for each GPU or slice of one (MIG): index,
 UUID, name, bytes of memory, bytes in use, compute capability. Tabs part the fields; one that the driver
-does not tell is empty. `state` prints sentences.
+does not tell is empty. `state` prints sentences. The first line of both tells that NVML is being asked.
 """
 
 from __future__ import annotations
@@ -153,12 +153,10 @@ def _text(value: str | None) -> str:
 
 
 def main(deps: str, verb: str) -> None:
-    if verb == "state":
-        for sentence in xids():
-            print(sentence, flush=True)  # NVML may hang
     sys.path.append(deps)
     import pynvml
 
+    print("asking", *(xids() if verb == "state" else ()), sep="\n", flush=True)  # NVML may hang
     pynvml.nvmlInit()
     for line in (state if verb == "state" else facts)(pynvml):
         print(line)

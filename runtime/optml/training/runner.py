@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 16 << 10
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-_NVML_PATIENCE = 1.8
+_NVML_PATIENCE = 5.0
 
 # Words of an exception after which the state of the GPUs is worth a look, in lower case.
 OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")
@@ -128,7 +128,7 @@ def _state_of_gpus(head: str) -> str:
     except subprocess.TimeoutExpired as error:
         asked.kill()  # and not waited for: it may hang in the kernel
         told = error.output or b""
-    state = "; ".join(told.decode("utf-8", "replace").splitlines())
+    state = "; ".join(told.decode("utf-8", "replace").splitlines()[1:])
     rank, host = os.environ.get("RANK"), os.environ.get("SM_CURRENT_HOST", "this host")
     return f"; GPUs{f' of rank {rank} on {host}' if rank else ''}: {state}" if state else ""
 
