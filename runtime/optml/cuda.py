@@ -46,7 +46,7 @@ AMIS = {
 _NAMES_CUDA = re.compile(
     r"\+cu(?P<a>\d\d)(?P<b>\d)|^nvidia_cuda_runtime(?:_cu\d\d)?-(?P<c>\d\d)\.(?P<d>\d+)|_cuda(?P<e>\d\d)"
 )
-_NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime-cu(\d\d)", re.M)
+_NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime(?:-cu|\s*[=~>]=\s*)(\d\d)", re.M)
 
 
 def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str = "") -> list[str]:

@@ -71,12 +71,19 @@ def test_the_wheel_that_tells_most_counts(tmp_path: Path) -> None:
     assert installed_cuda(PYTHON, root) == ((12, 9), "nvidia_cuda_runtime_cu12-12.9.79")
 
 
-def test_onnxruntime_names_cuda_in_its_requirements(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("need", "cuda"),
+    [
+        ("nvidia-cuda-runtime-cu12~=12.0", 12),
+        ("nvidia-cuda-runtime~=13.0", 13),
+        ("nvidia-cuda-nvrtc~=13.0", 0),
+    ],
+)
+def test_onnxruntime_names_cuda_in_its_requirements(tmp_path: Path, need: str, cuda: int) -> None:
     root = machine(tmp_path, "", "onnxruntime_gpu-1.23.0")
     site = tmp_path / "opt/venv/lib/python3.13/site-packages/onnxruntime_gpu-1.23.0.dist-info"
-    needs = "Requires-Dist: numpy>=1.21.6\nRequires-Dist: nvidia-cuda-runtime-cu12~=12.0; extra == 'cuda'\n"
-    (site / "METADATA").write_text(needs)
-    assert installed_cuda(PYTHON, root) == ((12, None), "onnxruntime_gpu-1.23.0")
+    (site / "METADATA").write_text(f"Requires-Dist: numpy>=1.21.6\nRequires-Dist: {need}; extra == 'cuda'\n")
+    assert installed_cuda(PYTHON, root) == ((cuda, None), "onnxruntime_gpu-1.23.0" if cuda else "")
 
 
 def problem(root: str, serving: bool = True, *gpus: dict[str, str]) -> str:
