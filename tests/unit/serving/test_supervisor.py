@@ -13,7 +13,6 @@ from optml.serving.model.requirements import find_requirements
 from optml.serving.settings import Settings, read_settings
 from optml.serving.sizing import fitting, plan_workers
 
-
 FOUR = [Gpu(index, f"GPU-{index}", memory=16 << 30, used=1 << 30) for index in range(4)]
 
 
@@ -57,7 +56,7 @@ def test_workers_that_share_gpus_are_as_many_as_fit(
 def test_workers_that_share_gpus_stay_where_nvml_is_silent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "memory", lambda: [])
+    monkeypatch.setattr(gpus, "memory", list)
     assert fitting(9, "", dataclasses.replace(settings, gpus=FOUR, workers=9), [])[0] == 9
 
 
