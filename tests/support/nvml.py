@@ -2,7 +2,8 @@
 
 GPUS says how many GPUs there are (2). The first is in slices where SLICES says how many. USED is the memory
 in use in MiB, of 16 GiB; FILLED names a file whose size is added to it. LOST numbers a lost GPU from 1, ECC
-counts memory errors. TROUBLE names a call, KIND what it does: hangs, crashes, fails, or lies.
+counts memory errors. TROUBLE names a call, KIND what it does: hangs, crashes,
+fails, lies, or stops: that has PID 1 asked to stop, and hangs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ CALLS = ("init", "count", "handle", "uuid")
 OPTIONAL = ("name", "driver", "cuda", "memory", "capability", "mig", "slices", "slice")
 
 _SOURCE = r"""
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,8 @@ static int lies(const char *call) {
 static int trouble(const char *call) {
     const char *where = getenv("TROUBLE"), *what = getenv("KIND");
     if (!where || strcmp(where, call) || lies(call)) return 0;
-    if (!strcmp(what, "hangs")) for (;;) pause();
+    if (!strcmp(what, "stops")) kill(1, SIGTERM);
+    if (!strcmp(what, "stops") || !strcmp(what, "hangs")) for (;;) pause();
     if (!strcmp(what, "crashes")) abort();
     return GPU_IS_LOST;
 }
