@@ -71,6 +71,8 @@ def test_what_need_not_be_known_costs_no_gpu(
     """NVML's two GPUs where it fails or lies; the three files where it takes the asker with it."""
     monkeypatch.setenv("TROUBLE", call)
     monkeypatch.setenv("KIND", kind)
+    if kind == "hangs":
+        monkeypatch.setattr(gpus, "_PATIENCE", 0.2)
     if call in ("slices", "slice"):
         monkeypatch.setenv("SLICES", "2")
         nvmls = ["GPU-00000002-aaaa"] if kind == "fails" else ["MIG-00001001-ffff", "MIG-00001002-ffff"]

@@ -15,7 +15,7 @@ from tests.support import nvml
 from .serving import Server, eventually
 from .test_models import Models, write_model
 
-pytestmark = pytest.mark.image("gpu-serve")
+pytestmark = [pytest.mark.image("gpu-serve"), pytest.mark.one_variant]
 
 TELLER = """
 import os, time
@@ -61,9 +61,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("workers", "variables", "shown"),
     [
-        (None, {}, {"GPU-00000001-aaaa": 1, "GPU-00000002-aaaa": 1}),
+        pytest.param(None, {}, {"GPU-00000001-aaaa": 1, "GPU-00000002-aaaa": 1}, marks=pytest.mark.long),
         (None, {"SLICES": 2}, {"MIG-00001001-ffff": 1, "MIG-00001002-ffff": 1, "GPU-00000002-aaaa": 1}),
-        (None, {"CUDA_VISIBLE_DEVICES": "1"}, {"1": 1}),
+        pytest.param(None, {"CUDA_VISIBLE_DEVICES": "1"}, {"1": 1}, marks=pytest.mark.long),
         (4, {}, {"GPU-00000001-aaaa": 2, "GPU-00000002-aaaa": 2}),
         (1, {}, {"GPU-00000001-aaaa,GPU-00000002-aaaa": 1}),
     ],
@@ -91,6 +91,7 @@ def test_each_worker_has_gpus_of_its_own(
         assert {(loaded, called) for *_, loaded, called in told} == {(0, 0)}
 
 
+@pytest.mark.long
 def test_models_are_spread_over_the_gpus(image: str, ml: Path, library: Path) -> None:
     write_model(ml, "m", TELLER)
     with Models(image, ml / "models", *nvml.options(library)) as server:
@@ -102,6 +103,7 @@ def test_models_are_spread_over_the_gpus(image: str, ml: Path, library: Path) ->
         ]
 
 
+@pytest.mark.long
 def test_a_model_too_large_for_the_gpu_is_507(image: str, ml: Path, library: Path) -> None:
     write_model(ml, "m", FAULTY.replace("return None", "raise OutOfMemoryError('CUDA out of memory')"))
     with Models(image, ml / "models", *nvml.options(library)) as server:
@@ -128,6 +130,7 @@ def test_as_many_workers_as_fit_into_the_memory_of_the_gpus(image: str, ml: Path
         assert f'optml_gpu_memory_total_bytes{{gpu="GPU-00000002-aaaa"}} {16 << 30}' in metrics
 
 
+@pytest.mark.long
 def test_metrics_are_answered_where_nvml_hangs(image: str, ml: Path, library: Path) -> None:
     with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="init", KIND="hangs")) as server:
         metrics = requests.get(f"{server.url}/metrics", timeout=30).text

@@ -11,7 +11,7 @@ import pytest
 from tests.contract.training.conftest import Training
 from tests.support import nvml
 
-pytestmark = pytest.mark.image("gpu-train")
+pytestmark = [pytest.mark.image("gpu-train"), pytest.mark.one_variant]
 
 TELL = """
 import os, optml
@@ -38,6 +38,7 @@ def test_the_job_sees_what_it_can_use(training: Training, library: Path) -> None
     assert "2 x Fake GPU, 16384 MiB; driver 535.54.03 for CUDA up to 12.2" in done.stderr
 
 
+@pytest.mark.long
 def test_of_slices_a_program_has_one(training: Training, library: Path) -> None:
     training.code("train.py", TELL)
     done = training.train(*nvml.options(library, 2, SLICES=3))
@@ -110,12 +111,14 @@ def test_an_xid_is_told_with_its_meaning(training: Training, library: Path) -> N
     )
 
 
+@pytest.mark.long
 def test_a_failure_that_is_none_of_cuda_asks_nobody(training: Training, library: Path) -> None:
     training.code("train.py", "raise ValueError('the data set is empty')")
     training.train(*nvml.options(library, USED=16128))
     assert "GPU" not in training.failure
 
 
+@pytest.mark.long
 def test_the_state_is_not_waited_for_where_nvml_hangs(training: Training, library: Path) -> None:
     training.code("train.py", TORCH_LIKE)
     start = time.monotonic()
@@ -125,6 +128,7 @@ def test_the_state_is_not_waited_for_where_nvml_hangs(training: Training, librar
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.long
 def test_facts_are_json(training: Training, library: Path) -> None:
     training.code("train.py", "import os; os.execvp('python3', ['python3', '-m', 'optml', 'env'])")
     facts = json.loads(training.train(*nvml.options(library, 1)).stdout)["gpu_facts"]
