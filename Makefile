@@ -167,7 +167,7 @@ push/nowhere:
 .PHONY: lint
 lint: ## Check Dockerfiles, shell, Python and workflows
 lint: .venv/tests
-	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/Dockerfile)
+	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/*Dockerfile)
 	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check

@@ -1,8 +1,8 @@
-"""Does the NVIDIA driver of the host fit the CUDA that the user's wheels were built for?
+"""Do the host's driver and its GPUs fit the CUDA that the user's wheels were built for?
 
 A driver that is too old shows itself at the first kernel only, often as an endpoint that never becomes
-healthy. Both sides can be read before anything is imported: the driver from /proc, CUDA from the wheels'
-metadata.
+healthy. Both sides can be read before anything is imported: the driver from /proc or NVML, CUDA from the
+wheels' metadata.
 """
 
 from __future__ import annotations
@@ -11,48 +11,97 @@ import glob
 import os
 import re
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
 # CUDA major version → the oldest driver for all of its minor versions. Source:
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
-# CUDA major version → SageMaker's AMIs whose driver has it, for endpoints and batch transform. Source:
-# https://docs.aws.amazon.com/sagemaker/latest/dg/inference-gpu-drivers.html
-_AMIS = {
-    12: "InferenceAmiVersion al2-ami-sagemaker-inference-gpu-2-1 on the endpoint's production variant, "
-    "TransformAmiVersion al2-ami-sagemaker-batch-gpu-535 on a batch transform job",
-    13: "InferenceAmiVersion al2023-ami-sagemaker-inference-gpu-4-1 on the endpoint's production variant",
+# CUDA major version → the oldest compute capability that it builds for, and the first number of a compute
+# capability → the first CUDA that builds for it. Source:
+# https://docs.nvidia.com/datacenter/tesla/drivers/cuda-toolkit-driver-and-architecture-matrix.html
+_OLDEST_GPU = {11: (3, 5), 12: (5, 0), 13: (7, 5)}
+_FIRST_CUDA = {8: (11, 0), 9: (11, 8), 10: (12, 8), 11: (13, 0), 12: (12, 8)}
+
+# SageMaker's AMIs and their drivers, the oldest first, for endpoints and for batch transform. Source:
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html and
+# API_TransformResources.html there
+AMIS = {
+    "InferenceAmiVersion {} on the endpoint's production variant": {
+        "al2-ami-sagemaker-inference-gpu-2-1": 535,
+        "al2-ami-sagemaker-inference-gpu-3-1": 550,
+        "al2023-ami-sagemaker-inference-gpu-4-1": 580,
+    },
+    "TransformAmiVersion {} on a batch transform job": {
+        "al2-ami-sagemaker-batch-gpu-470": 470,
+        "al2-ami-sagemaker-batch-gpu-535": 535,
+    },
 }
 
 # A wheel's folder of metadata as it names CUDA: torch-2.4.1+cu121, nvidia_cuda_runtime_cu12-12.4.127,
-# nvidia_cuda_runtime-13.0.48, jax_cuda12_plugin-0.4.31, cupy_cuda12x-13.3.0.
-_NAMES_CUDA = re.compile(r"\+cu(\d\d)|^nvidia_cuda_runtime(?:_cu\d\d)?-(\d\d)\.|_cuda(\d\d)")
-_NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime-cu(\d\d)", re.M)
+# nvidia_cuda_runtime-13.0.48, jax_cuda12_plugin-0.4.31, cupy_cuda12x-13.3.0. Some tell the minor, too.
+_NAMES_CUDA = re.compile(
+    r"\+cu(?P<a>\d\d)(?P<b>\d)|^nvidia_cuda_runtime(?:_cu\d\d)?-(?P<c>\d\d)\.(?P<d>\d+)|_cuda(?P<e>\d\d)"
+)
+_NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime(?:-cu|\s*[=~>]=\s*)(\d\d)", re.M)
 
 
-def driver_problem(python: str, serving: bool, root: str = "") -> str | None:
-    """What is wrong and what to do, in one line, where the driver is too old for the wheels of this Python.
+def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str = "") -> list[str]:
+    """A line for the driver and each GPU that does not fit the wheels of this Python, with what to do.
 
-    `python` is the path of the interpreter that runs the user's code. None where all fits, where no wheel
-    brings CUDA, where there is no driver, or where NVIDIA's forward-compatibility package stands in for it.
+    `python` is the path of the interpreter that runs the user's code, `gpus` what is known of the GPUs.
+    Where no wheel brings CUDA all fits. NVIDIA's forward-compatibility package stands in for a newer driver.
     """
-    driver = driver_version(root)
-    cuda, wheel = installed_cuda(python, root)
+    (cuda, minor), wheel = installed_cuda(python, root)
+    driver = driver_version(root) or next((gpu["driver"] for gpu in gpus if gpu["driver"]), "")
     oldest = OLDEST_DRIVER.get(cuda)
-    if driver is None or oldest is None or _forward_compatible(root):
-        return None
-    release = int(driver.partition(".")[0])
-    if release >= oldest:
-        return None
-    fitting = max(
-        (each for each, least in OLDEST_DRIVER.items() if int(driver.split(".")[0]) >= least), default=0
-    )
-    ways = [f"set {_AMIS[cuda]}"] if serving and cuda in _AMIS else []
+    if oldest is None:
+        return []
+    return [
+        *_driver_problem(driver, (cuda, oldest, wheel), serving, root),
+        *dict.fromkeys(line for gpu in gpus for line in _gpu_problem(gpu, (cuda, minor), wheel)),
+    ]
+
+
+def _driver_problem(driver: str, needs: tuple[int, int, str], serving: bool, root: str) -> Iterator[str]:
+    cuda, oldest, wheel = needs
+    release = _release(driver)
+    if not release or release >= oldest or _forward_compatible(root, oldest):
+        return
+    fitting = max((each for each, least in OLDEST_DRIVER.items() if release >= least), default=0)
+    ways = []
+    for setting, amis in AMIS.items() if serving else ():
+        if fits := [name for name, has in amis.items() if has >= oldest]:
+            ways.append(f"set {setting.format(fits[0])}")
     ways += [f"install wheels for CUDA {fitting}"] if fitting else []
     ways += ["use a host with a newer driver", "install NVIDIA's package cuda-compat"]
-    return (
+    yield (
         f"the NVIDIA driver {driver} of this host is too old for CUDA {cuda}, which {wheel} brings "
         f"and which needs driver {oldest} or later: {'; or '.join(ways)}"
     )
+
+
+def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int | None], wheel: str) -> Iterator[str]:
+    major, minor = cuda
+    capability = tuple(int(part) for part in gpu["capability"].split(".") if part.isdigit())
+    if len(capability) != 2:
+        return
+    what = f"the GPU {gpu['name']} (compute capability {gpu['capability']})"
+    first = _FIRST_CUDA.get(capability[0], (0, 0))
+    if capability < (oldest := _OLDEST_GPU[major]):
+        yield (
+            f"{what} is too old for CUDA {major}, which {wheel} brings and which needs "
+            f"{oldest[0]}.{oldest[1]} or later: install wheels for CUDA {major - 1}; or use a newer GPU"
+        )
+    elif (major, 99 if minor is None else minor) < first:
+        built = f"{major}" if minor is None else f"{major}.{minor}"
+        yield (
+            f"{what} is newer than CUDA {built}, which {wheel} brings: install wheels for CUDA "
+            f"{first[0]}.{first[1]} or later"
+        )
 
 
 def driver_version(root: str = "") -> str | None:
@@ -65,21 +114,26 @@ def driver_version(root: str = "") -> str | None:
     return found[1] if found else None
 
 
-def installed_cuda(python: str, root: str = "") -> tuple[int, str]:
-    """The highest CUDA major version that a wheel of this Python brings, and which wheel; 0 without."""
-    found = (0, "")
+def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int | None], str]:
+    """The highest CUDA that a wheel of this Python brings and which wheel; major version 0 without.
+
+    The minor version is None where the wheel does not tell it."""
+    found: tuple[int, int, str] = (0, -1, "")
     # Not resolved: a virtual environment is where the link lies.
     prefix = os.path.dirname(os.path.dirname(python))
     for folder in glob.glob(f"{root}{prefix}/lib/python3*/*-packages/*.dist-info"):
         wheel = os.path.basename(folder).removesuffix(".dist-info")
+        minor = -1
         if (name := _NAMES_CUDA.search(wheel)) is not None:
-            cuda = int(name[1] or name[2] or name[3])
+            cuda = int(name["a"] or name["c"] or name["e"])
+            minor = int(name["b"] or name["d"] or -1)
         elif wheel.startswith("onnxruntime_gpu-"):  # the only one that names CUDA in its requirements alone
             cuda = _required_cuda(f"{folder}/METADATA")
         else:
             continue
-        found = max(found, (cuda, wheel))
-    return found
+        found = max(found, (cuda, minor, wheel))
+    cuda, minor, wheel = found
+    return (cuda, None if minor < 0 else minor), wheel if cuda else ""
 
 
 def _required_cuda(metadata: str) -> int:
@@ -91,5 +145,13 @@ def _required_cuda(metadata: str) -> int:
     return int(named[1]) if named else 0
 
 
-def _forward_compatible(root: str) -> bool:
-    return bool(glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.1"))
+def _forward_compatible(root: str, oldest: int) -> bool:
+    """Whether NVIDIA's package for older drivers is here, made from a driver that is new enough."""
+    libraries = glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.*.*")
+    return any(_release(path.rpartition("/libcuda.so.")[2]) >= oldest for path in libraries)
+
+
+def _release(driver: str) -> int:
+    """535 of 535.183.01; 0 for what is no version."""
+    release = driver.partition(".")[0]
+    return int(release) if release.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""Facts of the machine as this container may use it: CPUs, memory, accelerators.
+"""Facts of the machine as this container may use it: CPUs, memory, network, device files.
 
 The host's numbers are wrong in a container with limits, so the control groups are read, version 1
 and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/.
@@ -7,20 +7,12 @@ and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html 
 from __future__ import annotations
 
 import os
-import sys
-import time
-
-from . import paths
-from .report import log
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEV = "/dev"
-
-# Seconds that NVML has to answer.
-_NVML_PATIENCE = 1.5
+DEV = "/dev"
 
 # Version 1 writes "no limit" as the largest multiple of the page size that fits.
 _NO_LIMIT = 1 << 62
@@ -59,92 +51,9 @@ def oom_kills(root: str = "") -> int:
     return kills
 
 
-def gpu_count() -> int:
-    """GPUs visible to this container; 0 without asking any library where there is no device file."""
-    return len(gpu_names())
-
-
-def visible_gpus(count: int, visible: str | None) -> int:
-    """How many of so many GPUs CUDA_VISIBLE_DEVICES leaves. CUDA reads its list up to the first entry that
-    names none; without the variable all are visible."""
-    if visible is None or count == 0:
-        return count
-    number = 0
-    for entry in map(str.strip, visible.split(",")):
-        if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdecimal() and int(entry[:9]) < count)):
-            break
-        number += 1
-    return number
-
-
-def gpu_names() -> list[str]:
-    """Names of the GPUs that NVML reports; where it does not answer, those of the device files."""
-    if not os.path.exists(f"{_DEV}/nvidiactl"):
-        return []
-    devices = _devices("nvidia")
-    if not os.path.exists(f"{paths.DEPS}/pynvml.py"):
-        return devices  # this image does not ask
-    try:
-        return _ask_nvml()
-    except OSError as error:
-        log(f"NVML does not tell the GPUs ({error}): /dev has {len(devices)}")
-        return devices
-
-
-def _ask_nvml() -> list[str]:
-    """What NVML says, in a process of its own: a broken driver hangs or crashes whoever asks.
-
-    Raises OSError with its last word.
-    """
-    answer, end = os.pipe()
-    argv = [
-        sys.executable,
-        "-I",
-        "-S",
-        os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py"),
-        paths.DEPS,
-    ]
-    outputs = [(os.POSIX_SPAWN_DUP2, end, 1), (os.POSIX_SPAWN_DUP2, end, 2)]
-    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
-    os.close(end)
-    try:
-        text, in_time = _read_all(answer, time.monotonic() + _NVML_PATIENCE)
-    finally:
-        os.close(answer)
-    if not in_time:
-        _kill(pid)
-        raise OSError(f"no answer within {_NVML_PATIENCE} s")
-    lines = text.decode("utf-8", "replace").splitlines()
-    if os.waitpid(pid, 0)[1]:
-        raise OSError(lines[-1] if lines else "it crashed")
-    return lines
-
-
-def _kill(pid: int) -> None:
-    """Kill a child and reap it, unless it hangs in the kernel: then it stays, and nobody waits for it."""
-    os.kill(pid, 9)
-    for _ in range(20):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return
-        time.sleep(0.01)
-
-
-def _read_all(fd: int, until: float) -> tuple[bytes, bool]:
-    """What comes until the other side closes, and whether it did so in time."""
-    import select
-
-    text = b""
-    while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
-        piece = os.read(fd, 1 << 16)
-        if not piece:
-            return text, True
-        text += piece
-    return text, False
-
-
 def neuron_count() -> int:
     """AWS Neuron devices (Inferentia, Trainium) visible to this container."""
-    return len(_devices("neuron"))
+    return len(devices("neuron"))
 
 
 def network_interfaces() -> list[str]:
@@ -196,8 +105,9 @@ def _cpu_quota(directory: str) -> tuple[int, int]:
     )
 
 
-def _devices(prefix: str) -> list[str]:
-    names = os.listdir(_DEV)
+def devices(prefix: str) -> list[str]:
+    """The device files of this name and a number."""
+    names = os.listdir(DEV)
     return sorted(name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit())
 
 

@@ -1,26 +1,171 @@
-"""Prints the name of each GPU that NVML reports, one a line.
+"""Asks NVML about the GPUs: `nvml.py DEPS list` for facts, `nvml.py DEPS state` for what may have gone wrong.
 
 A program of its own, because what a broken driver does to it (hang, crash, an error in any call) must not
-happen to whoever asks; `machine.py` does.
+happen to whoever asks; `gpus.py` does, and the runner of a training program. It needs no more than Python.
+
+`list` prints how many GPUs there are, driver and CUDA, then a line for each GPU or slice of one (MIG): index,
+UUID, name, bytes of memory, bytes in use, compute capability. Tabs part the fields; one that the driver
+does not tell is empty. `state` prints sentences. The first line of both tells that NVML is being asked.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
-def main(deps: str) -> None:
+_MOST = 128  # GPUs of one machine; a driver that tells more is wrong
+_GIB = 1 << 30
+_SHOWN = 3  # GPUs whose state is worth the room in a reason
+
+# Source: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+_XIDS = {
+    8: "the GPU stopped processing: a kernel ran too long",
+    13: "the program did in a kernel what the GPU cannot do, often an index out of bounds",
+    31: "the program used an address of the GPU's memory that is not its own",
+    43: "the GPU stopped processing for this program",
+    45: "the driver ended the program's work after another error",
+    48: "an error of the GPU's memory that cannot be corrected: replace the host",
+    63: "the GPU sets a part of its memory aside after errors: reset it",
+    64: "the GPU cannot set bad memory aside: replace the host",
+    74: "an error of NVLink: check the host",
+    79: "the GPU has fallen off the bus: replace the host",
+    94: "an error of the GPU's memory hit this program alone: start it again",
+    95: "an error of the GPU's memory may have hit every program: reset the GPU",
+    119: "the GPU's own processor does not answer: reset the GPU",
+    120: "the GPU's own processor failed: reset the GPU",
+}
+
+
+def facts(nvml: Any) -> Iterator[str]:
+    driver = _optional(nvml.nvmlSystemGetDriverVersion)
+    version = _optional(nvml.nvmlSystemGetCudaDriverVersion_v2) or 0
+    count = nvml.nvmlDeviceGetCount()
+    if count > _MOST:
+        raise ValueError(f"it counts {count} GPUs")
+    yield f"{count}\t{_text(driver)}\t{version // 1000}.{version % 1000 // 10}"
+    for index in range(count):
+        gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+        if (_optional(nvml.nvmlDeviceGetMigMode, gpu) or (0,))[0]:
+            for part in range(_optional(nvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
+                # Places without a slice, or with one that is not ours, have no handle.
+                if (handle := _optional(nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, part)) is not None:
+                    yield _line(nvml, index, handle, gpu)
+        else:
+            yield _line(nvml, index, gpu, gpu)
+
+
+def _line(nvml: Any, index: int, device: Any, gpu: Any) -> str:
+    memory = _optional(nvml.nvmlDeviceGetMemoryInfo, device)
+    capability = _optional(nvml.nvmlDeviceGetCudaComputeCapability, gpu) or ()
+    fields = (
+        index,
+        _text(nvml.nvmlDeviceGetUUID(device)),
+        _text(_optional(nvml.nvmlDeviceGetName, device)),
+        memory.total if memory else "",
+        memory.used if memory else "",
+        ".".join(map(str, capability)),
+    )
+    return "\t".join(map(str, fields))
+
+
+def state(nvml: Any) -> Iterator[str]:
+    """The GPUs that are lost, or hold errors, and those with the fullest memory."""
+    found = []
+    for index in range(min(nvml.nvmlDeviceGetCount(), _MOST)):
+        try:
+            gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
+        except nvml.NVMLError as error:
+            found.append((2.0, f"GPU {index}: {error}{_lost(nvml, error)}"))
+            continue
+        words = [f"{memory.used / _GIB:.1f} of {memory.total / _GIB:.1f} GiB in use"]
+        for process in _optional(nvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ():
+            words.append(f"{(process.usedGpuMemory or 0) / _GIB:.1f} GiB by process {process.pid}")
+        ecc = _optional(
+            nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0
+        )  # uncorrected, since the driver was loaded
+        words += [f"{ecc} memory errors that could not be corrected"] if ecc else []
+        fullness = 2.0 if ecc else memory.used / (memory.total or 1)
+        found.append(
+            (fullness, f"GPU {index} ({_text(_optional(nvml.nvmlDeviceGetName, gpu))}): {', '.join(words)}")
+        )
+    found.sort(key=lambda entry: -entry[0])
+    yield from (sentence for _, sentence in found[:_SHOWN])
+    if len(found) > _SHOWN:
+        yield f"{len(found) - _SHOWN} more GPUs with less"
+
+
+def _lost(nvml: Any, error: Any) -> str:
+    lost = error.value == nvml.NVML_ERROR_GPU_IS_LOST
+    return ", it has fallen off the bus or does not answer: replace the host" if lost else ""
+
+
+def xids(log: str = "/dev/kmsg") -> list[str]:
+    """What the driver has written into the kernel's log since our parent started, where that can be read."""
+    try:
+        fd = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return []
+    since, found = _start_of(os.getppid()), {}
+    while True:
+        try:
+            record = os.read(fd, 8192)
+        except BrokenPipeError:
+            continue  # records were overwritten before we came to read them
+        except OSError:
+            break  # no more
+        if not record:
+            break
+        for line in record.decode("utf-8", "replace").splitlines():
+            head, _, text = line.partition(";")
+            _, is_xid, told = text.partition("NVRM: Xid (")
+            fields = head.split(",")
+            if is_xid and len(fields) > 2 and int(fields[2]) / 1e6 >= since:
+                place, _, told = told.partition("): ")
+                code = told.partition(",")[0]
+                meaning = _XIDS.get(int(code)) if code.isdigit() else None
+                found[place, code] = f"Xid {code} of the GPU at {place}" + (f": {meaning}" if meaning else "")
+    os.close(fd)
+    return list(found.values())
+
+
+def _start_of(pid: int) -> float:
+    """Seconds after the start of the machine at which this process began."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _optional(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What not every driver and GPU can tell, or None."""
+    try:
+        return call(*arguments)
+    except Exception:
+        return None
+
+
+def _text(value: str | None) -> str:
+    return " ".join((value or "").split())
+
+
+def main(deps: str, verb: str) -> None:
     sys.path.append(deps)
     import pynvml
 
+    print("asking", *(xids() if verb == "state" else ()), sep="\n", flush=True)  # NVML may hang
     pynvml.nvmlInit()
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))
-        print(name.decode() if isinstance(name, bytes) else name)
+    for line in (state if verb == "state" else facts)(pynvml):
+        print(line)
+    sys.stdout.flush()
+    os._exit(0)  # nothing of the driver is to be put in order, which takes time and may hang
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(*sys.argv[1:])
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {error}")

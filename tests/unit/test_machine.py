@@ -103,21 +103,3 @@ def test_memory_limit(tmp_path: Path, cgroup: str, settings: dict[str, str], exp
 def test_oom_kills(tmp_path: Path, cgroup: str, name: str) -> None:
     root = write(tmp_path, cgroup, {f"sys/fs/cgroup/{name}": "under_oom 0\noom_kill 3\n"})
     assert machine.oom_kills(root) == 3
-
-
-@pytest.mark.parametrize(
-    ("visible", "number"),
-    [
-        (None, 4),
-        ("", 0),
-        ("-1", 0),
-        ("NoDevFiles", 0),
-        ("0", 1),
-        ("3, 1", 2),
-        ("0,9,1", 1),  # CUDA reads no further than to what names none
-        ("GPU-8932f937,MIG-17", 2),
-    ],
-)
-def test_visible_gpus(visible: str | None, number: int) -> None:
-    assert machine.visible_gpus(4, visible) == number
-    assert machine.visible_gpus(0, visible) == 0

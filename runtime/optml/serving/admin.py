@@ -14,7 +14,7 @@ from urllib.parse import quote
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from .. import paths
+from .. import gpus, paths
 from .errors import InferenceError
 from .http.response import failure
 
@@ -129,6 +129,11 @@ def _metrics(worker: Host) -> Iterator[str]:
     yield f"optml_workers_ready {scoreboard.ready()}"
     yield from _described("worker_restarts_total", "counter", "Workers that took the place of another.")
     yield f"optml_worker_restarts_total {scoreboard.restarts()}"
+    found = gpus.memory() if worker.settings.gpus else []
+    for name, attribute in (("used", "used"), ("total", "memory")) if found else ():
+        yield from _described(f"gpu_memory_{name}_bytes", "gauge", f"Memory of each GPU, {name}.")
+        for gpu in found:
+            yield f'optml_gpu_memory_{name}_bytes{{gpu="{gpu.uuid}"}} {getattr(gpu, attribute)}'
 
 
 def _described(name: str, kind: str, help: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gunicorn.app.base import BaseApplication
 
-from .. import machine
+from .. import gpus, machine
 from ..report import UserError, log
 from .exchange import Exchange
 from .model.handlers import Model, load_program
@@ -37,7 +37,7 @@ class Application(Protocol):
 
     def drop_privileges(self) -> None: ...
     def load(self, worker: Worker) -> None: ...
-    def gpu_of(self, row: int) -> int | None: ...
+    def gpus_of(self, row: int) -> list[str]: ...
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -100,6 +100,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             except BaseException as error:  # the SystemExit of a user's module is a failure as well
                 traceback.print_exc()
                 raise UserError(f"the model does not load: {type(error).__name__}, see above") from None
+            if self.settings.gpus and gpus.are_open():
+                raise UserError(
+                    "SAGEMAKER_MODEL_SERVER_PRELOAD=true, but loading the model started CUDA, which does not "
+                    "survive the fork of a worker: unset it, or move the model to the GPU in the first call"
+                )
             # What exists now is not looked at by the collector again, so that its pages stay shared.
             gc.collect()
             gc.freeze()
@@ -119,7 +124,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             return
         assert self.program is not None
         self.configure_logging()
-        worker.model = self.model or Model(load_program(self.program), self.settings, self.gpu_of(worker.row))
+        worker.model = self.model or Model(load_program(self.program), self.settings, worker.gpu)
         if worker.model.has_stream:
             from . import websocket  # takes 50 ms, and few models talk
 
@@ -136,8 +141,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._tracebacks[0] += 1
         return self._tracebacks[0] == 1
 
-    def gpu_of(self, row: int) -> int | None:
-        return row % self.planned_workers % self.settings.gpus if self.settings.gpus else None
+    def gpus_of(self, row: int) -> list[str]:
+        """The GPUs of a worker: one, shared by several workers where they are more, or its part of all."""
+        ids = [gpu.id for gpu in self.settings.gpus]
+        step = min(self.planned_workers, len(ids))
+        return ids[row % self.planned_workers % step :: step] if ids else []
 
     def execution_parameters(self) -> dict[str, Any]:
         """What a batch job may send.

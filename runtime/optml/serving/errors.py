@@ -6,6 +6,8 @@ import json
 import sys
 from http import HTTPStatus
 
+from .cuda_errors import is_out_of_memory
+
 
 class InferenceError(Exception):
     """Raised by a handler to answer with a status of its own, from 400 to 599, and a message.
@@ -31,6 +33,8 @@ def as_inference_error(error: BaseException) -> InferenceError | None:
         return error
     if isinstance(error, MemoryError):
         return InferenceError("Not enough memory for this request.", 507)
+    if is_out_of_memory(error):
+        return InferenceError("Not enough memory of the GPU for this request.", 507)
     werkzeug = sys.modules.get("werkzeug.exceptions")
     if werkzeug is not None and isinstance(error, werkzeug.HTTPException):
         status, message = error.code, error.description or error.name

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from .cuda_errors import is_fatal
 from .errors import InferenceError, as_inference_error
 from .http.response import Frames, Response, as_bytes, failure, fault
 from .http.wsgi import WSGIAnswer, environ
@@ -87,10 +88,16 @@ class Execution:
         """End an answer that has begun: only the connection's end can tell the client. Gives what to note."""
         if isinstance(error, TooLate):
             return None
+        self._notice(error)
         self._cut(call)
         if isinstance(error, ClientGone):
             return CLIENT_GONE
         return (as_inference_error(error) or fault(error, call.id)).status
+
+    def _notice(self, error: BaseException) -> None:
+        """A worker whose CUDA is broken would answer nothing but 500 from now on."""
+        if is_fatal(error):
+            self._host.loop.post(self._host.replace)
 
     def _cut(self, call: Call) -> None:
         self._host.loop.post(lambda: self._host.loop.close(call.connection))
@@ -122,6 +129,7 @@ class Execution:
             whole = as_bytes(response, call.request, host.closes)  # also checks the headers
         except BaseException as error:
             _close(chunks)
+            self._notice(error)
             response, chunks = failure(error, call.id), None
             whole = as_bytes(response, call.request, host.closes)
         if chunks is not None:
@@ -178,6 +186,7 @@ class Execution:
         except host.websocket.Gone:
             pass
         except BaseException as error:
+            self._notice(error)
             known = as_inference_error(error)
             code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
         if call.claim():
@@ -202,6 +211,7 @@ class Execution:
         except BaseException as error:
             if call.streaming or isinstance(error, TooLate):
                 raise
+            self._notice(error)
             whole = failure(error, call.id)
             return self.respond(call, whole) if call.claim() else None
         assert answer.response is not None

@@ -40,5 +40,8 @@ class Host(Protocol):
     def note_load(self) -> None:
         """Tell all processes how many calls run and wait here."""
 
+    def replace(self) -> None:
+        """Finish what runs, and have another worker take this one's place."""
+
     def arrival_of(self, connection: Connection) -> float:
         """When the call that is read now was first seen."""

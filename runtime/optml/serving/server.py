@@ -30,12 +30,13 @@ def serve(argv: list[str]) -> int:
     settings = with_code(settings)
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
-    from ..cuda import driver_problem
+    from ..cuda import problems
     from .application import Server  # imports gunicorn, which takes most of the time
     from .supervisor import Supervisor
 
-    if settings.gpus and (problem := driver_problem(sys.executable, serving=True)):
-        log(f"warning: {problem}")
+    if settings.gpus:
+        for problem in problems(sys.executable, True, [vars(gpu) for gpu in settings.gpus]):
+            log(f"warning: {problem}")
     house.open_to_user()
     app = Server(settings, program, listener)
     app.settle()

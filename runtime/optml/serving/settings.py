@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .. import machine, paths
+from .. import gpus, paths
 from ..report import UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ..gpus import Gpu
 
 MB = 1 << 20
 ACCESS_LOGS = ("text", "json", "off")
@@ -45,7 +47,7 @@ class Settings:
     app: str | None  # module:app, a WSGI application that replaces our own
     batch_strategy: str
     max_concurrent_transforms: int | None
-    gpus: int
+    gpus: list[Gpu]
 
     @property
     def code_dirs(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
         batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or _batch_strategy(environ),
         max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
-        gpus=machine.gpu_count(),
+        gpus=gpus.find(environ.get("CUDA_VISIBLE_DEVICES")),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING
 
-from .. import machine
+from .. import gpus, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..gpus import Gpu
     from .settings import Settings
 
 
@@ -20,13 +21,14 @@ def plan_workers(settings: Settings) -> tuple[int, str]:
     if settings.workers is not None:
         return settings.workers, "SAGEMAKER_MODEL_SERVER_WORKERS"
     if settings.gpus:
-        return settings.gpus, f"{settings.gpus} GPUs"
+        return len(settings.gpus), f"{len(settings.gpus)} GPUs"
     cpus = machine.cpu_count()
     return cpus, f"{cpus} CPUs"
 
 
 def fitting(planned: int, reason: str, settings: Settings, pids: Iterable[int]) -> tuple[int, str]:
     """How many fit into the memory, now that the first shows how large one is, and why in a few words."""
+    planned, reason = _fitting_in_gpus(planned, reason, settings.gpus)
     size = max((resident_memory(pid) for pid in pids), default=0)
     limit = machine.memory_limit()
     if settings.workers is not None or not limit or not size:
@@ -34,6 +36,24 @@ def fitting(planned: int, reason: str, settings: Settings, pids: Iterable[int]) 
     count = max(1, min(planned, int(limit * 0.9) // size))
     if count < planned:
         reason = f"{planned} for {reason}, but only {count} of {size >> 20} MB fit into {limit >> 20} MB"
+    return count, reason
+
+
+def _fitting_in_gpus(planned: int, reason: str, found: list[Gpu]) -> tuple[int, str]:
+    """Of workers that share GPUs as many as their memory holds, where NVML tells it."""
+    if not found or planned <= len(found):
+        return planned, reason
+    first = found[0]  # that of the first worker
+    used = next((gpu.used for gpu in gpus.memory() if gpu.uuid == first.uuid), 0) - first.used
+    room = int((first.memory - first.used) * 0.9)
+    if used <= 0:
+        return planned, reason
+    count = min(planned, max(1, room // used) * len(found))
+    if count < planned:
+        reason = (
+            f"{planned} for {reason}, but only {count} that take {used >> 20} MiB fit into {len(found)} GPUs "
+            f"with {room >> 20} MiB each"
+        )
     return count, reason
 
 

@@ -58,7 +58,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         self.settings = self.app.settings
         self.scoreboard = self.app.scoreboard
-        self.gpu = self.app.gpu_of(self.row)
+        self.gpu = None
+        if gpus := self.app.gpus_of(self.row):
+            # Before any import of the user's. CUDA counts those that it is shown from 0.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+            self.gpu = 0
         self.several = self.app.planned_workers > 1
         self.app.drop_privileges()
         super().init_process()
@@ -159,6 +163,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.slots.count <= 0:
             for stranded in self.slots.give_up():
                 self.requests.refuse(stranded.connection, stranded.request, _REPLACED)
+
+    def replace(self) -> None:
+        if self.alive:
+            log(f"CUDA has failed for good in worker {self.pid}: it finishes what runs and is replaced")
+            self.retire([])
 
     def drain(self) -> None:
         """Finish what runs, and leave."""

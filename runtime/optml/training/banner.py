@@ -28,6 +28,7 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
         "host": f"{job.current_host} ({job.rank + 1} of {len(job.hosts)}), {job.instance_type}",
         "group": job.instance_group if job.instance_groups else "",
         "machine": f"{job.cpus} CPUs, {job.gpus} GPUs" + (f", {memory >> 20} MiB" if memory else ""),
+        "GPUs": _gpus(job),
         "network": _network(job),
         "program": f"{program.name} ({program.kind}) in {program.directory}",
         "python": program.python,
@@ -41,17 +42,31 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
 
 
 def warn_of_driver(job: Job, program: Program) -> None:
-    """Where the driver of the host is too old for the CUDA of what is installed, say so before it fails."""
+    """Where driver or GPU do not fit the CUDA of what is installed, say so before the program fails."""
     if job.gpus:
         from .. import cuda  # only where there is a GPU: its expressions take milliseconds
 
-        if problem := cuda.driver_problem(program.python, serving=False):
+        for problem in cuda.problems(program.python, False, job.gpu_facts):
             log(f"warning: {problem}")
 
 
 def command(argv: list[str], hidden: list[str]) -> None:
     """The command line that is about to run."""
     log(f"$ {secrets.mask_command(argv, hidden)}")
+
+
+def _gpus(job: Job) -> str:
+    """Each kind once, and the name of a slice, which CUDA_VISIBLE_DEVICES takes."""
+    facts = [gpu for gpu in job.gpu_facts if gpu["name"]]
+    if not facts:
+        return ""
+    kinds = [
+        f"{gpu['name']}, {gpu['memory'] >> 20} MiB"
+        + (f", {gpu['id']}" if gpu["id"].startswith("MIG-") else "")
+        for gpu in facts
+    ]
+    counted = [f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds)]
+    return f"{'; '.join(counted)}; driver {facts[0]['driver']} for CUDA up to {facts[0]['cuda']}"
 
 
 def _network(job: Job) -> str:

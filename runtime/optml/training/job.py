@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .. import machine, paths
+from .. import gpus, machine, paths
 from ..report import UserError
 from . import cluster, jsontext
 from .cluster import are_names, is_name
@@ -93,6 +93,10 @@ class Job(Record):
     cpus: int
     """CPUs that this container may use: its affinity and its quota, not the host's number."""
     gpus: int
+    """GPUs that the program can use: those of this container that CUDA_VISIBLE_DEVICES leaves."""
+    gpu_facts: list[dict[str, Any]]
+    """Of each: `id` (its UUID), `name`, `memory` in bytes, `capability`, `driver`, `cuda`; empty where
+    NVML does not tell."""
     neurons: int
 
     program: str | None
@@ -175,8 +179,10 @@ def read(
         return str(value) if value else None
 
     resources = read_config("resourceconfig.json") or read_config("resourceConfig.json")
-    gpus = machine.visible_gpus(machine.gpu_count(), environ.get("CUDA_VISIBLE_DEVICES"))
-    place = (cluster.believed(environ) if in_program else None) or cluster.find(resources, environ, gpus)
+    usable = gpus.for_one_process(gpus.find(environ.get("CUDA_VISIBLE_DEVICES")))
+    place = (cluster.believed(environ) if in_program else None) or cluster.find(
+        resources, environ, len(usable)
+    )
     hosts = place.hosts if place else [_named(resources, "current_host") or "localhost"]
     groups = _instance_groups(resources)
     group = _named(resources, "current_group_name") or "homogeneousCluster"
@@ -204,7 +210,8 @@ def read(
         distribution_groups=[str(name) for name in distributed],
         channels=_channels(inputs),
         cpus=machine.cpu_count(),
-        gpus=gpus,
+        gpus=len(usable),
+        gpu_facts=[vars(gpu) for gpu in usable],
         neurons=machine.neuron_count(),
         program=setting("SAGEMAKER_PROGRAM", "sagemaker_program"),
         submit_directory=setting("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),

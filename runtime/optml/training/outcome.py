@@ -25,6 +25,8 @@ _GROUP_HEADER = "  + Exception Group Traceback (most recent call last):"
 # Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
 _OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
 
+_CRASHES = (6, 7, 11)  # abort, bus error, segmentation fault
+
 # Where torchrun reports which of its programs failed first, and its exit code: -N where signal N killed it.
 _FAILED_FIRST = r"Root Cause \(first observed failure\):[^=]*?\n\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
 
@@ -68,7 +70,14 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     return code
 
 
-def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str], report: Report | None = None) -> str:
+def reason(
+    name: str,
+    ended: Ended,
+    oom_kills: int,
+    secrets: list[str],
+    report: Report | None = None,
+    has_gpus: bool = False,
+) -> str:
     """Why the program of this name failed, in at most 1024 characters.
 
     The exception stands first, then how the program ended, then as much of the traceback or of the end of
@@ -84,6 +93,8 @@ def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str], report: 
         how += f"; the kernel killed {processes} of this container, which was out of memory{bound}"
     if ended.lost:
         how = f"{ended.lost}; {how}" if ended.code else ended.lost
+    elif has_gpus and not ended.stopped:
+        how += _state_of_gpus(report.head if report else "", ended)
     output = mask(ended.tail, secrets).strip("\n")  # before any cut
     trace = mask(report.trace if report else "", secrets).strip("\n") or output
     if ended.lost or ended.signal or ended.stopped or oom_kills:
@@ -94,6 +105,19 @@ def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str], report: 
         return how
     exception, trace = _exception(output)
     return _fit(f"{exception}\n{how}", trace)
+
+
+def _state_of_gpus(head: str, ended: Ended) -> str:
+    """How the GPUs are, where CUDA may have ended the program and its interpreter has not told it."""
+    from .. import gpus
+    from .runner import OF_GPUS
+
+    crashed = ended.signal in _CRASHES
+    words = f"{head}{ended.tail}".lower()
+    if "; GPUs" in head or not (crashed or any(word in words for word in OF_GPUS)):
+        return ""
+    state = gpus.state()
+    return f"; GPUs: {state}" if state else ""
 
 
 def _how(code: int, signal: int) -> str:

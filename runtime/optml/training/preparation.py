@@ -141,6 +141,7 @@ def _prepare(argv: list[str], to_pid1: _Teller, stderr: int, report: int) -> Non
             links=list(links),
             current=job.current_host,
             follows=job.master if launch.engine == "sshd" and links else "",
+            gpus=job.gpus,
             ranks=launch.engine in ("mpirun", "sshd"),
             torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
         )

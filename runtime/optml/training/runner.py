@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST = 16 << 10
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+_NVML_PATIENCE = 5.0
+
+# Words of an exception after which the state of the GPUs is worth a look, in lower case.
+OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")
 
 
 def main() -> None:
@@ -110,8 +115,27 @@ def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
     return "".join(traceback.format_exception(type(error), error, trace))
 
 
+def _state_of_gpus(head: str) -> str:
+    """How the GPUs are while this process still holds their memory, and which rank that is."""
+    if not os.path.exists("/dev/nvidiactl") or not any(word in head.lower() for word in OF_GPUS):
+        return ""
+    import subprocess
+
+    program = [sys.executable, "-I", "-S", f"{_HOME}/lib/optml/nvml.py", f"{_HOME}/deps", "state"]
+    asked = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        told = asked.communicate(timeout=_NVML_PATIENCE)[0]
+    except subprocess.TimeoutExpired as error:
+        asked.kill()  # and not waited for: it may hang in the kernel
+        told = error.output or b""
+    state = "; ".join(told.decode("utf-8", "replace").splitlines()[1:])
+    rank, host = os.environ.get("RANK"), os.environ.get("SM_CURRENT_HOST", "this host")
+    return f"; GPUs{f' of rank {rank} on {host}' if rank else ''}: {state}" if state else ""
+
+
 def _tell(fd: int, head: str, trace: str) -> None:
     try:
+        head += _state_of_gpus(head)
         if fd >= 0:
             text = f"{head[:_LONGEST]}\0{trace[-_LONGEST:]}"
             os.write(fd, text.encode("utf-8", "replace"))

@@ -64,7 +64,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
         return outcome.succeed()
     report = reporting.read(start.report, start.facts["torch_report"])
     kills, hidden = machine.oom_kills() - kills_before, start.facts["hidden"]
-    reason = outcome.reason(start.facts["name"], ended, kills, hidden, report)
+    reason = outcome.reason(start.facts["name"], ended, kills, hidden, report, start.facts["gpus"] > 0)
     return outcome.fail(code, reason, hidden)
 
 

@@ -18,12 +18,12 @@ TWO_GPUS = [f"--device=/dev/null:/dev/nvidia{each}" for each in ("ctl", 0, 1)]
 TELLER = """
 import os, time
 
-def model_fn(model_dir, context):
-    return context.gpu_id
+def model_fn(model_dir):
+    return os.environ["CUDA_VISIBLE_DEVICES"]
 
 def predict_fn(data, model, context):
     time.sleep(0.1)
-    return [os.getpid(), model, context.gpu_id]
+    return [os.getpid(), model, os.environ["CUDA_VISIBLE_DEVICES"]]
 """
 
 
@@ -32,7 +32,7 @@ def test_workers_are_spread_over_the_gpus(
     image: str, ml: Path, settings: dict[str, int], workers: int
 ) -> None:
     with Server(image, ml, TELLER, *TWO_GPUS, **settings) as server, ThreadPoolExecutor(8) as pool:
-        told: set[tuple[int, int, int]] = set()
+        told: set[tuple[int, str, str]] = set()
 
         def ask() -> bool:
             told.update(tuple(answer.json()) for answer in pool.map(lambda _: server.invoke(), range(8)))
@@ -40,7 +40,7 @@ def test_workers_are_spread_over_the_gpus(
 
         eventually(ask)
         assert all(loaded == called for _, loaded, called in told)
-        assert Counter(gpu for _, gpu, _ in told) == {0: workers / 2, 1: workers / 2}
+        assert Counter(gpu for _, gpu, _ in told) == {"0": workers / 2, "1": workers / 2}
 
 
 def test_models_are_spread_over_the_gpus(image: str, ml: Path) -> None:

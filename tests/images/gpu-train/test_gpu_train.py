@@ -29,6 +29,6 @@ def test_nvml_is_there_and_says_that_there_is_no_driver(host: Host) -> None:
 
 def test_without_a_gpu_none_is_counted(host: Host) -> None:
     script = (
-        "import sys; sys.path.append('/opt/optml/lib'); from optml import machine; print(machine.gpu_count())"
+        "import sys; sys.path.append('/opt/optml/lib'); from optml import gpus; print(len(gpus.find(None)))"
     )
     assert host.check_output("/usr/bin/python3 -I -S -c %s", script) == "0"

@@ -86,6 +86,7 @@ def a_job(**fields: Any) -> Job:
         "channels": {},
         "cpus": 2,
         "gpus": 0,
+        "gpu_facts": [],
         "neurons": 0,
         "program": None,
         "submit_directory": None,

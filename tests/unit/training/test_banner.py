@@ -29,7 +29,7 @@ def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> N
 def test_a_driver_that_does_not_fit_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], gpus: int, warnings: int
 ) -> None:
-    monkeypatch.setattr(cuda, "driver_problem", lambda python, serving: f"the driver is old for {python}")
+    monkeypatch.setattr(cuda, "problems", lambda python, *_: [f"the driver is old for {python}"])
     banner.warn_of_driver(a_job(gpus=gpus), a_program(python="/opt/venv/bin/python3"))
     written = capfd.readouterr().err
     assert written.count("warning: the driver is old for /opt/venv/bin/python3") == warnings

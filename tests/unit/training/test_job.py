@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from optml.gpus import Gpu
 from optml.training.job import read
 from tests.unit.training.conftest import RUNTIME, Ml, a_job
 
@@ -172,7 +173,7 @@ def test_a_directory_in_place_of_a_file_is_told(ml: Ml) -> None:
 
 
 def test_gpus_that_cuda_does_not_show_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optml.machine.gpu_count", lambda: 4)
+    monkeypatch.setattr("optml.gpus._present", lambda: [Gpu(index, str(index)) for index in range(4)])
     assert read({"CUDA_VISIBLE_DEVICES": "2,3"}).gpus == 2
     assert read({}).gpus == 4
 

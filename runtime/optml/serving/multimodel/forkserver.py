@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 from ... import paths
 from ...report import UserError, log_error
+from ..cuda_errors import is_out_of_memory
 from ..model.handlers import Model, find_program, load_program
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
@@ -143,10 +144,10 @@ class ModelApp:
         import logging  # gunicorn has imported it
 
         logging.basicConfig(level=self.settings.log_level)
-        return Model(load_program(program), self.settings, self.gpu_of(0))
+        return Model(load_program(program), self.settings, None if self.gpu is None else 0)
 
-    def gpu_of(self, row: int) -> int | None:
-        return self.gpu
+    def gpus_of(self, row: int) -> list[str]:
+        return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
 
     def _report(self, status: int, message: str) -> None:
         os.write(self.reports, json.dumps([status, message]).encode() + b"\n")
@@ -156,7 +157,7 @@ def _told(error: BaseException) -> tuple[int, str]:
     """Status and message for a model that does not load."""
     if isinstance(error, UserError):
         return 400, str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
         return 507, "Not enough memory to load the model."
     return 500, f"The model does not load: {type(error).__name__}; the log tells more."
 

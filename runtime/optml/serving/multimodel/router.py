@@ -136,7 +136,7 @@ class Models:
 
     def least_used_gpu(self) -> int | None:
         used = [model.gpu for model in self._models.values()]
-        return min(range(self._worker.settings.gpus), key=used.count, default=None)
+        return min(range(len(self._worker.settings.gpus)), key=used.count, default=None)
 
     def start(self, order: dict[str, Any], listener: int, reports: int) -> None:
         try:

@@ -1,0 +1,53 @@
+"""What the frameworks raise where CUDA fails, known by name and text: none of them is imported here."""
+
+from __future__ import annotations
+
+# torch and CuPy; TensorFlow.
+_OUT_OF_MEMORY_NAMES = {"OutOfMemoryError", "ResourceExhaustedError"}
+# Of RuntimeErrors and other types for everything: torch's allocators, CUDA itself, ONNX Runtime.
+_OUT_OF_MEMORY_TEXTS = (
+    *("CUDA out of memory", "CUDA error: out of memory", "CUDA failure 2: out of memory"),
+    *("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED"),
+    *("BFCArena::AllocateRawInternal",),
+)
+_OF_JAX = {"XlaRuntimeError", "JaxRuntimeError"}
+
+# After these every further call of CUDA in the process fails, until it "must be terminated and relaunched".
+# Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (cudaError)
+_FATAL_TEXTS = (
+    *("device-side assert", "illegal memory access", "illegal instruction", "misaligned address"),
+    *("unspecified launch failure", "launch timed out", "uncorrectable ECC", "hardware stack error"),
+    *("invalid program counter", "operation not supported on global/shared address space"),
+    *("cudaErrorAssert", "cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable"),
+    *("CUDA_ERROR_ASSERT", "CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU has too little memory for what was asked."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = _text(error)
+    return (
+        bool(names & _OUT_OF_MEMORY_NAMES)
+        or any(words in text for words in _OUT_OF_MEMORY_TEXTS)
+        or (bool(names & _OF_JAX) and "RESOURCE_EXHAUSTED" in text)
+    )
+
+
+def is_fatal(error: BaseException | None) -> bool:
+    """Whether CUDA is unusable in this process from now on; the handler may have raised another error."""
+    for _ in range(10):
+        if error is None:
+            return False
+        text = _text(error)
+        if "cuda" in text.lower() and any(words in text for words in _FATAL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""

@@ -1,0 +1,147 @@
+"""A libnvidia-ml.so.1 that does what drivers do, the broken ones as well, made with gcc.
+
+GPUS says how many GPUs there are (2). The first is in slices where SLICES says how many. USED is the memory
+in use in MiB, of 16 GiB; FILLED names a file whose size is added to it. LOST numbers a lost GPU from 1, ECC
+counts memory errors. TROUBLE names a call, KIND what it does: hangs, crashes,
+fails, lies, or stops: that has PID 1 asked to stop, and hangs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.matrix import ROOT
+
+CALLS = ("init", "count", "handle", "uuid")
+"""What nothing can be told without."""
+OPTIONAL = ("name", "driver", "cuda", "memory", "capability", "mig", "slices", "slice")
+
+_SOURCE = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define GPU_IS_LOST 15
+#define NOT_FOUND 6
+#define TOO_SMALL 7
+static int setting(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
+static int lies(const char *call) {
+    const char *where = getenv("TROUBLE"), *what = getenv("KIND");
+    return where && what && !strcmp(where, call) && !strcmp(what, "lies");
+}
+static int trouble(const char *call) {
+    const char *where = getenv("TROUBLE"), *what = getenv("KIND");
+    if (!where || strcmp(where, call) || lies(call)) return 0;
+    if (!strcmp(what, "stops")) kill(1, SIGTERM);
+    if (!strcmp(what, "stops") || !strcmp(what, "hangs")) for (;;) pause();
+    if (!strcmp(what, "crashes")) abort();
+    return GPU_IS_LOST;
+}
+/* Handles are numbers: GPUs from 1, slices from 1001. */
+int nvmlInitWithFlags(unsigned flags) { return trouble("init"); }
+int nvmlInit_v2(void) { return trouble("init"); }
+int nvmlShutdown(void) { return trouble("shutdown"); }
+const char *nvmlErrorString(int code) {
+    return code == GPU_IS_LOST ? "GPU is lost" : code == NOT_FOUND ? "Not Found" : "Unknown Error";
+}
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    *count = lies("count") ? setting("LIE", 100000) : setting("GPUS", 2);
+    return trouble("count");
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, size_t *handle) {
+    *handle = lies("handle") ? 1 : index + 1;
+    return index < setting("GPUS", 2) ? trouble("handle") : NOT_FOUND;
+}
+int nvmlDeviceGetUUID(size_t handle, char *text, unsigned length) {
+    const char *form = handle > 1000 ? "MIG-%08zu-ffff" : "GPU-%08zu-aaaa";
+    snprintf(text, length, lies("uuid") ? "the\nsame\tname" : form, handle);
+    return trouble("uuid");
+}
+int nvmlDeviceGetName(size_t handle, char *name, unsigned length) {
+    strncpy(name, lies("name") ? "\nFake\tGPU" : "Fake GPU", length);
+    return trouble("name");
+}
+#ifndef OLD
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+    strncpy(text, lies("driver") ? "\xff\nnone\t" : "535.54.03", length);
+    return trouble("driver");
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = lies("cuda") ? -1 : 12020;
+    return trouble("cuda");
+}
+int nvmlDeviceGetMemoryInfo(size_t handle, unsigned long long *memory) {
+    struct stat file;
+    memory[0] = lies("memory") ? 0 : 16ULL << 30;
+    memory[2] = ((unsigned long long) setting("USED", 0) << 20)
+        + (getenv("FILLED") && !stat(getenv("FILLED"), &file) ? file.st_size : 0);
+    memory[1] = memory[0] - memory[2];
+    return handle == setting("LOST", 0) ? GPU_IS_LOST : trouble("memory");
+}
+int nvmlDeviceGetCudaComputeCapability(size_t handle, int *major, int *minor) {
+    *major = lies("capability") ? -1 : 8; *minor = 0;
+    return trouble("capability");
+}
+int nvmlDeviceGetMigMode(size_t handle, unsigned *now, unsigned *later) {
+    *now = *later = lies("mig") || (handle == 1 && getenv("SLICES"));
+    return trouble("mig");
+}
+int nvmlDeviceGetMaxMigDeviceCount(size_t handle, unsigned *count) {
+    *count = 7;
+    return trouble("slices");
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(size_t handle, unsigned index, size_t *slice) {
+    *slice = 1001 + index;
+    return index < setting("SLICES", 0) ? trouble("slice") : NOT_FOUND;
+}
+int nvmlDeviceGetTotalEccErrors(size_t handle, int kind, int since, unsigned long long *count) {
+    *count = setting("ECC", 0);
+    return 0;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(size_t handle, unsigned *count, void *processes) {
+    struct { unsigned pid; unsigned long long memory; unsigned instance, part; } *process = processes;
+    if (!setting("USED", 0)) { *count = 0; return 0; }
+    if (*count < 1) { *count = 1; return TOO_SMALL; }
+    *count = 1; process->pid = 4242; process->memory = (unsigned long long) setting("USED", 0) << 20;
+    return 0;
+}
+#endif
+"""
+
+
+def build(folder: Path, *options: str) -> Path:
+    """The library in this folder."""
+    if not shutil.which("gcc"):
+        pytest.skip("no gcc here")
+    (folder / "nvml.c").write_text(_SOURCE)
+    library = folder / "libnvidia-ml.so.1"
+    command = ["gcc", "-w", "-shared", "-fPIC", *options, "-o", str(library), str(folder / "nvml.c")]
+    subprocess.run(command, check=True)
+    return library
+
+
+def wheel() -> Path:
+    """That of nvidia-ml-py, as the images have it."""
+    wheels = sorted((ROOT / "build/wheels").glob("nvidia_ml_py-*.whl"))
+    if not wheels:
+        pytest.skip("no wheel of nvidia-ml-py: run make build/gpu-train")
+    return wheels[0]
+
+
+def options(library: Path, gpus: int = 2, **variables: object) -> list[str]:
+    """Of `docker run`: this driver with its device files."""
+    names = ("ctl", *range(gpus))
+    return [
+        f"--volume={library}:/usr/lib/{library.name}:ro",
+        *(f"--device=/dev/null:/dev/nvidia{name}" for name in names),
+        *(f"--env={name}={value}" for name, value in {"GPUS": gpus, **variables}.items()),
+    ]

@@ -1,0 +1,30 @@
+"""scripts/gpu-check on a machine without GPU and torch: what it does, and that it tells the rest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.matrix import ROOT
+
+
+def test_without_gpu_and_torch_it_says_what_it_skipped(tmp_path: Path) -> None:
+    (tmp_path / "home/lib").mkdir(parents=True)
+    (tmp_path / "home/lib/optml").symlink_to(ROOT / "runtime/optml")
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")  # imports nothing
+    python.chmod(0o755)
+    options = ["--home", tmp_path / "home", "--python", python, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/gpu-check", *options], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    statuses = [result["status"] for result in report.values()]
+    assert statuses == ["skipped", "skipped", "passed", "skipped", "skipped", "skipped", "skipped"]
+    assert "too old for CUDA 13" in report["A driver that is too old is told"]["found"]
+    assert report["A served model, GPU against CPU"]["found"] == f"{python} cannot import torch"
+    text = (tmp_path / "out/report.md").read_text()
+    assert all(f"| {name} | {result['status']} |" in text for name, result in report.items())
