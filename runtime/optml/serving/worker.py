@@ -90,9 +90,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.prepare()
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
-        while self.alive:
-            self.turn()
-        self.drain()
+        self.slots.watch(self.lead)
 
     def prepare(self) -> None:
         # Slots share the interpreter with the loop: let the loop in after 1 ms instead of 5.
@@ -115,10 +113,20 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.exchange:
             self.loop.watch(self.exchange.at_workers.fileno(), self.take_given)
 
-    def turn(self) -> None:
+    def lead(self) -> None:
+        """Be the thread of the loop, until a call keeps it for so long that another thread is."""
+        while self.alive:
+            if not self.turn():
+                return
+        self.drain()
+
+    def turn(self) -> bool:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
         waits = self.acceptor.is_waiting
-        self.loop.turn(self.patience() if waits else _REST / 5 if self.resting else TICK)
+        self.loop.wait(self.patience() if waits else _REST / 5 if self.resting else TICK)
+        while self.loop.handle_next():
+            if not self.slots.run_own():
+                return False
         now = self.loop.now
         self.acceptor.look_at_clock()
         if self.resting:
@@ -126,6 +134,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if now - self.looked >= TICK:
             self.looked = now
             self.look_at_clock(now)
+        return True
 
     def look_at_clock(self, now: float) -> None:
         self.scoreboard.beat(self.row)
@@ -163,6 +172,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def drain(self) -> None:
         """Finish what runs, and leave."""
         limit = time.monotonic() + DRAIN
+        self.slots.run_no_own()
         self.stop_listening()
         while time.monotonic() < limit:
             busy = self.busy_connections()
