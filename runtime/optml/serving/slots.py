@@ -52,7 +52,8 @@ class Slots:
         self._own: Call | None = None  # the call that the loop's thread is to run itself
         self._lead = threading.Lock()  # held by the thread that has the loop, but while it runs a call
         self._begun = 0  # calls that it has begun
-        self._alarm, self._alarmed = threading.Semaphore(0), False
+        self._alarm: SimpleQueue[None] = SimpleQueue()  # takes one when calls begin after a pause
+        self._alarmed = False
         self._loop: Callable[[], None] | None = None
         for _ in range(count):
             self._start_thread()
@@ -61,6 +62,11 @@ class Slots:
     def calls(self) -> list[Call]:
         """Calls that run or wait."""
         return list(self._calls)  # one step of the interpreter: slots may remove theirs meanwhile
+
+    @property
+    def load(self) -> int:
+        """How many these are."""
+        return len(self._calls)
 
     @property
     def busy(self) -> bool:
@@ -132,7 +138,7 @@ class Slots:
         self._start_thread()
         self._queue.put(None)
         while True:
-            self._alarm.acquire()
+            self._alarm.get()
             seen = 0
             while seen != self._begun:
                 seen = self._begun
@@ -150,7 +156,7 @@ class Slots:
         self._lead.release()
         if not self._alarmed:  # looked at after the release, so that no call is without a watch
             self._alarmed = True
-            self._alarm.release()
+            self._alarm.put(None)
         self._perform(call)
         return self._lead.acquire(blocking=False)
 

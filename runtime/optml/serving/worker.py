@@ -307,7 +307,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
-        self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.queue))
+        self.scoreboard.set_calls(self.row, self.slots.load + len(self.queue))
 
     @property
     def closes(self) -> bool:
