@@ -8,6 +8,7 @@ wait for a slot is left unread, so that it is not lost with this process (see `e
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -78,7 +79,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             os._exit(NO_RETRY if isinstance(error, (ModuleNotFoundError, SyntaxError)) else 1)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if not self.booted:
+        if not hasattr(self, "loop"):
             os._exit(0)  # the model is loading: there is nothing to finish
         self.alive = False
         self.loop.post(lambda: None)  # wake up the loop
@@ -90,6 +91,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.prepare()
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
+        signal.siginterrupt(signal.SIGTERM, True)  # this thread only waits, and must not go on with that
         self.slots.watch(self.lead)
 
     def prepare(self) -> None:
