@@ -49,6 +49,7 @@ class Slots:
         self._took: deque[float] = deque([0.0], maxlen=_RECENT)
         self._quick = _QUICK / max(1, count)  # calls that another thread could run at the same time lose most
         self._usual = self._quick  # seconds of a run, of late
+        self._unfinished: set[Call] = set()  # also those that are over but for the end of their answers
         self._own: Call | None = None  # the call that the loop's thread is to run itself
         self._lead = threading.Lock()  # held by the thread that has the loop, but while it runs a call
         self._begun = 0  # calls that it has begun
@@ -85,9 +86,10 @@ class Slots:
         """Run the call as soon as a slot is free; false when too many are waiting."""
         if self.full(outside):
             return False
-        quick = self._usual < self._quick and self._own is None and not self.busy and not call.talks
+        free = self._own is None and len(self._unfinished) < self.count
         self._calls.add(call)
-        if quick:
+        self._unfinished.add(call)
+        if free and self._usual < self._quick and not call.talks:
             self._own = call
         else:
             self._queue.put(call)
@@ -183,8 +185,11 @@ class Slots:
                 os._exit(1)  # without its loop the worker is no good
 
     def _perform(self, call: Call) -> None:
-        if call not in self._calls:
-            return  # its time was over before it began
+        if call in self._calls:  # else its time was over before it began
+            self._run_in_time(call)
+        self._unfinished.discard(call)
+
+    def _run_in_time(self, call: Call) -> None:
         # As many calls as come in their last moment are started in vain, if each begins that can: what
         # even the quickest of the last could not do in the time that is left is refused.
         call.start()

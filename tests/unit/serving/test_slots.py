@@ -292,3 +292,25 @@ def test_many_quick_calls_lose_neither_the_loop_nor_a_call() -> None:
         loop.calls.put(call())
     for _ in range(500):
         ran.get(timeout=10)
+
+
+def test_the_loop_runs_no_call_while_another_is_being_answered() -> None:
+    """A call that ends its process would take the answer with it."""
+    gate, ran = threading.Event(), []
+
+    def run(running: Call) -> None:
+        slots.release(running)
+        gate.wait()
+        ran.append(threading.get_ident())
+
+    slots = slots_of(1, 5, run)
+    slots.admit(call())  # on a thread of its own: nobody knows yet that calls are quick
+    while slots.busy:
+        time.sleep(0.001)
+    slots._usual = 0.0
+    slots.admit(call())
+    assert slots.run_own() and not ran
+    gate.set()
+    while len(ran) < 2:
+        time.sleep(0.001)
+    assert threading.get_ident() not in ran
