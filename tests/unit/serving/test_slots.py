@@ -300,7 +300,7 @@ def test_the_loop_runs_no_call_while_another_is_being_answered() -> None:
 
     def run(running: Call) -> None:
         slots.release(running)
-        gate.wait()
+        gate.wait(10)
         ran.append(threading.get_ident())
 
     slots = slots_of(1, 5, run)
