@@ -113,25 +113,20 @@ class Execution:
         """Run the handlers and answer, unless the deadline has."""
         host = self._host
         assert host.model is not None
-        content_type = accept = ""
-        for name, value in call.request.headers:
-            if name == "CONTENT-TYPE":
-                content_type = value
-            elif name == "ACCEPT":
-                accept = value
-        context = Context(call.request.headers, call.id, host.gpu)
+        request = call.request
+        context = Context(request.headers, call.id, host.gpu)
         chunks: Iterator[bytes] | None = None
         try:
-            body, mimetype = host.model.answer(call.request.body, content_type, accept, context)
+            body, mimetype = host.model.answer(request.body, request.content_type, request.accept, context)
             if not isinstance(body, bytes):
                 chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
             response = Response(context.status, body, context.response_headers, mimetype)
-            whole = as_bytes(response, call.request, host.closes)  # also checks the headers
+            whole = as_bytes(response, request, host.closes)  # also checks the headers
         except BaseException as error:
             _close(chunks)
             self._notice(error)
             response, chunks = failure(error, call.id), None
-            whole = as_bytes(response, call.request, host.closes)
+            whole = as_bytes(response, request, host.closes)
         if chunks is not None:
             return self._stream(call, response, chunks)
         if not call.claim():

@@ -104,11 +104,12 @@ class Scoreboard:
     def count_call(self, row: int, queue: float, model: float) -> None:
         """A call was answered that took these seconds."""
         cells, start = self._cells, row * _COLUMNS
+        queued, modeled = int(queue * 1e9), int(model * 1e9)
         with self._counting:
             done = cells[start + _DONE]
-            cells[start + _QUEUED] += int(queue * 1e9)
-            cells[start + _MODELED] += int(model * 1e9)
-            cells[start + _RECENT + done % _KEPT] = int((queue + model) * 1e9)
+            cells[start + _QUEUED] += queued
+            cells[start + _MODELED] += modeled
+            cells[start + _RECENT + done % _KEPT] = queued + modeled
             cells[start + _DONE] = done + 1
 
     def restarts(self) -> int:

@@ -1,11 +1,16 @@
 """Admission: so many calls run at once in a worker, so many wait, the rest is refused at once.
 
-A slot is a thread that does nothing but run the model. The worker's loop admits calls and keeps both clocks.
+A call runs on a slot: a thread's time. The worker's loop admits calls and keeps both clocks.
+
+Handing a call to another thread costs more than most of what else is done for it. So where calls usually end
+in no time, the thread that has the loop runs them itself, between two events. Should one take its time after
+all, the main thread, which does nothing but watch, has another thread go on with the loop.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 import traceback
@@ -20,11 +25,13 @@ if TYPE_CHECKING:
 
     from .websocket import Stream
 
-_RECENT = 8  # runs from which we know how long one takes at least
+_RECENT = 8  # runs from which we know how long one takes
+_QUICK = 0.001  # seconds of a run that is quick where a worker runs one call at a time
+_PATIENCE = 0.005  # seconds for which a call may keep the loop waiting
 
 
 class Slots:
-    """The threads that run calls, and the calls that have been read completely and wait for one.
+    """The threads that run calls and the loop, and the calls that have been read completely and wait.
 
     `run` runs a call on its slot; `refuse` answers one that could not end in time, in its place.
     """
@@ -38,15 +45,29 @@ class Slots:
         self._refuse = refuse
         self._calls: set[Call] = set()
         self._sessions: set[Call] = set()
-        self._queue: SimpleQueue[Call] = SimpleQueue()
+        self._queue: SimpleQueue[Call | None] = SimpleQueue()  # None stands for the loop
         self._took: deque[float] = deque([0.0], maxlen=_RECENT)
+        self._quick = _QUICK / max(1, count)  # calls that another thread could run at the same time lose most
+        self._usual = self._quick  # seconds of a run, of late
+        self._unfinished: set[Call] = set()  # also those that are over but for the end of their answers
+        self._own: Call | None = None  # the call that the loop's thread is to run itself
+        self._lead = threading.Lock()  # held by the thread that has the loop, but while it runs a call
+        self._begun = 0  # calls that it has begun
+        self._alarm: SimpleQueue[None] = SimpleQueue()  # takes one when calls begin after a pause
+        self._alarmed = False
+        self._loop: Callable[[], None] | None = None
         for _ in range(count):
-            threading.Thread(target=self._work, name="slot", daemon=True).start()
+            self._start_thread()
 
     @property
     def calls(self) -> list[Call]:
         """Calls that run or wait."""
         return list(self._calls)  # one step of the interpreter: slots may remove theirs meanwhile
+
+    @property
+    def load(self) -> int:
+        """How many these are."""
+        return len(self._calls)
 
     @property
     def busy(self) -> bool:
@@ -65,8 +86,13 @@ class Slots:
         """Run the call as soon as a slot is free; false when too many are waiting."""
         if self.full(outside):
             return False
+        free = self._own is None and len(self._unfinished) < self.count
         self._calls.add(call)
-        self._queue.put(call)
+        self._unfinished.add(call)
+        if free and self._usual < self._quick and not call.talks:
+            self._own = call
+        else:
+            self._queue.put(call)
         return True
 
     def release(self, call: Call) -> None:
@@ -105,24 +131,81 @@ class Slots:
             self.release(call)
         return waiting
 
+    # The loop
+
+    def watch(self, loop: Callable[[], None]) -> None:
+        """Run the loop on a thread that is free, always. Never returns."""
+        self._loop = loop
+        self._lead.acquire()
+        self._start_thread()
+        self._queue.put(None)
+        while True:
+            self._alarm.get()
+            seen = 0
+            while seen != self._begun:
+                seen = self._begun
+                time.sleep(_PATIENCE)
+            self._alarmed = False
+            if self._lead.acquire(blocking=False):  # it is in a call, and not for a moment
+                self._queue.put(None)
+
+    def run_own(self) -> bool:
+        """Run the call that was left to the loop's own thread; false when another has the loop afterwards."""
+        call, self._own = self._own, None
+        if call is None:
+            return True
+        self._begun += 1
+        self._lead.release()
+        if not self._alarmed:  # looked at after the release, so that no call is without a watch
+            self._alarmed = True
+            self._alarm.put(None)
+        self._perform(call)
+        return self._lead.acquire(blocking=False)
+
+    def run_no_own(self) -> None:
+        """From now on the loop's thread has nothing else to do."""
+        self._usual = math.inf
+
+    # The threads
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work, name="slot", daemon=True).start()
+
     def _work(self) -> None:
         while True:
             call = self._queue.get()
-            if call not in self._calls:
-                continue  # its time was over before it began
-            # As many calls as come in their last moment are started in vain, if each begins that can: what
-            # even the quickest of the last could not do in the time that is left is refused.
-            if call.deadline - time.monotonic() < min(self._took):
-                self.release(call)
-                if call.claim():
-                    self._refuse(call)
+            if call is not None:
+                self._perform(call)
                 continue
-            call.start()
-            self._run(call)
-            if call.session is None:
-                took = (call.answered or time.monotonic()) - call.started
-                self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
+            assert self._loop is not None
+            try:
+                self._loop()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)  # without its loop the worker is no good
+
+    def _perform(self, call: Call) -> None:
+        if call in self._calls:  # else its time was over before it began
+            self._run_in_time(call)
+        self._unfinished.discard(call)
+
+    def _run_in_time(self, call: Call) -> None:
+        # As many calls as come in their last moment are started in vain, if each begins that can: what
+        # even the quickest of the last could not do in the time that is left is refused.
+        call.start()
+        if call.deadline - call.started < min(self._took):
             self.release(call)
+            if call.claim():
+                self._refuse(call)
+            return
+        self._run(call)
+        self.release(call)
+        if call.session is None:
+            ended = time.monotonic()
+            # An outlier counts no more than twice: the machine may have been busy with others.
+            self._usual += (min(ended - call.started, 2 * self._quick) - self._usual) / _RECENT
+            took = (call.answered or ended) - call.started
+            self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
 
 
 class Executor:

@@ -8,6 +8,7 @@ wait for a slot is left unread, so that it is not lost with this process (see `e
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -82,7 +83,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             os._exit(NO_RETRY if isinstance(error, (ModuleNotFoundError, SyntaxError)) else 1)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if not self.booted:
+        if not hasattr(self, "loop"):
             os._exit(0)  # the model is loading: there is nothing to finish
         self.alive = False
         self.loop.post(lambda: None)  # wake up the loop
@@ -94,9 +95,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.prepare()
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
-        while self.alive:
-            self.turn()
-        self.drain()
+        signal.siginterrupt(signal.SIGTERM, True)  # this thread only waits, and must not go on with that
+        self.slots.watch(self.lead)
 
     def prepare(self) -> None:
         # Slots share the interpreter with the loop: let the loop in after 1 ms instead of 5.
@@ -119,10 +119,20 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.exchange:
             self.loop.watch(self.exchange.at_workers.fileno(), self.take_given)
 
-    def turn(self) -> None:
+    def lead(self) -> None:
+        """Be the thread of the loop, until a call keeps it for so long that another thread is."""
+        while self.alive:
+            if not self.turn():
+                return
+        self.drain()
+
+    def turn(self) -> bool:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
         waits = self.acceptor.is_waiting
-        self.loop.turn(self.patience() if waits else _REST / 5 if self.resting else TICK)
+        self.loop.wait(self.patience() if waits else _REST / 5 if self.resting else TICK)
+        while self.loop.handle_next():
+            if not self.slots.run_own():
+                return False
         now = self.loop.now
         self.acceptor.look_at_clock()
         if self.resting:
@@ -130,6 +140,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if now - self.looked >= TICK:
             self.looked = now
             self.look_at_clock(now)
+        return True
 
     def look_at_clock(self, now: float) -> None:
         self.scoreboard.beat(self.row)
@@ -172,6 +183,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def drain(self) -> None:
         """Finish what runs, and leave."""
         limit = time.monotonic() + DRAIN
+        self.slots.run_no_own()
         self.stop_listening()
         while time.monotonic() < limit:
             busy = self.busy_connections()
@@ -306,7 +318,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
-        self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.queue))
+        self.scoreboard.set_calls(self.row, self.slots.load + len(self.queue))
 
     @property
     def closes(self) -> bool:

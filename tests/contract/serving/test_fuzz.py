@@ -40,8 +40,7 @@ OPERATIONS = {
 INPUT = DOCUMENT["components"]["requestBodies"]["Input"]["content"]
 PREDICTION = DOCUMENT["components"]["responses"]["Prediction"]["content"]
 UNEXPECTED = re.compile("Traceback|WARNING|ERROR|exited")  # in the log, whatever a client sends
-# The least that each server gets, so that `make test` sends over 10,000 inputs to the two variants, and to a
-# server without httptools nearly as many.
+# The least that each server gets, so that `make test` sends over 10,000 inputs to the two variants.
 REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 4000, 500, 3000
 # Each time others; in CI the same, so that it fails only by a change.
 SEED = 0 if settings.default.derandomize else random.getrandbits(32)
@@ -53,22 +52,6 @@ NUMPY = tuple(
     for path in (Path(numpy.__file__).parent, Path(numpy.__file__).parent.with_name("numpy.libs"))
     if path.exists()
 )
-
-
-@pytest.fixture(params=["llhttp", pytest.param("grammar", marks=pytest.mark.one_variant)])
-def parser(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
-    """The options with which a container reads HTTP by httptools, or without it."""
-    if request.param == "llhttp":
-        return ()
-    broken = tmp_path / "httptools"
-    broken.mkdir(mode=0o755)
-    (broken / "__init__.py").write_text("raise ImportError\n")
-    return (f"--volume={broken}:/opt/optml/deps/httptools:ro",)
-
-
-def has_httptools(server: Server) -> bool:
-    code = "import sys; sys.path.append('/opt/optml/deps'); import httptools"
-    return server.exec("/usr/bin/python3", "-c", code, check=False).code == 0
 
 
 def test_the_document_is_valid_and_lists_every_route() -> None:
@@ -283,12 +266,11 @@ def _converse(
 
 
 @pytest.mark.image("cpu-serve")
-def test_every_answer_is_documented(image: str, ml: Path, parser: tuple[str, ...]) -> None:
+def test_every_answer_is_documented(image: str, ml: Path) -> None:
     with (
-        Server(image, ml, MODEL, *NUMPY, *parser, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         closing(Watch(server, 2)) as watch,
     ):
-        assert has_httptools(server) is not bool(parser)
         seen = _converse(server, watch, exchanges(), REQUESTS)
         assert seen[200] > 100  # the inputs are not all nonsense
         assert not UNEXPECTED.search(server.log().output)
@@ -377,12 +359,11 @@ STREAMS = (
 
 
 @pytest.mark.image("cpu-serve")
-def test_random_bytes_are_answered_or_closed(image: str, ml: Path, parser: tuple[str, ...]) -> None:
+def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
     with (
-        Server(image, ml, ECHO, *parser, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        Server(image, ml, ECHO, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         closing(Watch(server, 2)) as watch,
     ):
-        assert has_httptools(server) is not bool(parser)
         address, sent = server.address, 0
 
         @fuzz(STREAMS_OF_BYTES)

@@ -163,3 +163,22 @@ def test_a_client_that_does_not_read_its_stream_is_cut_off_and_no_worker_replace
         assert set(pinger.answers) == {200}
         assert server.workers() == before
         assert "is replaced" not in server.log().output
+
+
+def test_a_slow_call_after_many_quick_ones_keeps_nobody_waiting(image: str, ml: Path) -> None:
+    """Quick calls run on the thread that answers /ping and keeps the clocks."""
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for round_ in ("a", "b"):
+            with requests.Session() as session:
+                for _ in range(100):
+                    session.post(f"{server.url}/invocations", '["quick", 0]', timeout=10).raise_for_status()
+            slow = pool.submit(ask, server, f"slow_{round_}", 2.5)
+            eventually(lambda name=f"slow_{round_}": name in runs(server, "begin"))
+            waiting = pool.submit(ask, server, f"after_{round_}", 0)
+            pings = [server.ping() for _ in range(20)]
+            assert not slow.done() and pings == [200] * 20
+            assert (slow.result(), waiting.result()) == (200, 200)
+        assert "is replaced" not in server.log().output

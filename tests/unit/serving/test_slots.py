@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from optml.serving.call import Call
@@ -211,3 +212,105 @@ def test_what_was_counted_outlives_the_worker() -> None:
     for _ in range(100):
         scoreboard.count_call(0, 0.0, 2.0)
     assert scoreboard.recent() == [2.0] * 32 + [1.5] * 2
+
+
+class Loop:
+    """A loop whose turns each admit the next call, or end it."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.calls: SimpleQueue[Call] = SimpleQueue()
+        self.threads: list[int] = []
+
+    def __call__(self) -> None:
+        while True:
+            next_call = self.calls.get()
+            self.threads.append(threading.get_ident())
+            assert self.slots.admit(next_call)
+            if not self.slots.run_own():
+                return
+
+
+def watched(slots: Slots) -> Loop:
+    """A loop that runs on the threads of these slots."""
+    loop = Loop(slots)
+    threading.Thread(target=slots.watch, args=(loop,), daemon=True).start()
+    return loop
+
+
+def make_quick(loop: Loop, ran: SimpleQueue[int]) -> int:
+    """Have so many quick calls run that the loop's thread runs them; its number."""
+    for _ in range(100):
+        loop.calls.put(call())
+        runner = ran.get(timeout=10)
+        while loop.slots.calls:
+            time.sleep(0.001)
+        if runner == loop.threads[-1]:
+            return runner
+    raise AssertionError("quick calls never ran on the thread of the loop")
+
+
+def test_quick_calls_run_on_the_thread_of_the_loop_and_slow_ones_free_it() -> None:
+    ran: SimpleQueue[int] = SimpleQueue()
+    gates: dict[Call, threading.Event] = {}
+
+    def run(running: Call) -> None:
+        ran.put(threading.get_ident())
+        gates.get(running, done).wait()
+
+    done = threading.Event()
+    done.set()
+    slots = slots_of(1, 5, run)
+    loop = watched(slots)
+    first = make_quick(loop, ran)
+    slow = call()
+    gates[slow] = threading.Event()
+    loop.calls.put(slow)
+    assert ran.get(timeout=10) == first
+    loop.calls.put(waiting := call())  # taken by a thread that has the loop meanwhile
+    while waiting not in slots.calls:
+        time.sleep(0.001)
+    assert loop.threads[-1] != first
+    assert set(slots.calls) == {slow, waiting}
+    assert ran.empty()  # there is one slot
+    gates[slow].set()
+    assert ran.get(timeout=10) == first  # which is a slot like any other now
+    assert make_quick(loop, ran) == loop.threads[-1]
+
+
+def test_many_quick_calls_lose_neither_the_loop_nor_a_call() -> None:
+    ran: SimpleQueue[int] = SimpleQueue()
+
+    def run(running: Call) -> None:
+        if hash(running) % 7 == 0:
+            time.sleep(0.006)  # just as long as the loop waits for
+        ran.put(threading.get_ident())
+
+    slots = slots_of(2, 1000, run)
+    loop = watched(slots)
+    for _ in range(500):
+        loop.calls.put(call())
+    for _ in range(500):
+        ran.get(timeout=10)
+
+
+def test_the_loop_runs_no_call_while_another_is_being_answered() -> None:
+    """A call that ends its process would take the answer with it."""
+    gate, ran = threading.Event(), []
+
+    def run(running: Call) -> None:
+        slots.release(running)
+        gate.wait(10)
+        ran.append(threading.get_ident())
+
+    slots = slots_of(1, 5, run)
+    slots.admit(call())  # on a thread of its own: nobody knows yet that calls are quick
+    while slots.busy:
+        time.sleep(0.001)
+    slots._usual = 0.0
+    slots.admit(call())
+    assert slots.run_own() and not ran
+    gate.set()
+    while len(ran) < 2:
+        time.sleep(0.001)
+    assert threading.get_ident() not in ran

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,6 +62,7 @@ class Loop:
         self._owner = owner
         self._bodies = bodies
         self._poller = select.epoll()
+        self._events: deque[tuple[int, int]] = deque()
         self._actions: dict[int, Callable[[], None]] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -68,13 +70,27 @@ class Loop:
 
     def turn(self, timeout: float) -> None:
         """Handle what has happened, or wait for it."""
-        events = self._poller.poll(timeout)
+        self.wait(timeout)
+        while self.handle_next():
+            pass
+
+    def wait(self, timeout: float) -> None:
+        """Wait until something has happened that is not handled yet."""
+        if not self._events:
+            self._events.extend(self._poller.poll(timeout))
         self.now = time.monotonic()
-        for fd, happened in events:
-            if action := self._actions.get(fd):
-                action()
-            elif (connection := self.connections.get(fd)) and happened & _ASKED_FOR:
+
+    def handle_next(self) -> bool:
+        """Handle one thing that has happened; false when that was all."""
+        if not self._events:
+            return False
+        fd, happened = self._events.popleft()
+        if connection := self.connections.get(fd):
+            if happened & _ASKED_FOR:
                 self._on_event(connection)
+        elif action := self._actions.get(fd):
+            action()
+        return True
 
     def post(self, action: Callable[[], None]) -> None:
         """Have the loop do something; from any thread."""

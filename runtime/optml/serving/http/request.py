@@ -1,7 +1,7 @@
 """A request, and what its head says of the body and the connection.
 
 The rules are those of RFC 9110 and RFC 9112, read strictly: whatever another server on the way could
-understand in a different way is refused, because it could hide a second request. They hold for every parser.
+understand in a different way is refused, because it could hide a second request.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ LINE_LIMIT = 8190  # bytes of a request line or of a header
 HEADERS_LIMIT = 100
 
 _READ_HERE = frozenset(
-    ("CONNECTION", "CONTENT-LENGTH", "CONTENT-TYPE", "EXPECT", "HOST", "TRANSFER-ENCODING")
+    ("ACCEPT", "CONNECTION", "CONTENT-LENGTH", "CONTENT-TYPE", "EXPECT", "HOST", "TRANSFER-ENCODING")
 )
+_LISTS = ("ACCEPT", "CONNECTION")  # may come more than once, which means what one with commas does
 _NOT_A_LAST_CODING = ("", "compress", "deflate", "gzip", "identity")
 
 
@@ -29,8 +30,8 @@ class Request:
     """
 
     __slots__ = (
-        "_closes", "body", "expects_continue", "headers", "length", "method", "path", "peer", "query",
-        "target", "version",
+        "_closes", "accept", "body", "content_type", "expects_continue", "headers", "length", "method",
+        "path", "peer", "query", "target", "version",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +49,18 @@ class Request:
         self.length = _length(known.get("TRANSFER-ENCODING"), known.get("CONTENT-LENGTH"), self.version)
         self._closes = _closes(known.get("CONNECTION", ""), method, self.version)
         self.expects_continue = _expects_continue(known.get("EXPECT"), self.version)
+        self.content_type, self.accept = known.get("CONTENT-TYPE", ""), known.get("ACCEPT", "")
         self.peer: Any = None
         self.body: Any = None
+
+    def again(self) -> Request:
+        """Another one with the same head, without its body."""
+        other: Request = Request.__new__(Request)
+        other.method, other.target, other.path, other.query = self.method, self.target, self.path, self.query
+        other.version, other.headers, other.length = self.version, self.headers, self.length
+        other._closes, other.expects_continue = self._closes, self.expects_continue
+        other.content_type, other.accept = self.content_type, self.accept
+        return other
 
     def should_close(self) -> bool:
         """Whether the connection ends with the answer, by the client's word."""
@@ -71,7 +82,7 @@ def _checked(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], dic
         if len(name) + len(value) > LINE_LIMIT:
             raise InferenceError(f"A header is longer than {LINE_LIMIT} bytes.", 431)
         if name in _READ_HERE:
-            if name in known and name != "CONNECTION":
+            if name in known and name not in _LISTS:
                 raise malformed(f"more than one {name.title()} header")
             known[name] = f"{known[name]},{value}" if name in known else value
         if "_" not in name:  # X_A and X-A are one variable of WSGI

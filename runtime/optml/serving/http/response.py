@@ -144,6 +144,8 @@ def fault(error: BaseException, id: str) -> InferenceError:
 
 
 def _checked_status(status: int | str) -> int:
+    if type(status) is int and 200 <= status <= 599:
+        return status
     text = status if isinstance(status, str) else str(index(status)) if hasattr(status, "__index__") else ""
     found = _STATUS.fullmatch(text)
     if found is None:

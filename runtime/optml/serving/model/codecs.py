@@ -188,15 +188,10 @@ def _encode_json(prediction: Any) -> bytes:
         except TypeError:
             pass  # what orjson cannot, json may: whole numbers above 64 bits
     try:
-        text = _as_json(prediction)
+        text = _AS_ORJSON(prediction)
     except ValueError:
-        text = _as_json(_with_null_for_nan(prediction))
+        text = _AS_ORJSON(_with_null_for_nan(prediction))
     return text.encode(errors="backslashreplace")  # half a surrogate pair, which JSON escapes in the same way
-
-
-def _as_json(value: Any) -> str:
-    # Bytes like those of orjson.
-    return json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _with_null_for_nan(value: Any) -> Any:
@@ -318,6 +313,10 @@ def _orjson() -> Any:
         return None
     return orjson
 
+
+_AS_ORJSON = json.JSONEncoder(
+    default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+).encode  # to bytes like those of orjson
 
 DECODERS: dict[str, Callable[[Payload], Any]] = {
     JSON: _decode_json,
