@@ -11,6 +11,7 @@ A page is written like this:
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import textwrap
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ def follow(page: Path, workplace: Path, tag: str) -> None:
 
     Raises AssertionError where a command fails or prints something else than the page promises.
     """
+    if page.is_relative_to(ROOT / "examples"):  # a page about a project is read in its folder
+        shutil.copytree(page.parent.parent / "bring-your-own", workplace / "bring-your-own")
+        workplace = workplace / page.parent.name
+        shutil.copytree(page.parent, workplace, ignore=shutil.ignore_patterns("wheels", "ml"))
     script = ["set -euo pipefail", f"cd {workplace}", f"export PATH={ROOT}/.venv/bin:$PATH"]
     promised: list[str] = []
     for block in blocks(page):
@@ -71,7 +76,7 @@ def follow(page: Path, workplace: Path, tag: str) -> None:
             script.append(f"mkdir -p {target.parent}")
             script.append(f"cat {'>>' if block.append else '>'} {target} <<'END_OF_FILE'\n{text}END_OF_FILE")
         elif block.kind == "sh":
-            script.append(text)
+            script.append(re.sub(r"^docker build ", f"docker build --build-arg TAG={tag} ", text, flags=re.M))
         elif block.kind == "text":
             promised += text.splitlines()
     commands = "\n".join(script)

@@ -29,6 +29,10 @@ FOLLOWED = (
     "docs/how-to/moving.md",
     "docs/how-to/private-index.md",
     "docs/how-to/serverless.md",
+    "examples/lightgbm/README.md",
+    "examples/scikit-learn/README.md",
+    "examples/token-streamer/README.md",
+    "examples/xgboost/README.md",
 )
 """The pages whose commands a test runs. What other pages show in `sh` says why it is not run."""
 
