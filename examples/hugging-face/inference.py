@@ -1,4 +1,4 @@
-"""Serves what `save_pretrained` wrote, as AWS's Hugging Face containers do: {"inputs": …, "parameters": {…}}."""
+"""Serves what `save_pretrained` wrote, asked as AWS's Hugging Face containers are."""
 
 import os
 

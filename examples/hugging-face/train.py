@@ -1,4 +1,4 @@
-"""Trains a tiny BERT from nothing on `text,label` rows, and saves it as any model of Hugging Face is saved."""
+"""Trains a tiny BERT from nothing on rows of text and label, and saves it as all such models are saved."""
 
 import argparse
 import csv

@@ -10,6 +10,7 @@ A page is written like this:
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -56,15 +57,18 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-def follow(page: Path, workplace: Path, tag: str) -> None:
+def follow(page: Path, workplace: Path, tag: str, wheels: Path | None = None) -> None:
     """Do what a page says in the folder `workplace`. Its images of optml are those with this tag.
 
+    `wheels` is a folder that the page has the reader fetch where a block is not run.
     Raises AssertionError where a command fails or prints something else than the page promises.
     """
     if page.is_relative_to(ROOT / "examples"):  # a page about a project is read in its folder
         shutil.copytree(page.parent.parent / "bring-your-own", workplace / "bring-your-own")
         workplace = workplace / page.parent.name
         shutil.copytree(page.parent, workplace, ignore=shutil.ignore_patterns("wheels", "ml"))
+        if wheels:
+            shutil.copytree(wheels, workplace / "wheels", copy_function=os.link)
     script = ["set -euo pipefail", f"cd {workplace}", f"export PATH={ROOT}/.venv/bin:$PATH"]
     promised: list[str] = []
     for block in blocks(page):

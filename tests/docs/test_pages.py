@@ -10,7 +10,8 @@ import pytest
 
 from tests.docs.page import blocks, follow
 from tests.support.locks import exclusive
-from tests.support.matrix import ROOT
+from tests.support.matrix import ROOT, built
+from tests.support.wheels import fetched
 
 PAGES = sorted(
     ROOT / name
@@ -34,6 +35,7 @@ FOLLOWED = (
     "examples/token-streamer/README.md",
     "examples/xgboost/README.md",
 )
+HUGGING_FACE = "examples/hugging-face/README.md"
 """The pages whose commands a test runs. What other pages show in `sh` says why it is not run."""
 
 
@@ -45,10 +47,20 @@ def test_what_a_page_says_is_what_happens(image: str, page: str, tmp_path: Path)
         follow(ROOT / page, tmp_path, image.rpartition(":")[2])
 
 
+@pytest.mark.long
+def test_the_page_of_the_hugging_face_example_holds(tmp_path: Path) -> None:
+    cell = next((cell for cell in built() if cell.image == "cpu-serve" and cell.python == "3.11"), None)
+    if cell is None:
+        pytest.skip("PyTorch for CPUs is had for Python 3.11, and that variant is not built")
+    wheels = fetched("hugging-face", cell.python, "torch==2.13.0+cpu", "transformers")
+    with exclusive("port 8080 of this machine"):
+        follow(ROOT / HUGGING_FACE, tmp_path, cell.tag.rpartition(":")[2], wheels)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_is_run_or_says_why_not(page: Path) -> None:
     name = str(page.relative_to(ROOT))
-    if name in FOLLOWED:
+    if name in (*FOLLOWED, HUGGING_FACE):
         return
     silent = [block.text for block in blocks(page) if block.kind == "sh" and not block.reason]
     assert not silent, f"{name}: follow the page in a test, or say <!-- not run: why --> before:\n{silent[0]}"
