@@ -61,10 +61,10 @@ $(SUITES:%=test/%): test/%: build-all .venv/tests
 test/contract: browser
 
 .PHONY: bench
-bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
-bench: build-all .venv/tests
-	@command -v wrk >/dev/null || scripts/apt-install wrk
-	$(foreach bench,$(wildcard tests/bench/*.py),$(VENV)/python $(bench);)
+bench: ## Measure optml against its peers, in turn; QUICK=1 takes minutes, BENCH='--only serving' passes options
+bench: build-all .venv/bench
+	@for tool in wrk skopeo buildah; do command -v $$tool >/dev/null || scripts/apt-install $$tool; done
+	@$(VENV)/python -m tests.bench $(if $(QUICK),--quick) $(BENCH)
 
 ##@ Images
 
@@ -181,7 +181,7 @@ lint: .venv/tests
 lock: ## Write every lock anew, with the newest versions and their hashes: requirements.lock and packages.lock
 lock: .venv/tests
 	scripts/debs lock $(VARIANTS)
-	for file in images/*/requirements.in tests/requirements.in tests/clients/*.in; do \
+	for file in images/*/requirements.in tests/requirements.in tests/bench/requirements.in tests/clients/*.in; do \
 	    $(VENV)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	        --only-binary :all: --allow-unsafe --excludes tests/clients/excluded.txt --no-emit-index-url \
 	        --no-emit-find-links --no-emit-build-options --custom-compile-command "make lock" \
@@ -215,6 +215,10 @@ browser: build-all
 
 .venv/made: scripts/venv
 	@scripts/venv
+	@touch $@
+
+.venv/bench: tests/bench/requirements.lock .venv/tests
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
 	@touch $@
 
 .venv/tests: tests/requirements.lock .venv/made

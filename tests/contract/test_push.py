@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +13,7 @@ import requests
 
 from tests.support.docker import docker, run
 from tests.support.matrix import ARCH, ROOT
+from tests.support.registry import registry
 
 RELEASE = "9.8.7-trixie-py3.13"
 OTHER = "amd64" if ARCH == "arm64" else "arm64"
@@ -62,41 +59,15 @@ class Checkout:
 
 @pytest.fixture
 def checkout(image: str, tmp_path: Path) -> Iterator[Checkout]:
-    subprocess.run([ROOT / "scripts/registry"], cwd=ROOT, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    configuration = {
-        "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": f"{tmp_path}/registry"}},
-        "http": {"addr": address},
-    }
-    (tmp_path / "registry.yml").write_text(json.dumps(configuration))
     (tmp_path / "checkout").mkdir()
-    with (tmp_path / "registry.log").open("w") as log:
-        registry = subprocess.Popen(
-            [ROOT / "build/bin/docker-registry", "serve", tmp_path / "registry.yml"],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
-        )
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            requests.get(f"http://{address}/v2/", timeout=5).raise_for_status()
-            break
-        except requests.RequestException:
-            assert registry.poll() is None and time.monotonic() < deadline, "the registry does not start"
-            time.sleep(0.05)
-    checkout = Checkout(tmp_path / "checkout", address, image)
-    yield checkout
-    registry.terminate()
-    registry.wait()
-    for repository in (f"optml/{checkout.name}", f"{address}/optml/{checkout.name}"):
-        listed = docker(
-            "images", "--quiet", "--format", "{{.Repository}}:{{.Tag}}", repository
-        ).stdout.split()
-        docker("rmi", *listed, check=False)
+    with registry(tmp_path) as address:
+        checkout = Checkout(tmp_path / "checkout", address, image)
+        yield checkout
+        for repository in (f"optml/{checkout.name}", f"{address}/optml/{checkout.name}"):
+            listed = docker(
+                "images", "--quiet", "--format", "{{.Repository}}:{{.Tag}}", repository
+            ).stdout.split()
+            docker("rmi", *listed, check=False)
 
 
 def test_a_release_is_pushed_for_both_machines_joined_and_runs_by_digest(checkout: Checkout) -> None:

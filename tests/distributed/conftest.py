@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from tests.contract.training.conftest import Training
 from tests.support.docker import Container, docker
 from tests.support.locks import exclusive
 from tests.support.matrix import ROOT, built, matrix
+from tests.support.wheels import fetched
 
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = ROOT / "examples"
@@ -114,31 +112,6 @@ def cluster(tmp_path: Path, network: str) -> Iterator[Callable[[str], Cluster]]:
         yield make
 
 
-def fetched(name: str, requirement: str, python: str) -> Path:
-    """A folder with the wheels of a requirement and of all that it needs, from the index that pip knows here.
-
-    Skips the test where there are none for this machine.
-    """
-    folder = ROOT / f"build/wheels-{name}"
-    with exclusive(f"wheels-{name}"):
-        stamp = folder / "requirement"
-        if not stamp.exists() or stamp.read_text() != requirement + python:
-            shutil.rmtree(folder, ignore_errors=True)
-            _download(folder, requirement, python)
-            stamp.write_text(requirement + python)
-    return folder
-
-
-def _download(folder: Path, requirement: str, python: str) -> None:
-    machine = platform.machine()
-    options = ["--quiet", "--dest", str(folder), "--only-binary", ":all:", "--python-version", python]
-    options += ["--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"pip finds no wheel of {requirement} here: {done.stderr.strip().splitlines()[-1]}")
-
-
 def python_of(variant: str) -> str:
     return next(cell.python for cell in matrix() if cell.variant == variant)
 
@@ -153,7 +126,7 @@ def torch_image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     assert base, "run make build-all"
     name = base.tag.rpartition(":")[2]
     # `+cpu` names the build without CUDA, wherever it comes from.
-    wheels = fetched("torch", "torch==2.13.0+cpu", python_of(variant))
+    wheels = fetched("torch", python_of(variant), "torch==2.13.0+cpu")
     context = tmp_path_factory.mktemp("distributed") / "torch"
     shutil.copytree(EXAMPLES / "distributed-torch", context)
     shutil.copytree(wheels, context / "wheels", copy_function=os.link)

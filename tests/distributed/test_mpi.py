@@ -25,7 +25,7 @@ HOSTS = ("algo-1", "algo-2", "algo-3")
 def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose code holds mpi4py, as `pip install mpi4py` in the Dockerfile would give it."""
     cell = next(cell for cell in matrix() if cell.tag == image)
-    wheels = fetched(f"mpi4py-{cell.variant}", "mpi4py==4.1.2", cell.python)
+    wheels = fetched(f"mpi4py-{cell.variant}", cell.python, "mpi4py==4.1.2")
     code = tmp_path / "code"
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:

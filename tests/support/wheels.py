@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+
+import pytest
+
+from tests.support.locks import exclusive
+from tests.support.matrix import ROOT
 
 
 def wheel(directory: Path, name: str, **modules: str) -> str:
@@ -21,3 +30,30 @@ def wheel(directory: Path, name: str, **modules: str) -> str:
         archive.writestr(f"{info}/entry_points.txt", "\n".join(["[console_scripts]", *commands]))
         archive.writestr(f"{info}/RECORD", "")
     return path.name
+
+
+def fetched(name: str, python: str, *requirements: str) -> Path:
+    """A folder with the wheels of requirements and of all that they need, from the index that pip knows here.
+
+    Skips the test where there are none for this machine.
+    """
+    folder = ROOT / f"build/wheels-{name}"
+    wanted = " ".join((*requirements, python))
+    with exclusive(f"wheels-{name}"):
+        stamp = folder / "requirements"
+        if not stamp.exists() or stamp.read_text() != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+            _download(folder, python, *requirements)
+            stamp.write_text(wanted)
+    return folder
+
+
+def _download(folder: Path, python: str, *requirements: str) -> None:
+    machine = platform.machine()
+    options = ["--quiet", "--dest", str(folder), "--only-binary", ":all:", "--python-version", python]
+    options += ["--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"]
+    command = [sys.executable, "-m", "pip", "download", *options, *requirements]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1]
+        pytest.skip(f"pip finds no wheels of {', '.join(requirements)} here: {last}")

@@ -21,6 +21,8 @@ from sagemaker_containers.beta.framework import (
     content_types, encoders, entry_point, env, modules, transformer, worker)
 from sagemaker_training import environment
 import json, sagemaker_containers
+from sagemaker_containers import entry_point as hosts
+hosts._wait_hostname_resolution()
 found = environment.Environment()
 print(json.dumps({
     "epochs": found.hyperparameters["epochs"],

@@ -1,0 +1,9 @@
+"""Serves the booster: CSV or JSON rows of features in, predictions out."""
+
+import os
+
+import lightgbm
+
+
+def model_fn(model_dir):
+    return lightgbm.Booster(model_file=os.path.join(model_dir, "model.txt"))

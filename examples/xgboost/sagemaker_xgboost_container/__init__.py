@@ -1,0 +1,1 @@
+"""What scripts for AWS's XGBoost container import of it."""

@@ -1,0 +1,196 @@
+"""docs/benchmarks.md and its plots, written from the published runs and from nothing else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from tests.bench.record import Curve, Row, Run, merged
+from tests.support.matrix import ROOT
+
+PAGE = ROOT / "docs/benchmarks.md"
+PLOTS = ROOT / "docs/benchmarks"
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`, from [results.json](../tests/bench/results.json); do not edit.
+
+All contenders do the same with the same model in the same image (Debian bookworm, Python 3.11), with two
+workers in containers of the same limits. They are measured in turn, round by round. A figure is the median of
+the runs, which are themselves medians of rounds; the spread is that of the runs' own ratios. Times belong to
+one machine, so read the ratios. Rows that optml loses come first.
+"""
+
+
+def table(rows: list[Row]) -> str:
+    """All rows as text for a terminal: the median of each contender, and how much better optml is."""
+    lines = []
+    for row in rows:
+        lines.append(f"\n{row.group}: {row.label}, {row.unit or 'ratio'}")
+        for name in sorted(row.values, key=row.median, reverse=row.more_is_better):
+            against = (
+                ""
+                if name == "optml" or "optml" not in row.values
+                else f"  optml is {row.advantage(name):.2f} ×"
+            )
+            lines.append(f"  {name:28}{_number(row.median(name)):>12}{against}")
+    return "\n".join(lines)
+
+
+def write(runs: list[Run]) -> None:
+    """Write the page and its plots."""
+    PLOTS.mkdir(exist_ok=True)
+    rows = [row for row in merged(runs) if "optml" in row.values]
+    compared = [row for row in rows if row.best_peer()]
+    alone = [row for row in rows if not row.best_peer()]
+    compared.sort(key=lambda row: row.advantage(row.best_peer() or ""))
+    lost = [row for row in compared if row.advantage(row.best_peer() or "") < 1]
+    won = [row for row in compared if row not in lost]
+    parts = [INTRODUCTION, _circumstances(runs)]
+    parts += ["## Rows that optml loses", _rows(lost, runs), "## Rows that optml wins", _rows(won, runs)]
+    if alone:
+        parts += ["## Without a peer", _alone(alone)]
+    parts += ["## Everybody", *_everybody(rows)]
+    curves = [curve for run in runs[-1:] for curve in run.curves]
+    if curves:
+        parts += ["## How it grows", _curves(curves)]
+    PAGE.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def _circumstances(runs: list[Run]) -> str:
+    last = runs[-1]
+    facts = [
+        f"{value} {name}" if name == "cores" else f"{name} {value}" for name, value in last.machine.items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(last.versions.items()))
+    dates = sorted({run.date for run in runs})
+    text = (
+        f"Runs: {len(runs)}, of {' and '.join(dates)}. Machine: {', '.join(facts)}.\n\nVersions: {versions}."
+    )
+    if last.absent:
+        text += "\n\nNot measured: " + "; ".join(f"{name} ({why})" for name, why in last.absent.items()) + "."
+    return text
+
+
+def _rows(rows: list[Row], runs: list[Run]) -> str:
+    if not rows:
+        return "None."
+    lines = ["| what | optml | the best peer | | optml is | spread |", "|---|---:|---:|---|---:|---|"]
+    for row in rows:
+        peer = row.best_peer() or ""
+        spread = _spread(row, peer, runs)
+        lines.append(
+            f"| {row.group}: {row.label} ({row.unit or 'ratio'}) | {_number(row.median('optml'))} |"
+            f" {_number(row.median(peer))} | {peer} | {row.advantage(peer):.2f} × | {spread} |"
+        )
+    return "\n".join(lines)
+
+
+def _spread(row: Row, peer: str, runs: list[Run]) -> str:
+    """The least and the greatest advantage that a run found."""
+    found = [
+        each.advantage(peer)
+        for run in runs
+        for each in run.rows
+        if (each.group, each.label) == (row.group, row.label) and {"optml", peer} <= each.values.keys()
+    ]
+    return f"{min(found):.2f}–{max(found):.2f}"
+
+
+def _alone(rows: list[Row]) -> str:
+    lines = ["| what | optml | bare | ratio |", "|---|---:|---:|---:|"]
+    for row in rows:
+        bare = row.values.get("bare")
+        cells = f"{_number(row.median('bare'))} | {row.ratio('bare'):.2f}" if bare else " | "
+        lines.append(
+            f"| {row.group}: {row.label} ({row.unit or 'ratio'}) | {_number(row.median('optml'))} | {cells} |"
+        )
+    return "\n".join(lines)
+
+
+def _everybody(rows: list[Row]) -> list[str]:
+    """A table and, where all are compared by answers, a plot for each group."""
+    parts = []
+    for group in dict.fromkeys(row.group for row in rows):
+        mine = [row for row in rows if row.group == group]
+        names = list(dict.fromkeys(name for row in mine for name in row.values))
+        lines = [f"### {group}", "", f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+        for row in mine:
+            cells = [_number(row.median(name)) if name in row.values else "–" for name in names]
+            lines.append(f"| {row.label} ({row.unit or 'ratio'}) | {' | '.join(cells)} |")
+        rates = [row for row in mine if row.label.startswith("answers/s")]
+        if rates:
+            plot = PLOTS / f"{group.partition(': ')[2].split()[0].lower()}.svg"
+            _bars(rates, plot)
+            lines += ["", f"![{group}](benchmarks/{plot.name})"]
+        parts.append("\n".join(lines))
+    return parts
+
+
+def _curves(curves: list[Curve]) -> str:
+    lines = []
+    for number, curve in enumerate(curves, 1):
+        plot = PLOTS / f"curve-{number}.svg"
+        _line(curve, plot)
+        cells = " | ".join(_number(x) for x, _ in curve.points)
+        values = " | ".join(_number(y) for _, y in curve.points)
+        lines += [f"### {curve.group}: {curve.label}", "", f"| {curve.x} | {cells} |"]
+        lines += ["|---|" + "---:|" * len(curve.points), f"| {curve.unit} | {values} |"]
+        lines += ["", f"![{curve.label}](benchmarks/{plot.name})", ""]
+    return "\n".join(lines)
+
+
+def _axes(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib is there for `make bench` alone
+    """A figure that can be read on white and on black: a transparent ground, grey lines."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    grey = "#808080"
+    pyplot.rcParams.update(
+        {"svg.hashsalt": "optml", "svg.fonttype": "none", "text.color": grey, "axes.edgecolor": grey,
+         "axes.labelcolor": grey, "xtick.color": grey, "ytick.color": grey, "font.size": 9}
+    )  # fmt: skip
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+
+
+def _bars(rows: list[Row], path: Path) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    figure, axes = _axes(7, 0.32 * len(names) * len(rows) ** 0.5 + 0.8)
+    height = 0.8 / len(rows)
+    shades = ["#9ecae9", "#4c9be8", "#1f6fbf"]
+    for number, row in enumerate(rows):
+        places = [place - 0.4 + height * (number + 0.5) for place in range(len(names))]
+        values = [row.median(name) if name in row.values else 0 for name in names]
+        axes.barh(places, values, height * 0.9, label=row.label.partition(", ")[2], color=shades[number % 3])
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("answers a second")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _line(curve: Curve, path: Path) -> None:
+    figure, axes = _axes(5, 2.6)
+    axes.plot(*zip(*curve.points, strict=True), marker="o", color="#1f6fbf")
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(curve.x)
+    axes.set_ylabel(curve.unit)
+    _save(figure, path)
+
+
+def _number(value: float) -> str:
+    """Three digits, as people read them."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

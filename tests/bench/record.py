@@ -1,0 +1,123 @@
+"""What a run of the bench finds: the figures of each contender in each round, and on what machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results.json"
+"""The published runs, of one state of the code: docs/benchmarks.md is written from them."""
+
+
+@dataclass
+class Row:
+    """One figure of all contenders, who were measured in turn, round by round."""
+
+    group: str
+    """The heading that it stands below."""
+    label: str
+    unit: str
+    more_is_better: bool
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Contender → its figure in each round. One that has none could not do it."""
+
+    def add(self, contender: str, value: float) -> None:
+        self.values.setdefault(contender, []).append(round(value, 3))
+
+    def median(self, contender: str) -> float:
+        return statistics.median(self.values[contender])
+
+    def best_peer(self) -> str | None:
+        """The contender other than optml with the best median."""
+        peers = [name for name in self.values if name not in ("optml", "bare")]
+        choose = max if self.more_is_better else min
+        return choose(peers, key=self.median) if peers else None
+
+    def ratio(self, peer: str) -> float:
+        """optml to a peer: the median of the ratios of the rounds."""
+        pairs = zip(self.values["optml"], self.values[peer], strict=False)
+        return statistics.median(mine / max(theirs, 1e-9) for mine, theirs in pairs)
+
+    def advantage(self, peer: str) -> float:
+        """How many times better than a peer: above 1 is better, whichever way the figure counts."""
+        return self.ratio(peer) if self.more_is_better else 1 / max(self.ratio(peer), 1e-9)
+
+
+@dataclass
+class Curve:
+    """One figure over a growing quantity."""
+
+    group: str
+    label: str
+    x: str
+    unit: str
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """All that one call of `make bench` measured."""
+
+    date: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    absent: dict[str, str]
+    """Contender → why it was not measured."""
+    rows: list[Row] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+
+
+def begin() -> Run:
+    """A run on this machine, which is described and not named."""
+    engine = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=True
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = {
+        "cores": os.cpu_count(),
+        "memory": f"{memory / 2**30:.0f} GiB",
+        "machine": platform.machine(),
+        "kernel": platform.release().split("-")[0],
+        "Docker Engine": engine.stdout.strip(),
+    }
+    return Run(time.strftime("%Y-%m-%d", time.gmtime()), machine, {}, {})
+
+
+def load(path: Path = RESULTS) -> list[Run]:
+    """The runs of a file; none where there is no file."""
+    if not path.exists():
+        return []
+    return [
+        Run(
+            **run
+            | {
+                "rows": [Row(**row) for row in run["rows"]],
+                "curves": [Curve(**curve) for curve in run["curves"]],
+            }
+        )
+        for run in json.loads(path.read_text())
+    ]
+
+
+def save(runs: list[Run], path: Path = RESULTS) -> None:
+    path.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+
+
+def merged(runs: list[Run]) -> list[Row]:
+    """Each row with the medians of the runs in place of the rounds."""
+    rows: dict[tuple[str, str], Row] = {}
+    for run in runs:
+        for row in run.rows:
+            whole = rows.setdefault(
+                (row.group, row.label), Row(row.group, row.label, row.unit, row.more_is_better)
+            )
+            for contender in row.values:
+                whole.add(contender, row.median(contender))
+    return list(rows.values())

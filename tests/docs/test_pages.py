@@ -1,0 +1,85 @@
+"""The documents: commands that work, links that lead somewhere, no page that nobody follows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.page import blocks, follow
+from tests.support.locks import exclusive
+from tests.support.matrix import ROOT, built
+from tests.support.wheels import fetched
+
+PAGES = sorted(
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+)
+FOLLOWED = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/how-to/dead-endpoint.md",
+    "docs/how-to/moving.md",
+    "docs/how-to/private-index.md",
+    "docs/how-to/serverless.md",
+    "examples/lightgbm/README.md",
+    "examples/scikit-learn/README.md",
+    "examples/token-streamer/README.md",
+    "examples/xgboost/README.md",
+)
+HUGGING_FACE = "examples/hugging-face/README.md"
+"""The pages whose commands a test runs. What other pages show in `sh` says why it is not run."""
+
+
+@pytest.mark.image("cpu-serve")
+@pytest.mark.one_variant
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_what_a_page_says_is_what_happens(image: str, page: str, tmp_path: Path) -> None:
+    with exclusive("port 8080 of this machine"):
+        follow(ROOT / page, tmp_path, image.rpartition(":")[2])
+
+
+@pytest.mark.long
+def test_the_page_of_the_hugging_face_example_holds(tmp_path: Path) -> None:
+    cell = next((cell for cell in built() if cell.image == "cpu-serve" and cell.python == "3.11"), None)
+    if cell is None:
+        pytest.skip("PyTorch for CPUs is had for Python 3.11, and that variant is not built")
+    wheels = fetched("hugging-face", cell.python, "torch==2.13.0+cpu", "transformers")
+    with exclusive("port 8080 of this machine"):
+        follow(ROOT / HUGGING_FACE, tmp_path, cell.tag.rpartition(":")[2], wheels)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_is_run_or_says_why_not(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    if name in (*FOLLOWED, HUGGING_FACE):
+        return
+    silent = [block.text for block in blocks(page) if block.kind == "sh" and not block.reason]
+    assert not silent, f"{name}: follow the page in a test, or say <!-- not run: why --> before:\n{silent[0]}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}, which is not there"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}, and there is no such heading"
