@@ -58,6 +58,11 @@ $(SUITES:%=test/%): test/%: build-all .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
 
+.PHONY: check
+check: ## Check any image against the /opt/ml contract: make check IMAGE=my-image CHECK='--level hardened'
+check: engine .venv/tests
+	@scripts/check $(or $(IMAGE),$(error name an image, as in: make check IMAGE=my-image)) $(CHECK)
+
 .PHONY: bench
 bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
 bench: build-all .venv/tests

@@ -24,6 +24,8 @@ from conformance.engine import Engine
 from conformance.report import Result
 from conformance.subject import Options, Subject
 
+SOCKET = "/var/run/docker.sock"
+
 assert clauses  # its modules declare what CLAUSES has
 
 
@@ -38,16 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _chosen(options, parser)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with Engine() as engine:
+        engine = Engine()
+    except DockerException as error:
+        parser.error(f"no Docker Engine answers; mount its socket: -v {SOCKET}:{SOCKET} ({error})")
+    try:
+        with engine:
             subject = Subject(engine, options.image, _known(options))
-            try:
-                results = [_result(clause, subject) for clause in chosen]
-            finally:
-                subject.close()
+            results = [_result(clause, subject) for clause in chosen]
     except ImageNotFound:
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
-    except DockerException as error:
-        parser.error(f"no Docker Engine answers ({error}); mount its socket: -v /var/run/docker.sock:/var/run/docker.sock")
     except KeyboardInterrupt:
         print("check: stopped; its containers are removed", file=sys.stderr)
         return 130

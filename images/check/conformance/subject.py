@@ -23,7 +23,7 @@ from requests.exceptions import RequestException
 
 from conformance.clause import Broken, NotChecked
 from conformance.engine import Engine, Files, folder, remove
-from conformance.server import Server
+from conformance.server import Answer, Server
 
 PROBES = Path(__file__).parent / "probes"
 INPUT = {
@@ -86,10 +86,8 @@ class Subject:
         self.labels: dict[str, str] = self.config.get("Labels") or {}
         self.name = image
         self.remembered: dict[str, Any] = {}
+        self._server: Server | None = None
         self._servers = contextlib.ExitStack()
-
-    def close(self) -> None:
-        self._servers.close()
 
     # Training
 
@@ -177,27 +175,54 @@ class Subject:
         """Whether the image serves with handlers in /opt/ml/model/code."""
         if self.options.model is not None:
             return False  # the user's model comes with the user's handlers
-        server = self._servers.enter_context(self._serve({}))
-        try:
+        server = self.keep(self._serve({}))
+        with contextlib.suppress(Broken, OSError):
             server.wait_ready(self.options.start_timeout)
-            if b'"conformance"' in server.call(b'{"hello": 1}').body:
-                self.remembered["server"] = server
-                return True
-        except (Broken, OSError):
-            pass
+            # A server that is not ready when it says so is for P-READY-2 to find.
+            for _ in range(20):
+                if b'"conformance"' in server.call(b'{"hello": 1}').body:
+                    self._server = server
+                    return True
+                time.sleep(0.1)
         server.end()
         return False
 
     @property
+    def first_server(self) -> Server:
+        """The server that all clauses share which leave it as it was, ready or not."""
+        plan: dict[str, Any] | None = {} if self.handlers_run else None
+        if self._server is None:
+            self._server = self.keep(self._serve(plan))
+        return self._server
+
+    @cached_property
+    def _not_ready(self) -> str:
+        """Why no server of the image gets ready; empty if one does."""
+        try:
+            self.first_server.wait_ready(self.options.start_timeout)
+        except Broken as error:
+            return str(error)
+        return ""
+
+    def needs_start(self) -> None:
+        """Nothing more can be found out about a server that does not get ready."""
+        if not self.handlers_run and self._not_ready:
+            raise NotChecked("the server does not get ready: see E-SERVE-1 and P-READY-1")
+
+    @property
     def server(self) -> Server:
-        """A server that is ready, the same for all clauses that leave it as it was."""
-        probing = self.handlers_run
-        found: Server | None = self.remembered.get("server")
-        if found is None or not found.runs:
-            found = self._servers.enter_context(self._serve({} if probing else None))
-            self.remembered["server"] = found
-        found.wait_ready(self.options.start_timeout)
-        return found
+        """The shared server, ready."""
+        self.needs_start()
+        if self._server and not self._server.runs:
+            self._server = None  # a clause before has ended it, and said so
+        server = self.first_server
+        server.wait_ready(self.options.start_timeout)
+        return server
+
+    @cached_property
+    def plain_answer(self) -> Answer:
+        """What the image answers to the user's payload, or to ours."""
+        return self.server.call()
 
     def needs_handlers(self) -> None:
         if not self.handlers_run:
@@ -210,7 +235,8 @@ class Subject:
         """A server of its own for one clause: with a plan, one with our handlers; plain, one without any model."""
         if plan is not None:
             self.needs_handlers()
-        elif not plain and self.handlers_run:
+        self.needs_start()
+        if plan is None and not plain and self.handlers_run:
             plan = {}
         with self._serve(plan, **how) as server:
             yield server

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from conformance.clause import clause, expect
 from conformance.sources import SERVE, TRAIN_RUN
 from conformance.subject import NotStarted, Subject, ended
@@ -32,8 +34,10 @@ def train_starts(subject: Subject) -> None:
     verb="serve",
 )
 def serve_starts(subject: Subject) -> None:
-    server = subject.server
-    expect(server.runs, f"it ended: {server.last_words}")
+    server = subject.first_server
+    if server.runs:
+        time.sleep(1)
+    expect(server.runs, f"it has ended with {server.exit_code}: {server.last_words}")
 
 
 @clause(

@@ -137,3 +137,5 @@ def unload(subject: Subject) -> None:
         answer = api.unload("d")
         expect(answer.status == 200, f"DELETE answers {answer}")
         expect("d" not in api.listed(), "the model is still in the list")
+        answer = api.invoke("d")
+    expect(answer.status >= 400, f"a call to it is still answered: {answer}")

@@ -37,7 +37,11 @@ def pings(server: Server, seconds: float) -> None:
     verb="serve",
 )
 def ready(subject: Subject) -> None:
-    pings(subject.server, 1)
+    server = subject.first_server
+    if not server.runs:
+        raise NotChecked("the server has ended: see E-SERVE-1")
+    server.wait_ready(subject.options.start_timeout)
+    pings(server, 1)
 
 
 @clause(
@@ -51,7 +55,7 @@ def ready(subject: Subject) -> None:
 def not_ready_early(subject: Subject) -> None:
     with subject.serving({"load": 4}) as server:
         server.wait_ready(subject.options.start_timeout)
-        answer = server.call(timeout=2)
+        answer = server.call(b'{"early": 1}', timeout=2)
     expect(answer.status == 200, f"the first call after the first 200 of /ping gets {answer}")
 
 
@@ -139,7 +143,7 @@ def survives_crash(subject: Subject) -> None:
         if not server.runs and server.exit_code != 0:
             raise NotChecked("the container ends instead, and the platform starts another")
         server.wait_ready(60)
-        answer = server.call()
+        answer = server.call(b'{"later": 1}')
         expect(answer.status == 200, f"a call after that gets {answer}")
 
 

@@ -33,9 +33,14 @@ def note(name):
 
 
 def deep(n):
+    # Two functions in turn: a traceback shows a single one that calls itself in three lines.
     if n:
-        deep(n - 1)
+        deeper(n - 1)
     raise RuntimeError("conformance went wrong: \u00e9")
+
+
+def deeper(n):
+    deep(n)
 
 
 def on_stop(number, frame):
