@@ -40,7 +40,14 @@ CLAUSES: list[Clause] = []
 
 
 def clause(
-    name: str, level: str, source: str, sentence: str, remedy: str, *, verb: str | None = None, slow: bool = False
+    name: str,
+    level: str,
+    source: str,
+    sentence: str,
+    remedy: str,
+    *,
+    verb: str | None = None,
+    slow: bool = False,
 ) -> Callable[[Check], Check]:
     """Declare the function below as the check of a clause."""
     assert level in LEVELS and name not in {c.id for c in CLAUSES}, name

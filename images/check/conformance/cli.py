@@ -1,7 +1,7 @@
 """The command line: which clauses, on which image, and where the result goes.
 
-Exit codes: 0 every clause that could be checked is kept; 1 one or more are broken; 2 nothing could be checked: wrong
-arguments, no engine, no such image; 130 and 143 stopped by SIGINT and SIGTERM.
+Exit codes: 0 every clause that could be checked is kept; 1 one or more are broken; 2 nothing could be
+checked: wrong arguments, no engine, no such image; 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -122,24 +122,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "check",
         description="Check a container image against the /opt/ml contract of training and serving.",
-        epilog="Exit code: 0 all kept, 1 something is broken, 2 nothing could be checked, 130 or 143 stopped.",
+        epilog="Exit code: 0 all kept, 1 some broken, 2 nothing could be checked, 130 or 143 stopped.",
     )
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="an image of the engine")
-    parser.add_argument("--train", action="store_true", help="check `docker run IMAGE train`, and not serve")
-    parser.add_argument("--serve", action="store_true", help="check `docker run IMAGE serve`, and not train")
-    parser.add_argument("--level", choices=LEVELS, default="recommended", help="how strictly (recommended)")
-    parser.add_argument("--only", action="append", metavar="ID", help="check this clause; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="leave out clauses that take most of a minute")
-    parser.add_argument("--list", action="store_true", help="print all clauses with their sources, and end")
-    parser.add_argument("--code", type=_folder, metavar="DIR", help="your code, for /opt/ml/code")
-    parser.add_argument("--model", type=_folder, metavar="DIR", help="your model, for /opt/ml/model when serving")
-    parser.add_argument("--input", type=_folder, metavar="DIR", help="your data, for /opt/ml/input when training")
-    parser.add_argument("--payload", type=_file, metavar="FILE", help="a body that /invocations answers")
-    parser.add_argument("--content-type", default="application/json", metavar="T", help="the type of the payload")
-    parser.add_argument("--env", action="append", type=_variable, metavar="K=V", help="a variable for the image")
-    parser.add_argument("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping (120)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
+    add = parser.add_argument
+    add("image", nargs="?", metavar="IMAGE", help="an image of the engine")
+    add("--train", action="store_true", help="check `docker run IMAGE train`, and not serve")
+    add("--serve", action="store_true", help="check `docker run IMAGE serve`, and not train")
+    add("--level", choices=LEVELS, default="recommended", help="how strictly (recommended)")
+    add("--only", action="append", metavar="ID", help="check this clause; may be repeated")
+    add("--quick", action="store_true", help="leave out clauses that take most of a minute")
+    add("--list", action="store_true", help="print all clauses with their sources, and end")
+    add("--code", type=_folder, metavar="DIR", help="your code, for /opt/ml/code")
+    add("--model", type=_folder, metavar="DIR", help="your model, for /opt/ml/model when serving")
+    add("--input", type=_folder, metavar="DIR", help="your data, for /opt/ml/input when training")
+    add("--payload", type=_file, metavar="FILE", help="a body that /invocations answers")
+    add("--content-type", default="application/json", metavar="T", help="the type of the payload")
+    add("--env", action="append", type=_variable, metavar="K=V", help="a variable for the image")
+    add("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping (120)")
+    add("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
     return parser
 
 

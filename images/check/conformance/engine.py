@@ -1,7 +1,7 @@
 """The containers of one run of the check: each bears its label, and all of them go when the run ends.
 
-Files go in and out through the engine's API and nothing is mounted from here, so that the check works on the host
-as it does in a container with the engine's socket.
+Files go in and out through the engine's API and nothing is mounted from here, so that the check works on the
+host as it does in a container with the engine's socket.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def write_table(image: str, results: list[Result]) -> None:
     width = max((len(r.clause.id) for r in results), default=0)
     print(f"\n{image}")
     for r in results:
-        print(f"  {_coloured(r.state, 11, sys.stdout)} {r.clause.id:{width}} {r.clause.level:11} {r.clause.sentence}")
+        state = _coloured(r.state, 11, sys.stdout)
+        print(f"  {state} {r.clause.id:{width}} {r.clause.level:11} {r.clause.sentence}")
         if r.state != "kept":
             print(f"  {'':11} {'':{width}} {r.seen}")
         if r.state == "broken":
@@ -85,7 +86,11 @@ def as_junit(image: str, results: list[Result]) -> str:
     )
     for r in results:
         case = ElementTree.SubElement(
-            suite, "testcase", classname=r.clause.level, name=f"{r.clause.id} {r.clause.sentence}", time=f"{r.seconds:.3f}"
+            suite,
+            "testcase",
+            classname=r.clause.level,
+            name=f"{r.clause.id} {r.clause.sentence}",
+            time=f"{r.seconds:.3f}",
         )
         if r.state == "broken":
             failure = ElementTree.SubElement(case, "failure", message=_xml(r.seen))

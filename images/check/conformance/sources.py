@@ -12,9 +12,7 @@ PIPELINES = f"{_GUIDE}inference-pipeline-real-time.html"
 MULTI_MODEL = f"{_GUIDE}mms-container-apis.html"
 ISOLATION = f"{_GUIDE}mkt-algo-model-internet-free.html"
 INVOKE = "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html"
-STREAM = (
-    "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpointWithResponseStream.html"
-)
+STREAM = "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpointWithResponseStream.html"
 SERVERLESS = f"{_GUIDE}serverless-endpoints.html"
 DOCKERFILE = "https://docs.docker.com/build/building/best-practices/"
 DOCKER_SECRETS = "https://docs.docker.com/build/building/secrets/"

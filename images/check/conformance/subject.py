@@ -1,7 +1,7 @@
 """The image that is checked, run as the platform would run it.
 
-A small program of ours is put where the toolkits' users put theirs (probes/). Where an image runs it, nearly every
-clause can be checked with no knowledge of the image; an image with code of its own is checked as it is.
+A small program of ours is put where the toolkits' users put theirs (probes/). Where an image runs it, nearly
+every clause can be checked with no knowledge of the image; an image with code of its own is checked as it is.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Job:
     def end(self) -> str:
         """How it ended, for messages."""
         last = (self.stdout + self.stderr).strip().splitlines()[-1:]
-        return f"exit code {self.code}" + (f", and its last line is {last[0][:200]!r}" if last else ", in silence")
+        return f"exit code {self.code}" + (
+            f", and its last line is {last[0][:200]!r}" if last else ", in silence"
+        )
 
 
 class Subject:
@@ -147,7 +149,11 @@ class Subject:
                 tree |= _configuration({})
         else:
             variables |= {"SAGEMAKER_PROGRAM": program, "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/code"}
-            given = {"sagemaker_program": program, "sagemaker_submit_directory": "/opt/ml/code", **(parameters or {})}
+            given = {
+                "sagemaker_program": program,
+                "sagemaker_submit_directory": "/opt/ml/code",
+                **(parameters or {}),
+            }
             tree |= _configuration({"hyperparameters": given} | (config or {}))
             tree |= {
                 "/opt/ml/code/conformance_probe.py": probe("train.py", plan),
@@ -226,13 +232,15 @@ class Subject:
 
     def needs_handlers(self) -> None:
         if not self.handlers_run:
-            raise NotChecked("the image does not run handlers in /opt/ml/model/code, so no call can be shaped")
+            raise NotChecked(
+                "the image does not run handlers in /opt/ml/model/code, so no call can be shaped"
+            )
 
     @contextlib.contextmanager
     def serving(
         self, plan: dict[str, Any] | None = None, *, plain: bool = False, **how: Any
     ) -> Iterator[Server]:
-        """A server of its own for one clause: with a plan, one with our handlers; plain, one without any model."""
+        """A server of its own for one clause: with our handlers if there is a plan; with no model if plain."""
         if plan is not None:
             self.needs_handlers()
         self.needs_start()
@@ -262,8 +270,14 @@ class Subject:
             for source, target in ((self.options.code, "code"), (self.options.model, "model")):
                 tree |= folder(source, f"/opt/ml/{target}") if source else {}
         else:
-            variables |= {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
-            tree |= {"/opt/ml/model/code": None, "/opt/ml/model/code/inference.py": probe("inference.py", plan)}
+            variables |= {
+                "SAGEMAKER_PROGRAM": "inference.py",
+                "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            }
+            tree |= {
+                "/opt/ml/model/code": None,
+                "/opt/ml/model/code/inference.py": probe("inference.py", plan),
+            }
         tree |= files or {}
         if sealed:
             model = {path: content for path, content in tree.items() if path.startswith("/opt/ml/model")}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A toolkit as small as one can be that keeps the contract, and that FAULT makes break one clause of it.
 
-It has nothing of optml, so it shows, too, that the check asks for the contract and not for our way to keep it.
+It has nothing of optml, so it shows, too, that the check wants the contract, not our way of keeping it.
 """
 
 import importlib.util
@@ -110,7 +110,9 @@ def supervised(command, environment):
     """Run the program, pass signals on, and reap; its exit code and the end of its stderr."""
     words = [b""]
     hidden = {"stdout": subprocess.DEVNULL} if FAULT == "T-LOG-1" else {}
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True, **hidden)
+    child = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, start_new_session=True, **hidden
+    )
 
     def copy():
         while chunk := os.read(child.stderr.fileno(), 65536):
@@ -152,7 +154,7 @@ def outcome(code, words):
     if FAULT == "G-TERM-3" and code == 42:
         code = 1
     failure = f"{ML}/output/failure"
-    if code or FAULT == "T-EXIT-0":
+    if code or FAULT == "T-EXIT-0":  # noqa: SIM102
         if not os.path.exists(failure) or FAULT == "T-FAIL-3":
             last = words.strip().rpartition("\n")[2]
             text = words if FAULT == "T-FAIL-2" else f"{last}\n{words}"
@@ -257,7 +259,11 @@ class Call(BaseHTTPRequestHandler):
                 del known["BatchStrategy"]
             return self.answer(200, json.dumps(known).encode())
         if self.path == "/models":
-            found = [] if FAULT == "M-LIST-1" else [{"modelName": n, "modelUrl": u} for n, u in models.urls.items()]
+            found = (
+                []
+                if FAULT == "M-LIST-1"
+                else [{"modelName": n, "modelUrl": u} for n, u in models.urls.items()]
+            )
             return self.answer(200, json.dumps({"models": found}).encode())
         if self.path == "/invocations":
             return self.refuse(200 if FAULT == "V-ERROR-4" else 405, "use POST")
@@ -273,7 +279,9 @@ class Call(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("Connection", "Upgrade")
         self.send_header("Upgrade", "websocket")
-        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.send_header(
+            "Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        )
         self.end_headers()
         self.close_connection = True
 
@@ -342,7 +350,9 @@ class Call(BaseHTTPRequestHandler):
             return self.refuse(504, "too long")
         context = Context({} if FAULT == "V-HEADER-1" else self.headers)
         try:
-            prediction = module.predict_fn(module.input_fn(body, self.headers["Content-Type"]), model, context)
+            prediction = module.predict_fn(
+                module.input_fn(body, self.headers["Content-Type"]), model, context
+            )
             output = module.output_fn(prediction, self.headers["Accept"])
         except Exception as error:
             import traceback

@@ -22,7 +22,9 @@ NOT_RUN = {125: "the engine could not start it", 126: "train cannot be run", 127
 def train_starts(subject: Subject) -> None:
     job = subject.own_job
     expect(job.code not in NOT_RUN, f"{NOT_RUN.get(job.code)}: {job.end}")
-    expect(job.code == 0, f"the training failed: {job.end}; an image with its own code may need --input or --env")
+    expect(
+        job.code == 0, f"the training failed: {job.end}; an image with its own code may need --input or --env"
+    )
 
 
 @clause(

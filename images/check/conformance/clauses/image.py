@@ -70,7 +70,9 @@ def port_label(subject: Subject) -> None:
     verb="serve",
 )
 def labels_true(subject: Subject) -> None:
-    wrong = {k: v for k, v in subject.labels.items() if k.startswith(CAPABILITIES) and v not in ("true", "false")}
+    wrong = {
+        k: v for k, v in subject.labels.items() if k.startswith(CAPABILITIES) and v not in ("true", "false")
+    }
     expect(not wrong, f"labels are {wrong}")
 
 

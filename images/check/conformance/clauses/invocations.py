@@ -148,7 +148,11 @@ def failing(subject: Subject) -> None:
 )
 def discreet(subject: Subject) -> None:
     answer = _failed(subject)
-    shown = [w for w in (b"Traceback (most recent", b'File "/', b"<!doctype html", b"<html") if w in answer.body[:20000]]
+    shown = [
+        w
+        for w in (b"Traceback (most recent", b'File "/', b"<!doctype html", b"<html")
+        if w in answer.body[:20000]
+    ]
     expect(not shown, f"the answer has {shown[0]!r}" if shown else "")
 
 
@@ -196,7 +200,9 @@ def wrong_method(subject: Subject) -> None:
 def attributes(subject: Subject) -> None:
     subject.needs_handlers()
     answer = subject.server.call(b'{"attributes": 1}', X_Amzn_SageMaker_Custom_Attributes=ATTRIBUTES)
-    expect(answer.status == 200 and ATTRIBUTES in answer.body.decode(errors="replace"), f"it answers {answer}")
+    expect(
+        answer.status == 200 and ATTRIBUTES in answer.body.decode(errors="replace"), f"it answers {answer}"
+    )
 
 
 @clause(
@@ -210,7 +216,9 @@ def attributes(subject: Subject) -> None:
 def unknown_headers(subject: Subject) -> None:
     server = answered(subject)
     answer = server.call(
-        X_Amzn_SageMaker_Inference_Id="1", X_Amzn_SageMaker_Session_Id="NEW_SESSION", X_Amzn_SageMaker_Unheard_Of="é"
+        X_Amzn_SageMaker_Inference_Id="1",
+        X_Amzn_SageMaker_Session_Id="NEW_SESSION",
+        X_Amzn_SageMaker_Unheard_Of="é",
     )
     expect(answer.status == 200, f"it answers {answer}")
 
@@ -230,8 +238,13 @@ def batch(subject: Subject) -> None:
     try:
         found = json.loads(answer.body)
         strategy = found["BatchStrategy"]
-        numbers = found["MaxConcurrentTransforms"], found["MaxPayloadInMB"]
+        numbers = [found["MaxConcurrentTransforms"], found["MaxPayloadInMB"]]
     except (ValueError, KeyError, TypeError):
-        found, strategy, numbers = None, None, ()
-    right = answer.status == 200 and strategy in ("SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord")
+        strategy, numbers = None, []
+    right = answer.status == 200 and strategy in (
+        "SINGLE_RECORD",
+        "MULTI_RECORD",
+        "SingleRecord",
+        "MultiRecord",
+    )
     expect(right and all(isinstance(n, int) for n in numbers), f"it answers {answer}")

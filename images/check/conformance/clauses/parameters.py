@@ -13,11 +13,15 @@ NEWER = {
     "current_instance_type": "ml.c5.xlarge",
     "current_group_name": "workers",
     "hosts": ["algo-1"],
-    "instance_groups": [{"instance_group_name": "workers", "instance_type": "ml.c5.xlarge", "hosts": ["algo-1"]}],
+    "instance_groups": [
+        {"instance_group_name": "workers", "instance_type": "ml.c5.xlarge", "hosts": ["algo-1"]}
+    ],
     "network_interface_name": "no-such-interface0",
     "topology": None,
 }
-CONVENTION = "Follow the convention of the toolkits, on which the platform's SDK and its users' scripts count."
+CONVENTION = (
+    "Follow the convention of the toolkits, on which the platform's SDK and its users' scripts count."
+)
 
 
 def reported(subject: Subject, **how: Any) -> dict[str, Any]:
@@ -156,7 +160,9 @@ def channels(subject: Subject) -> None:
 def channel_list(subject: Subject) -> None:
     mode = {"TrainingInputMode": "File"}
     files = {f"/opt/ml/input/data/{name}": None for name in ("zeta", "alpha")}
-    seen = reported(subject, config={"inputdataconfig": {"zeta": mode, "train": mode, "alpha": mode}}, files=files)
+    seen = reported(
+        subject, config={"inputdataconfig": {"zeta": mode, "train": mode, "alpha": mode}}, files=files
+    )
     expect(
         seen["environment"].get("SM_CHANNELS") == '["alpha","train","zeta"]',
         f"SM_CHANNELS is {seen['environment'].get('SM_CHANNELS')!r}",
@@ -186,7 +192,14 @@ def own_environment(subject: Subject) -> None:
 )
 def toolkit_environment(subject: Subject) -> None:
     seen = reported(subject)["environment"]
-    names = ("SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR", "SM_CURRENT_HOST", "SM_HOSTS", "SM_NUM_CPUS", "SM_NUM_GPUS")
+    names = (
+        "SM_MODEL_DIR",
+        "SM_OUTPUT_DATA_DIR",
+        "SM_CURRENT_HOST",
+        "SM_HOSTS",
+        "SM_NUM_CPUS",
+        "SM_NUM_GPUS",
+    )
     absent = [name for name in names if name not in seen]
     expect(not absent, f"absent: {', '.join(absent)}")
 

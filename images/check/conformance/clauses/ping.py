@@ -90,13 +90,13 @@ def never_ready(subject: Subject) -> None:
     verb="serve",
 )
 def busy(subject: Subject) -> None:
-    body = b'{"sleep": 3}' if subject.handlers_run else None
+    body = b'{"sleep": 1}' if subject.handlers_run else None
     server = subject.server
     with ThreadPoolExecutor(CALLERS) as callers:
         running = [callers.submit(_quietly, server, body) for _ in range(CALLERS)]
         time.sleep(0.3)
         try:
-            pings(server, 6)
+            pings(server, 3)
         finally:
             for call in running:
                 call.result()

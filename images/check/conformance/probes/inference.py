@@ -6,9 +6,9 @@ import time
 
 
 def model_fn(model_dir, *context):
-    if PLAN.get("fail"):  # noqa: F821
+    if PLAN.get("fail"):
         raise RuntimeError("conformance: this model cannot be loaded")
-    time.sleep(PLAN.get("load", 0))  # noqa: F821
+    time.sleep(PLAN.get("load", 0))
     return {"directory": model_dir}
 
 
@@ -29,11 +29,11 @@ def predict_fn(data, model, *context):
         raise ValueError("conformance: this call goes wrong")
     if "die" in call:
         os._exit(9)
-    answer = {"conformance": PLAN.get("name", "probe"), "size": size, "call": call}  # noqa: F821
+    answer = {"conformance": PLAN.get("name", "probe"), "size": size, "call": call}
     if "attributes" in call:
         answer["attributes"] = _attributes(context[0]) if context else None
     if "chunks" in call:
-        return ("%d\n" % n for n in _slowly(call["chunks"]))
+        return (str(n) + "\n" for n in _slowly(call["chunks"]))
     return answer
 
 
@@ -65,7 +65,7 @@ def _attributes(context):
     ):
         try:
             found = way()
-        except Exception:  # noqa: S112, BLE001
+        except Exception:
             continue
         if found:
             return found

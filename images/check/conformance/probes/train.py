@@ -45,7 +45,7 @@ def deeper(n):
 
 def on_stop(number, frame):
     note("stopped")
-    sys.exit(PLAN.get("exit", 0))  # noqa: F821
+    sys.exit(PLAN.get("exit", 0))
 
 
 def main(plan):
@@ -64,7 +64,7 @@ def main(plan):
         zombies = 0
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                with open("/proc/%s/stat" % pid) as file:
+                with open("/proc/" + pid + "/stat") as file:
                     state, parent = file.read().rsplit(")", 1)[1].split()[:2]
             except OSError:
                 continue
@@ -91,4 +91,4 @@ def main(plan):
 
 
 record()
-main(PLAN)  # noqa: F821
+main(PLAN)
