@@ -47,7 +47,7 @@ class Server:
     @property
     def last_words(self) -> str:
         lines = self.container.logs(tail=20).decode(errors="replace").strip().splitlines()
-        return (lines or ["it wrote nothing"])[-1][:300]
+        return str((lines or ["it wrote nothing"])[-1])[:300]
 
     def ask(
         self,

@@ -240,7 +240,7 @@ class Subject:
     def serving(
         self, plan: dict[str, Any] | None = None, *, plain: bool = False, **how: Any
     ) -> Iterator[Server]:
-        """A server of its own for one clause: with our handlers if there is a plan; with no model if plain."""
+        """A server of its own for one clause: with our handlers by a plan, with no model if plain."""
         if plan is not None:
             self.needs_handlers()
         self.needs_start()
