@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +45,6 @@ RESULTS = [
     ("arguments", "words"),
     [
         ([], "name the image"),
-        (["optml-no-such-image:ever"], "there is no image optml-no-such-image:ever"),
         (["a", "--only=T-NONE"], "there is no clause T-NONE"),
         (["a", "--model=/no/such/folder"], "/no/such/folder is not a folder"),
         (["a", "--payload=/no/such/file"], "/no/such/file is not a file"),
@@ -59,12 +60,18 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_no_engine_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/socket")
-    with pytest.raises(SystemExit) as end:
-        cli.main(["a"])
-    assert end.value.code == 2
-    assert "no Docker Engine answers; mount its socket" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"DOCKER_HOST": "unix:///no/such/socket"}, "no Docker Engine answers; mount its socket"),
+        ({}, "there is no image optml-no-such-image:ever on this engine"),
+    ],
+)
+def test_no_engine_or_image_ends_with_2(environment: dict[str, str], words: str) -> None:
+    command = [ROOT / "scripts/check", "optml-no-such-image:ever"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
 
 
 def test_junit_has_each_clause_once() -> None:
@@ -139,26 +146,30 @@ def test_a_clause_that_cannot_be_checked_is_no_failure(capsys: pytest.CaptureFix
 @pytest.mark.one_variant
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_check_that_is_stopped_leaves_nothing_behind(image: str, number: signal.Signals, code: int) -> None:
-    before = _labelled()
-    checking = subprocess.Popen([ROOT / "scripts/check", image], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while _labelled() <= before:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    mine = _labelled() - before
-    checking.send_signal(number)
-    _, words = checking.communicate(timeout=60)
+    own_name = f"optml-stopped:{uuid.uuid4().hex}"
+    docker("tag", image, own_name)
+    try:
+        checking = subprocess.Popen([ROOT / "scripts/check", own_name], stderr=subprocess.PIPE, text=True)
+        run = _run_of(own_name)
+        checking.send_signal(number)
+        _, words = checking.communicate(timeout=120)
+    finally:
+        docker("rmi", own_name)
     assert checking.returncode == code, words
-    assert not mine & _labelled()
+    label = ("--quiet", "--filter", f"label=optml.check={run}")
+    assert docker("ps", "--all", *label).stdout + docker("volume", "ls", *label).stdout == ""
 
 
-def _labelled() -> set[str]:
-    """The containers and volumes of all checks that run, also of those beside this test."""
-    label = ("--quiet", "--filter", "label=optml.check")
-    return {
-        *docker("ps", "--all", *label).stdout.split(),
-        *docker("volume", "ls", *label).stdout.split(),
-    }
+def _run_of(image: str) -> str:
+    """The label that the containers of the check of this image bear, once there is one."""
+    deadline = time.monotonic() + 60
+    while True:
+        shown = docker("ps", "--all", "--format", '{{.Image}} {{.Label "optml.check"}}').stdout
+        for name, _, run in (line.partition(" ") for line in shown.splitlines()):
+            if name == image:
+                return run
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.1)
 
 
 def test_the_documents_list_every_clause(capsys: pytest.CaptureFixture[str]) -> None:

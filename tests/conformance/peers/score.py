@@ -37,16 +37,14 @@ OURS = {"optml/cpu-serve": "optml/cpu-serve:bookworm"}
 
 
 def main(names: list[str]) -> int:
-    scores = {}
-    for name, image in OURS.items():
-        scores[name] = checked(image, [])
-    for name in names or PEERS:
+    scores: dict[str, list[dict[str, str]]] = {}
+    for name in names or [*PEERS, *OURS]:
         try:
-            scores[name] = checked(built(name), PEERS[name][2])
+            scores[name] = checked(name, OURS.get(name) or built(name))
         except subprocess.CalledProcessError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-    head, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    DOCUMENT.write_text(head + BEGIN + table(scores) + END + rest.partition(END)[2])
+        head, _, rest = DOCUMENT.read_text().partition(BEGIN)
+        DOCUMENT.write_text(head + BEGIN + table(scores) + END + rest.partition(END)[2])
     return 0
 
 
@@ -69,11 +67,12 @@ def built(name: str) -> str:
     return image
 
 
-def checked(image: str, options: list[str]) -> list[dict[str, str]]:
+def checked(name: str, image: str) -> list[dict[str, str]]:
+    """What the check finds, all levels and clauses."""
     out = WORK / "result.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
     command = [ROOT / "scripts/check", image, "--level=hardened", "--start-timeout=60", f"--json={out}"]
+    options = PEERS[name][2] if name in PEERS else []
     subprocess.run([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
     found: list[dict[str, str]] = json.loads(out.read_text())["clauses"]
     return found
@@ -81,7 +80,10 @@ def checked(image: str, options: list[str]) -> list[dict[str, str]]:
 
 def table(scores: dict[str, list[dict[str, str]]]) -> str:
     """Kept of those that could be checked, by level; then what is broken and could not be checked."""
-    lines = ["| image | required | recommended | hardened | not checked | broken |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| image | required | recommended | hardened | not checked | broken |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, found in scores.items():
         cells = []
         for level in LEVELS:
