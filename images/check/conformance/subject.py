@@ -119,7 +119,10 @@ class Subject:
             return self.plain_job
         if self.options.code is None and self.options.input is None and self.plain_job.code == 0:
             return self.plain_job
-        with self.training(None) as container:
+        return self.own()
+
+    def own(self, **how: Any) -> Job:
+        with self.training(None, **how) as container:
             return ended(container, 600)
 
     def _job(self, plan: dict[str, Any], timeout: float = 120, **how: Any) -> Job:

@@ -1,7 +1,7 @@
 """Builds images of other ways to keep the contract, checks them, and writes the table of docs/check.md.
 
-Run it by hand from the top of the repository: `.venv/bin/python tests/conformance/peers/score.py`. It fetches the
-peers with pip and, on Debian, nginx and a JRE with apt. A peer that cannot be fetched is named and left out.
+Run it by hand from the top of the repository: `.venv/bin/python tests/conformance/peers/score.py`. It fetches
+the peers with pip and, on Debian, nginx and a JRE with apt. A peer that cannot be fetched is left out by name.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ OURS = {"optml/cpu-serve": "optml/cpu-serve:bookworm"}
 
 
 def main(names: list[str]) -> int:
-    scores: dict[str, list[dict[str, str]]] = {}
+    WORK.mkdir(parents=True, exist_ok=True)
     for name in names or [*PEERS, *OURS]:
         try:
-            scores[name] = checked(name, OURS.get(name) or built(name))
+            check(name, OURS.get(name) or built(name))
         except subprocess.CalledProcessError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-        head, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(head + BEGIN + table(scores) + END + rest.partition(END)[2])
+    head, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    DOCUMENT.write_text(head + BEGIN + table() + END + rest.partition(END)[2])
     return 0
 
 
@@ -67,29 +67,36 @@ def built(name: str) -> str:
     return image
 
 
-def checked(name: str, image: str) -> list[dict[str, str]]:
-    """What the check finds, all levels and clauses."""
-    out = WORK / "result.json"
-    out.unlink(missing_ok=True)
-    command = [ROOT / "scripts/check", image, "--level=hardened", "--start-timeout=60", f"--json={out}"]
+def check(name: str, image: str) -> None:
+    """All levels and clauses; the result is kept, so that one image can be checked again."""
+    command = [
+        ROOT / "scripts/check",
+        image,
+        "--level=hardened",
+        "--start-timeout=60",
+        f"--json={result(name)}",
+    ]
     options = PEERS[name][2] if name in PEERS else []
     subprocess.run([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
-    found: list[dict[str, str]] = json.loads(out.read_text())["clauses"]
-    return found
 
 
-def table(scores: dict[str, list[dict[str, str]]]) -> str:
+def result(name: str) -> Path:
+    return WORK / f"{name.replace('/', '-')}.json"
+
+
+def table() -> str:
     """Kept of those that could be checked, by level; then what is broken and could not be checked."""
     lines = [
         "| image | required | recommended | hardened | not checked | broken |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in scores.items():
+    for name in (n for n in (*OURS, *PEERS) if result(n).exists()):
+        found = json.loads(result(name).read_text())["clauses"]
         cells = []
         for level in LEVELS:
             states = [c["state"] for c in found if c["level"] == level and c["state"] != "not checked"]
             cells.append(f"{states.count('kept')} of {len(states)}")
-        broken = ", ".join(c["id"] for c in found if c["state"] == "broken") or "–"
+        broken = ", ".join(c["id"] for c in found if c["state"] == "broken") or "none"
         unchecked = sum(c["state"] == "not checked" for c in found)
         lines.append(f"| {name} | {' | '.join(cells)} | {unchecked} | {broken} |")
     return "\n".join(lines) + "\n"
