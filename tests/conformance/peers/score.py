@@ -1,7 +1,7 @@
 """Builds images of other ways to keep the contract, checks them, and writes the table of docs/check.md.
 
 Run it by hand from the top of the repository: `.venv/bin/python tests/conformance/peers/score.py`. It fetches
-the peers with pip and, on Debian, nginx and a JRE with apt. A peer that cannot be fetched is left out by name.
+the peers with pip and, on Debian, nginx and a JRE with apt. What cannot be fetched is named and left out.
 """
 
 from __future__ import annotations
