@@ -205,7 +205,7 @@ class Subject:
         return self._server
 
     @cached_property
-    def _not_ready(self) -> str:
+    def not_ready(self) -> str:
         """Why no server of the image gets ready; empty if one does."""
         try:
             self.first_server.wait_ready(self.options.start_timeout)
@@ -215,7 +215,7 @@ class Subject:
 
     def needs_start(self) -> None:
         """Nothing more can be found out about a server that does not get ready."""
-        if not self.handlers_run and self._not_ready:
+        if not self.handlers_run and self.not_ready:
             raise NotChecked("the server does not get ready: see E-SERVE-1 and P-READY-1")
 
     @property
