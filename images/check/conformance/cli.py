@@ -24,6 +24,7 @@ from conformance.engine import Engine
 from conformance.report import Result
 from conformance.subject import Options, Subject
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 SOCKET = "/var/run/docker.sock"
 
 assert clauses  # its modules declare what CLAUSES has
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.image is None:
         parser.error("name the image to check, as in: check my-image")
     chosen = _chosen(options, parser)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in STOPS:
+        signal.signal(number, _stop)
     try:
         engine = Engine()
     except DockerException as error:
@@ -49,9 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
             results = [_result(clause, subject) for clause in chosen]
     except ImageNotFound:
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
-    except KeyboardInterrupt:
-        print("check: stopped; its containers are removed", file=sys.stderr)
-        return 130
     report.write_table(options.image, results)
     for path, text in ((options.json, report.as_json), (options.junit, report.as_junit)):
         if path:
@@ -60,7 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """End by way of what removes the containers; nothing interrupts that."""
+    for each in STOPS:
+        signal.signal(each, signal.SIG_IGN)
     print("check: stopped; removing its containers", file=sys.stderr)
     sys.exit(128 + number)
 
@@ -93,6 +94,8 @@ def _result(clause: Clause, subject: Subject) -> Result:
         state, seen = "not checked", str(error)
     except (OSError, requests.RequestException, docker.errors.APIError) as error:
         state, seen = "broken", f"{type(error).__name__}: {error}"
+    except (ValueError, LookupError, TypeError) as error:  # of an answer that is not of the form it must have
+        state, seen = "broken", f"the answer cannot be read: {error!r}"
     result = Result(clause, state, seen, time.monotonic() - begin)
     report.progress(result)
     return result
