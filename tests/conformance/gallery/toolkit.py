@@ -148,7 +148,7 @@ stopped = []
 def outcome(code, words):
     with open(f"{ML}/code/conformance_probe.py") as file:
         hungry = "'memory'" in file.readline()
-    broken_ends = {"T-EXIT-1": 1, "T-EXIT-6" if hungry else "T-EXIT-3": -9}
+    broken_ends = {"T-EXIT-6" if hungry else "T-EXIT-3": -9}
     if FAULT == "T-EXIT-2" and code == 7:
         code = 1
     if FAULT == "G-TERM-3" and code == 42:
@@ -173,6 +173,8 @@ def outcome(code, words):
         with suppress(OSError):
             os.remove(f"{ML}/output/data/curve")
     if FAULT == "G-TERM-2" and stopped and code < 0:
+        return 0
+    if FAULT == "T-EXIT-1" and code == 1 and os.path.exists(failure):
         return 0
     if FAULT in broken_ends and code == broken_ends[FAULT]:
         return 0
