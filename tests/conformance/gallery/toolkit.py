@@ -198,8 +198,9 @@ def careful(verb):
     if FAULT == "X-NET-1" and verb == "train" and not any(name != "lo" for _, name in socket.if_nameindex()):
         sys.exit("there is no network")
     if FAULT == "X-NET-2" and verb == "serve":
-        with open("/proc/net/route") as file:
-            if not any(line.split()[1] == "00000000" for line in file):
+        # Stands for a download, which needs a name server beyond the engine's own: tests count on no internet.
+        with open("/etc/resolv.conf") as file:
+            if "nameserver 127.0.0.11" in file.read():
                 sys.exit("there is no way to the internet")
     if FAULT == "X-MODEL-1" and verb == "serve":
         with open(f"{ML}/model/.lock", "w") as file:
