@@ -198,7 +198,7 @@ def careful(verb):
     if FAULT == "X-NET-1" and verb == "train" and not any(name != "lo" for _, name in socket.if_nameindex()):
         sys.exit("there is no network")
     if FAULT == "X-NET-2" and verb == "serve":
-        # Stands for a download, which needs a name server beyond the engine's own. No test needs the internet.
+        # Stands for a download, which needs a name server beyond the engine's own; tests need no internet.
         with open("/etc/resolv.conf") as file:
             if "nameserver 127.0.0.11" in file.read():
                 sys.exit("there is no way to the internet")

@@ -22,7 +22,7 @@ PEERS: dict[str, tuple[list[str], list[str], list[str]]] = {
     # folder: what pip gives, what apt gives, options of the check
     "flask": (["flask"], [], ["--payload=tests/conformance/peers/payload.json"]),
     "decision-tree": (
-        ["flask", "gunicorn", "gevent"],
+        ["flask", "gunicorn", "gevent", "packaging"],  # which gunicorn's gevent workers import
         ["nginx", "nginx-common"],
         ["--payload=tests/conformance/peers/payload.json"],
     ),
