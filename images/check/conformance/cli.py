@@ -7,6 +7,7 @@ checked: wrong arguments, no engine, no such image; 130 and 143 stopped by SIGIN
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -46,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DockerException as error:
         parser.error(f"no Docker Engine answers; mount its socket: -v {SOCKET}:{SOCKET} ({error})")
     try:
-        with engine:
-            subject = Subject(engine, options.image, _known(options))
+        with engine, contextlib.closing(Subject(engine, options.image, _known(options))) as subject:
             results = [_result(clause, subject) for clause in chosen]
     except ImageNotFound:
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")

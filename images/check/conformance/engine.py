@@ -105,11 +105,18 @@ _FOLDERS = ("input", "input/config", "input/data", "model", "output", "output/da
 
 
 def remove(container: Container) -> None:
-    """Remove it with its volumes; one that is being removed already is no error."""
+    """Remove it with its volumes. A signal may have interrupted a removal that the engine goes on with."""
     try:
         container.remove(force=True, v=True)
-    except (NotFound, APIError):
+    except NotFound:
         pass
+    except APIError as error:
+        if error.status_code != 409:
+            raise
+        try:
+            container.wait(condition="removed", timeout=120)
+        except NotFound:
+            pass
 
 
 def archive(files: Files) -> bytes:

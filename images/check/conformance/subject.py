@@ -91,6 +91,9 @@ class Subject:
         self._server: Server | None = None
         self._servers = contextlib.ExitStack()
 
+    def close(self) -> None:
+        self._servers.close()
+
     # Training
 
     @cached_property
