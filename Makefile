@@ -60,6 +60,11 @@ $(SUITES:%=test/%): test/%: build-all .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
 
+.PHONY: check
+check: ## Check any image against the /opt/ml contract: make check IMAGE=my-image CHECK='--level hardened'
+check: engine .venv/tests
+	@scripts/check $(or $(IMAGE),$(error name an image, as in: make check IMAGE=my-image)) $(CHECK)
+
 .PHONY: bench
 bench: ## Measure optml against its peers, in turn; QUICK=1 takes minutes, BENCH='--only serving' passes options
 bench: build-all .venv/bench
@@ -168,10 +173,10 @@ push/nowhere:
 lint: ## Check Dockerfiles, shell, Python and workflows
 lint: .venv/tests
 	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/*Dockerfile)
-	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
+	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* images/check/entrypoint runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
-	$(VENV)/mypy runtime
+	$(VENV)/mypy runtime images/check
 	$(VENV)/mypy --scripts-are-modules $$(grep -l '^#!.*python3' scripts/*)
 	$(VENV)/zizmor --offline --quiet --persona=auditor .github/workflows
 	$(VENV)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -54,9 +54,13 @@ def built() -> tuple[Cell, ...]:
 
 
 def lineage(cell: Cell) -> tuple[str, ...]:
-    """The image and the images whose content it has, too, the youngest first."""
-    stages = re.findall(r"^FROM (\S+)", (ROOT / "images" / cell.image / "Dockerfile").read_text(), re.M)
-    if stages[-1] != "${PARENT}":
+    """The image and the images that it does all of, too, the youngest first.
+
+    An image with an entry point of its own is a tool, and starts nothing that its parent starts.
+    """
+    dockerfile = (ROOT / "images" / cell.image / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM (\S+)", dockerfile, re.M)
+    if stages[-1] != "${PARENT}" or (cell.parent and re.search(r"^ENTRYPOINT", dockerfile, re.M)):
         return (cell.image,)
     parent = next(c for c in matrix() if c.image == cell.parent and c.variant == cell.variant)
     return (cell.image, *lineage(parent))

@@ -1,0 +1,54 @@
+"""That the image starts as the platform starts it."""
+
+from __future__ import annotations
+
+from conformance.clause import clause, expect
+from conformance.sources import SERVE, TRAIN_RUN
+from conformance.subject import NotStarted, Subject, ended
+
+NOT_RUN = {125: "the engine could not start it", 126: "train cannot be run", 127: "there is no program train"}
+
+
+@clause(
+    "E-TRAIN-1",
+    "required",
+    TRAIN_RUN,
+    "`docker run IMAGE train` runs the training",
+    "Put a program named train on PATH, or let ENTRYPOINT take the argument.",
+    verb="train",
+)
+def train_starts(subject: Subject) -> None:
+    job = subject.own_job
+    expect(job.code not in NOT_RUN, f"{NOT_RUN.get(job.code)}: {job.end}")
+    expect(
+        job.code == 0, f"the training failed: {job.end}; an image with its own code may need --input or --env"
+    )
+
+
+@clause(
+    "E-SERVE-1",
+    "required",
+    SERVE,
+    "`docker run IMAGE serve` starts a server on port 8080, and it stays",
+    "Put a program named serve on PATH, or let ENTRYPOINT take the argument; listen on 0.0.0.0:8080.",
+    verb="serve",
+)
+def serve_starts(subject: Subject) -> None:
+    server = subject.first_server
+    expect(not subject.not_ready or server.runs, f"it has ended with {server.exit_code}: {server.last_words}")
+
+
+@clause(
+    "E-OTHER-1",
+    "recommended",
+    TRAIN_RUN,
+    "A command that does not exist ends with a code that is not 0",
+    "End with 127 for a command that is not known: a spelling mistake must not look like a success.",
+)
+def unknown_command(subject: Subject) -> None:
+    try:
+        with subject.training({}, command=("no-such-command",)) as container:
+            job = ended(container, 60)
+    except NotStarted:  # there is no entry point, and the engine itself says so, with 127
+        return
+    expect(job.code != 0, f"`docker run IMAGE no-such-command`: {job.end}")

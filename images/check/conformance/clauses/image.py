@@ -1,0 +1,173 @@
+"""What the image is, before anything runs."""
+
+from __future__ import annotations
+
+import re
+
+from conformance.clause import NotChecked, clause, expect
+from conformance.engine import remove, root_files
+from conformance.sources import DOCKER_SECRETS, DOCKERFILE, HARDENING, PIPELINES, SERVE, SERVERLESS, TRAIN_RUN
+from conformance.subject import Subject
+
+CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
+PORT_LABEL = f"{CAPABILITIES}accept-bind-to-port"
+_SECRET = re.compile(
+    r"AKIA[0-9A-Z]{16}"
+    r"|gh[pousr]_[A-Za-z0-9]{36}"
+    r"|xox[baprs]-[A-Za-z0-9-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|(?i:(?:secret_access_key|password|passwd|api_?key|auth_?token|session_token)\s*=\s*['\"]?[^\s'\"$]{6,})"
+    r"|://[^/\s:@$]+:[^/\s:@$]{6,}@"
+)
+_KEYS = re.compile(
+    r"(^|/)(ssh_host_\w+_key|id_(rsa|dsa|ecdsa|ed25519)|\.aws/credentials|\.netrc|\.pypirc|\.docker/config\.json"
+    r"|\.git-credentials)$"
+)
+
+
+@clause(
+    "I-ENTRY-1",
+    "recommended",
+    TRAIN_RUN,
+    "The entry point, if there is one, is in exec form",
+    'Write ENTRYPOINT ["program", "argument"]: below a shell, the program gets neither arguments nor signals.',
+)
+def exec_form(subject: Subject) -> None:
+    entry = subject.config.get("Entrypoint") or []
+    expect(entry[:2] not in (["/bin/sh", "-c"], ["/bin/bash", "-c"]), f"ENTRYPOINT is {entry}")
+
+
+@clause(
+    "I-ENTRY-2",
+    "required",
+    TRAIN_RUN,
+    "The entry point is not tini",
+    "Take tini out of ENTRYPOINT: it takes the platform's arguments for its own.",
+)
+def no_tini(subject: Subject) -> None:
+    entry = subject.config.get("Entrypoint") or [""]
+    expect(entry[0].rpartition("/")[2] not in ("tini", "tini-static"), f"ENTRYPOINT is {entry}")
+
+
+@clause(
+    "I-LABEL-1",
+    "recommended",
+    PIPELINES,
+    "A label says that the server listens where SAGEMAKER_BIND_TO_PORT says",
+    f"Listen there, and add LABEL {PORT_LABEL}=true: inference pipelines need it.",
+    verb="serve",
+)
+def port_label(subject: Subject) -> None:
+    expect(PORT_LABEL in subject.labels, f"there is no label {PORT_LABEL}")
+
+
+@clause(
+    "I-LABEL-2",
+    "required",
+    SERVE,
+    "Each label of a capability is true or false",
+    "Write the label as true.",
+    verb="serve",
+)
+def labels_true(subject: Subject) -> None:
+    wrong = {
+        k: v for k, v in subject.labels.items() if k.startswith(CAPABILITIES) and v not in ("true", "false")
+    }
+    expect(not wrong, f"labels are {wrong}")
+
+
+@clause(
+    "I-SIZE-1",
+    "required",
+    SERVERLESS,
+    "The image has less than 10 GB",
+    "Leave out build tools, caches and data: `docker history IMAGE` shows what each layer takes.",
+)
+def size(subject: Subject) -> None:
+    taken = subject.image.attrs["Size"]
+    expect(taken < 10e9, f"it takes {taken / 1e9:.1f} GB")
+
+
+@clause(
+    "I-LAYERS-1",
+    "recommended",
+    DOCKERFILE,
+    "The image has at most 60 layers",
+    "Join RUN and COPY lines: each layer costs a request and an unpacking when an instance starts.",
+)
+def layers(subject: Subject) -> None:
+    count = len(subject.image.attrs["RootFS"]["Layers"])
+    expect(count <= 60, f"it has {count} layers")
+
+
+@clause(
+    "I-SECRET-1",
+    "recommended",
+    DOCKER_SECRETS,
+    "No secret is in the image's history, variables or labels",
+    "Revoke the secret, then rebuild with `RUN --mount=type=secret`: ARG and ENV stay readable for whoever pulls.",
+)
+def no_secret_in_history(subject: Subject) -> None:
+    texts = [f"variable {line}" for line in subject.config.get("Env") or []]
+    texts += [f"label {name}={value}" for name, value in subject.labels.items()]
+    texts += [f"history {line.get('CreatedBy', '')}" for line in subject.image.history()]
+    found = [f"{text.split()[0]} …{match[0][:12]}…" for text in texts if (match := _SECRET.search(text))]
+    expect(not found, f"what looks like a secret: {', '.join(found)}")
+
+
+@clause(
+    "I-SECRET-2",
+    "recommended",
+    DOCKER_SECRETS,
+    "No private key or file of credentials is in the image",
+    "Remove the file in the layer that makes it: all containers of the image share that key.",
+)
+def no_key_files(subject: Subject) -> None:
+    found = _files(subject)["keys"]
+    expect(not found, ", ".join(found))
+
+
+@clause(
+    "I-SETUID-1",
+    "hardened",
+    HARDENING,
+    "No file gains the rights of another user (setuid, setgid)",
+    r"RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} +",
+)
+def no_setuid(subject: Subject) -> None:
+    found = _files(subject)["setuid"]
+    expect(not found, ", ".join(found[:5]))
+
+
+@clause(
+    "I-PORT-1",
+    "required",
+    PIPELINES,
+    "With SAGEMAKER_BIND_TO_PORT the server listens on that port, if the label says so",
+    "Read SAGEMAKER_BIND_TO_PORT when the server starts, or take the label away.",
+    verb="serve",
+)
+def other_port(subject: Subject) -> None:
+    if subject.labels.get(PORT_LABEL) != "true":
+        raise NotChecked(f"the image does not say that it can: no label {PORT_LABEL}=true")
+    environment = {"SAGEMAKER_BIND_TO_PORT": "15080", "SAGEMAKER_SAFE_PORT_RANGE": "15000-15999"}
+    with subject.serving(environment=environment, port=15080) as server:
+        server.wait_ready(subject.options.start_timeout)
+
+
+def _files(subject: Subject) -> dict[str, list[str]]:
+    """What the root of the image has that concerns a clause, read once."""
+    if "files" not in subject.remembered:
+        keys, setuid = [], []
+        container = subject.engine.create(subject.name, "train")
+        try:
+            for entry, _ in root_files(container):
+                if entry.isfile() and entry.size and _KEYS.search(entry.name):
+                    keys.append(f"/{entry.name}")
+                if entry.isfile() and entry.mode & 0o6000:
+                    setuid.append(f"/{entry.name}")
+        finally:
+            remove(container)
+        subject.remembered["files"] = {"keys": keys, "setuid": setuid}
+    found: dict[str, list[str]] = subject.remembered["files"]
+    return found

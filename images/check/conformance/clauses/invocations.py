@@ -1,0 +1,250 @@
+"""/invocations: calls, errors, limits."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from conformance.clause import NotChecked, clause, expect
+from conformance.server import Answer, Server
+from conformance.sources import BATCH, HTTP, INVOKE, SERVE, SERVE_TOOLKIT
+from conformance.subject import Subject
+
+LARGEST = 6 * 1024 * 1024  # bytes of a call to a real-time endpoint
+LONGEST = 50  # seconds; the platform waits for 60
+NEEDS_PAYLOAD = "give a call that the image answers: --payload FILE --content-type TYPE"
+ATTRIBUTES = "trace-id=42; tenant=a"
+
+
+def answered(subject: Subject) -> Server:
+    """A server of which it is known what it answers."""
+    if not subject.handlers_run and subject.options.payload is None:
+        raise NotChecked(NEEDS_PAYLOAD)
+    if subject.plain_answer.status != 200:
+        raise NotChecked("no call is answered: see V-CALL-1")
+    return subject.server
+
+
+@clause(
+    "V-CALL-1",
+    "required",
+    SERVE,
+    "POST /invocations answers 200 to a call that is right",
+    "Route POST /invocations to the model.",
+    verb="serve",
+)
+def call(subject: Subject) -> None:
+    if not subject.handlers_run and subject.options.payload is None:
+        raise NotChecked(NEEDS_PAYLOAD)
+    answer = subject.plain_answer
+    expect(answer.status == 200, f"it answers {answer}")
+
+
+@clause(
+    "V-CALL-2",
+    "required",
+    SERVE,
+    "Calls that come at once are all answered",
+    "Let calls wait in a queue, or run several workers.",
+    verb="serve",
+)
+def together(subject: Subject) -> None:
+    server = answered(subject)
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda _: server.call(), range(8)))
+    wrong = [str(a) for a in answers if a.status != 200]
+    expect(not wrong, f"of 8 calls {len(wrong)} are not answered: {wrong[:1]}")
+
+
+@clause(
+    "V-SIZE-1",
+    "required",
+    INVOKE,
+    "A call of 6 MB is taken",
+    "Raise the limit of the server or of the proxy in front of it (nginx: client_max_body_size 6m).",
+    verb="serve",
+)
+def large(subject: Subject) -> None:
+    server = subject.server
+    answer = server.ask(
+        "POST", "/invocations", b"x" * LARGEST, {"Content-Type": "text/plain", "Accept": "application/json"}
+    )
+    if subject.handlers_run:
+        expect(answer.status == 200, f"it answers {answer}")
+        expect(f'"size": {LARGEST}'.encode() in answer.body, f"not all of it arrives: {answer}")
+    else:
+        expect(answer.status != 413, f"it answers {answer}")
+
+
+@clause(
+    "V-SIZE-2",
+    "recommended",
+    HTTP,
+    "A call whose body comes in chunks, without a length, is taken",
+    "Read bodies with `Transfer-Encoding: chunked`, too: clients that stream send them.",
+    verb="serve",
+)
+def chunked(subject: Subject) -> None:
+    server = answered(subject)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    try:
+        body = server.payload
+        connection.request(
+            "POST",
+            "/invocations",
+            iter([body[:1], body[1:]]),
+            {"Content-Type": server.content_type, "Transfer-Encoding": "chunked"},
+            encode_chunked=True,
+        )
+        response = connection.getresponse()
+        content = response.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(repr(error)) from None
+    finally:
+        connection.close()
+    expect(response.status == 200, f"it answers {response.status} {content[:100]!r}")
+    if subject.handlers_run:
+        expect(f'"size": {len(body)}'.encode() in content, f"not all of it arrives: {content[:100]!r}")
+
+
+@clause(
+    "V-TIME-1",
+    "required",
+    INVOKE,
+    f"A call that takes {LONGEST} s is answered",
+    "Raise the timeout of workers and proxies to 60 s (gunicorn: --timeout 60).",
+    verb="serve",
+    slow=True,
+)
+def long(subject: Subject) -> None:
+    subject.needs_handlers()
+    answer = subject.server.call(json.dumps({"sleep": LONGEST}).encode(), timeout=60)
+    expect(answer.status == 200, f"it answers {answer}")
+
+
+@clause(
+    "V-ERROR-1",
+    "required",
+    SERVE,
+    "A call that goes wrong is answered with 4xx or 5xx, and the server goes on",
+    "Let exceptions become 500: an error that comes with 200 counts as a prediction.",
+    verb="serve",
+)
+def failing(subject: Subject) -> None:
+    answer = _failed(subject)
+    expect(400 <= answer.status < 600, f"it answers {answer}")
+    after = subject.server.ping()
+    expect(after.status == 200, f"/ping then answers {after}")
+
+
+@clause(
+    "V-ERROR-2",
+    "recommended",
+    SERVE_TOOLKIT,
+    "The answer to a call that goes wrong is short JSON or text, and shows no traceback and no file of the server",
+    "Answer with a message for the client, and keep the traceback in the log.",
+    verb="serve",
+)
+def discreet(subject: Subject) -> None:
+    answer = _failed(subject)
+    shown = [
+        w
+        for w in (b"Traceback (most recent", b'File "/', b"<!doctype html", b"<html")
+        if w in answer.body[:20000]
+    ]
+    expect(not shown, f"the answer has {shown[0]!r}" if shown else "")
+
+
+def _failed(subject: Subject) -> Answer:
+    """The answer to a call in which the model raises; to one that is no JSON where that is the user's own model."""
+    if subject.handlers_run:
+        return subject.server.call(b'{"raise": 1}')
+    return subject.server.ask("POST", "/invocations", b"\xff\x00{", {"Content-Type": "application/json"})
+
+
+@clause(
+    "V-ERROR-3",
+    "recommended",
+    HTTP,
+    "A path that does not exist is answered with 4xx",
+    "Answer 404.",
+    verb="serve",
+)
+def wrong_path(subject: Subject) -> None:
+    answer = subject.server.ask("GET", "/no/such/path")
+    expect(400 <= answer.status < 500, f"GET /no/such/path answers {answer}")
+
+
+@clause(
+    "V-ERROR-4",
+    "recommended",
+    HTTP,
+    "GET /invocations is answered with 4xx",
+    "Answer 405.",
+    verb="serve",
+)
+def wrong_method(subject: Subject) -> None:
+    answer = subject.server.ask("GET", "/invocations")
+    expect(400 <= answer.status < 500, f"it answers {answer}")
+
+
+@clause(
+    "V-HEADER-1",
+    "recommended",
+    INVOKE,
+    "X-Amzn-SageMaker-Custom-Attributes reaches the handler",
+    "Give handlers the headers of the request, by a context.",
+    verb="serve",
+)
+def attributes(subject: Subject) -> None:
+    subject.needs_handlers()
+    answer = subject.server.call(b'{"attributes": 1}', X_Amzn_SageMaker_Custom_Attributes=ATTRIBUTES)
+    expect(
+        answer.status == 200 and ATTRIBUTES in answer.body.decode(errors="replace"), f"it answers {answer}"
+    )
+
+
+@clause(
+    "V-HEADER-2",
+    "required",
+    INVOKE,
+    "Headers that the server does not know are ignored",
+    "Ignore them: the platform adds new ones.",
+    verb="serve",
+)
+def unknown_headers(subject: Subject) -> None:
+    server = answered(subject)
+    answer = server.call(
+        X_Amzn_SageMaker_Inference_Id="1",
+        X_Amzn_SageMaker_Session_Id="NEW_SESSION",
+        X_Amzn_SageMaker_Unheard_Of="é",
+    )
+    expect(answer.status == 200, f"it answers {answer}")
+
+
+@clause(
+    "V-BATCH-1",
+    "required",
+    BATCH,
+    "GET /execution-parameters, if it is there, answers what batch transform reads",
+    'Answer {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}, or 404.',
+    verb="serve",
+)
+def batch(subject: Subject) -> None:
+    answer = subject.server.ask("GET", "/execution-parameters")
+    if answer.status in (404, 405, 501):
+        raise NotChecked("it is not there, and need not be")
+    try:
+        found = json.loads(answer.body)
+        strategy = found["BatchStrategy"]
+        numbers = [found["MaxConcurrentTransforms"], found["MaxPayloadInMB"]]
+    except (ValueError, KeyError, TypeError):
+        strategy, numbers = None, []
+    right = answer.status == 200 and strategy in (
+        "SINGLE_RECORD",
+        "MULTI_RECORD",
+        "SingleRecord",
+        "MultiRecord",
+    )
+    expect(right and all(isinstance(n, int) for n in numbers), f"it answers {answer}")

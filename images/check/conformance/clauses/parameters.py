@@ -1,0 +1,231 @@
+"""What the program is told: hyperparameters, channels, environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.clause import clause, expect
+from conformance.sources import TRAIN_ENVIRONMENT, TRAIN_INPUT
+from conformance.subject import Subject
+
+NEWER = {
+    "current_host": "algo-1",
+    "current_instance_type": "ml.c5.xlarge",
+    "current_group_name": "workers",
+    "hosts": ["algo-1"],
+    "instance_groups": [
+        {"instance_group_name": "workers", "instance_type": "ml.c5.xlarge", "hosts": ["algo-1"]}
+    ],
+    "network_interface_name": "no-such-interface0",
+    "topology": None,
+}
+CONVENTION = (
+    "Follow the convention of the toolkits, on which the platform's SDK and its users' scripts count."
+)
+
+
+def reported(subject: Subject, **how: Any) -> dict[str, Any]:
+    """What the program saw in a job like this."""
+    job = subject.job({}, **how)
+    expect(job.report is not None, f"the program was not run: {job.end}")
+    return job.report or {}
+
+
+def pairs(arguments: list[str]) -> dict[str, str]:
+    """--name value, by name."""
+    return {a: b for a, b in zip(arguments, [*arguments[1:], ""], strict=True) if a.startswith("-")}
+
+
+def _arrives(value: str, arguments: list[str]) -> bool:
+    """Whether the value is an argument, or the end of one (--name=value)."""
+    return any(a == value or a.endswith(f"={value}") for a in arguments)
+
+
+@clause(
+    "C-PARAM-1",
+    "required",
+    TRAIN_ENVIRONMENT,
+    "Each hyperparameter reaches the program as --name value",
+    CONVENTION,
+    verb="train",
+)
+def arguments(subject: Subject) -> None:
+    seen = pairs(reported(subject, parameters={"epochs": "3", "optimizer": '"adam"'})["argv"])
+    expect((seen.get("--epochs"), seen.get("--optimizer")) == ("3", "adam"), f"the arguments are {seen}")
+
+
+@clause(
+    "C-PARAM-2",
+    "required",
+    TRAIN_INPUT,
+    "No character of a hyperparameter has a meaning: spaces, quotes, $(…), newlines and any script arrive as they are",
+    "Run the program by a list of arguments, never by a shell's command line.",
+    verb="train",
+)
+def awkward_arguments(subject: Subject) -> None:
+    value = "a  b 'c' \"d\" $(touch /opt/ml/model/ran) `id`; e\n日本"
+    seen = reported(subject, parameters={"text": value})["argv"]
+    expect(_arrives(value, seen), f"{value!r} arrives in {seen}")
+
+
+@clause(
+    "C-PARAM-3",
+    "recommended",
+    TRAIN_INPUT,
+    "Text that looks like a number stays as it was written: 3.10, 007, 1e5",
+    "Pass the text on that the file has; decode it only for those who ask for an object.",
+    verb="train",
+)
+def number_like(subject: Subject) -> None:
+    given = {"version": "3.10", "agent": "007", "rate": "1e5"}
+    seen = reported(subject, parameters=given)["argv"]
+    changed = [value for value in given.values() if not _arrives(value, seen)]
+    expect(not changed, f"{', '.join(changed)} is not among the arguments {seen}")
+
+
+@clause(
+    "C-PARAM-4",
+    "recommended",
+    TRAIN_ENVIRONMENT,
+    "Hyperparameters are in the environment as SM_HP_NAME and as a JSON object in SM_HPS",
+    CONVENTION,
+    verb="train",
+)
+def parameters_in_environment(subject: Subject) -> None:
+    seen = reported(subject, parameters={"epochs": "3"})["environment"]
+    expect(seen.get("SM_HP_EPOCHS") == "3", f"SM_HP_EPOCHS is {seen.get('SM_HP_EPOCHS')!r}")
+    expect('"epochs"' in seen.get("SM_HPS", ""), f"SM_HPS is {seen.get('SM_HPS')!r}")
+
+
+@clause(
+    "C-FILES-1",
+    "recommended",
+    TRAIN_INPUT,
+    "A job without any file in /opt/ml/input/config runs the program that SAGEMAKER_PROGRAM names",
+    "Take an absent file for an empty one: `docker run` on a laptop has none.",
+    verb="train",
+)
+def no_files(subject: Subject) -> None:
+    absent = dict.fromkeys(("hyperparameters", "resourceconfig", "inputdataconfig"))
+    reported(subject, config=absent)
+
+
+@clause(
+    "C-FILES-2",
+    "required",
+    TRAIN_INPUT,
+    "A resourceconfig.json of today is understood: groups of instances, a null topology, an interface that does not exist",
+    "Ignore what you do not know, and fall back to an interface that exists.",
+    verb="train",
+)
+def newer_resources(subject: Subject) -> None:
+    reported(subject, config={"resourceconfig": NEWER})
+
+
+@clause(
+    "C-FILES-3",
+    "required",
+    TRAIN_INPUT,
+    "Hyperparameters that are no JSON end the container with a code that is not 0",
+    "Say which file is broken and where, and end with an error.",
+    verb="train",
+)
+def broken_file(subject: Subject) -> None:
+    subject.job({})
+    job = subject.job({}, files={"/opt/ml/input/config/hyperparameters.json": '{"epochs": '})
+    expect(job.code != 0, job.end)
+
+
+@clause(
+    "C-CHANNEL-1",
+    "required",
+    TRAIN_ENVIRONMENT,
+    "SM_CHANNEL_NAME is the folder of each channel, with its data",
+    CONVENTION,
+    verb="train",
+)
+def channels(subject: Subject) -> None:
+    seen = reported(subject)["channels"]
+    expect(seen.get("SM_CHANNEL_TRAIN") == ["data.csv"], f"the channels are {seen}")
+
+
+@clause(
+    "C-CHANNEL-2",
+    "recommended",
+    TRAIN_ENVIRONMENT,
+    "SM_CHANNELS lists the channels, sorted",
+    CONVENTION,
+    verb="train",
+)
+def channel_list(subject: Subject) -> None:
+    mode = {"TrainingInputMode": "File"}
+    files = {f"/opt/ml/input/data/{name}": None for name in ("zeta", "alpha")}
+    seen = reported(
+        subject, config={"inputdataconfig": {"zeta": mode, "train": mode, "alpha": mode}}, files=files
+    )
+    expect(
+        seen["environment"].get("SM_CHANNELS") == '["alpha","train","zeta"]',
+        f"SM_CHANNELS is {seen['environment'].get('SM_CHANNELS')!r}",
+    )
+
+
+@clause(
+    "C-ENV-1",
+    "required",
+    TRAIN_INPUT,
+    "The variables of the job's own Environment reach the program",
+    "Let the program inherit the environment.",
+    verb="train",
+)
+def own_environment(subject: Subject) -> None:
+    seen = reported(subject, environment={"MY_SETTING": "a b=c"})["environment"]
+    expect(seen.get("MY_SETTING") == "a b=c", f"MY_SETTING is {seen.get('MY_SETTING')!r}")
+
+
+@clause(
+    "C-ENV-2",
+    "recommended",
+    TRAIN_ENVIRONMENT,
+    "SM_MODEL_DIR, SM_OUTPUT_DATA_DIR, SM_CURRENT_HOST, SM_HOSTS, SM_NUM_CPUS and SM_NUM_GPUS are set",
+    CONVENTION,
+    verb="train",
+)
+def toolkit_environment(subject: Subject) -> None:
+    seen = reported(subject)["environment"]
+    names = (
+        "SM_MODEL_DIR",
+        "SM_OUTPUT_DATA_DIR",
+        "SM_CURRENT_HOST",
+        "SM_HOSTS",
+        "SM_NUM_CPUS",
+        "SM_NUM_GPUS",
+    )
+    absent = [name for name in names if name not in seen]
+    expect(not absent, f"absent: {', '.join(absent)}")
+
+
+@clause(
+    "C-ENV-3",
+    "recommended",
+    TRAIN_ENVIRONMENT,
+    "SM_NUM_CPUS is what the container may use, and not what the machine has",
+    "Read the CPU affinity and the quota of the control group.",
+    verb="train",
+)
+def cpus(subject: Subject) -> None:
+    seen = reported(subject, cpuset_cpus="0")["environment"].get("SM_NUM_CPUS")
+    expect(seen in (None, "1"), f"the container may use one CPU, and SM_NUM_CPUS is {seen}")
+
+
+@clause(
+    "C-SECRET-1",
+    "hardened",
+    TRAIN_ENVIRONMENT,
+    "A value whose name says that it is a secret is not in the log",
+    "Mask the values of names with PASSWORD, SECRET, TOKEN or KEY wherever you print arguments or variables.",
+    verb="train",
+)
+def masked(subject: Subject) -> None:
+    secret = "correct-horse-battery"
+    job = subject.job({}, parameters={"db_password": secret}, environment={"MY_API_TOKEN": f"{secret}-2"})
+    expect(secret not in job.stdout + job.stderr, "it is there")

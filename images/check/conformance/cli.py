@@ -1,0 +1,168 @@
+"""The command line: which clauses, on which image, and where the result goes.
+
+Exit codes: 0 every clause that could be checked is kept; 1 one or more are broken; 2 nothing could be
+checked: wrong arguments, no engine, no such image; 130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import docker
+import requests
+from docker.errors import DockerException, ImageNotFound
+
+from conformance import clauses, report
+from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
+from conformance.engine import Engine
+from conformance.report import Result
+from conformance.subject import Options, Subject
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+SOCKET = "/var/run/docker.sock"
+
+assert clauses  # its modules declare what CLAUSES has
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        report.write_list(CLAUSES)
+        return 0
+    if options.image is None:
+        parser.error("name the image to check, as in: check my-image")
+    chosen = _chosen(options, parser)
+    for number in STOPS:
+        signal.signal(number, _stop)
+    try:
+        engine = Engine()
+    except DockerException as error:
+        parser.error(f"no Docker Engine answers; mount its socket: -v {SOCKET}:{SOCKET} ({error})")
+    try:
+        with engine, contextlib.closing(Subject(engine, options.image, _known(options))) as subject:
+            results = [_result(clause, subject) for clause in chosen]
+    except ImageNotFound:
+        parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
+    report.write_table(options.image, results)
+    for path, text in ((options.json, report.as_json), (options.junit, report.as_junit)):
+        if path:
+            _write(path, text(options.image, results))
+    return int(any(result.state == "broken" for result in results))
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End by way of what removes the containers; nothing interrupts that."""
+    for each in STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    print("check: stopped; removing its containers", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def _chosen(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Clause]:
+    """The clauses that the command line asks for, in the order of their declaration."""
+    verbs = {v for v in ("train", "serve") if getattr(options, v)} or {"train", "serve"}
+    levels = LEVELS[: LEVELS.index(options.level) + 1]
+    if unknown := set(options.only or ()) - {c.id for c in CLAUSES}:
+        parser.error(f"there is no clause {', '.join(sorted(unknown))}; --list shows them all")
+    return [
+        clause
+        for clause in CLAUSES
+        if clause.level in levels
+        and (clause.verb is None or clause.verb in verbs)
+        and not (clause.slow and options.quick)
+        and (not options.only or clause.id in options.only)
+    ]
+
+
+def _result(clause: Clause, subject: Subject) -> Result:
+    """Check one clause, and say so."""
+    begin, state, seen = time.monotonic(), "kept", ""
+    report.announce(clause)
+    try:
+        clause.check(subject)
+    except Broken as error:
+        state, seen = "broken", str(error)
+    except NotChecked as error:
+        state, seen = "not checked", str(error)
+    except (OSError, requests.RequestException, docker.errors.APIError) as error:
+        state, seen = "broken", f"{type(error).__name__}: {error}"
+    except (ValueError, LookupError, TypeError) as error:  # of an answer that is not of the form it must have
+        state, seen = "broken", f"the answer cannot be read: {error!r}"
+    result = Result(clause, state, seen, time.monotonic() - begin)
+    report.progress(result)
+    return result
+
+
+def _known(options: argparse.Namespace) -> Options:
+    return Options(
+        options.code,
+        options.model,
+        options.input,
+        options.payload.read_bytes() if options.payload else None,
+        options.content_type,
+        dict(options.env or ()),
+        options.start_timeout,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        print(f"check: error: {path} cannot be written: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "check",
+        description="Check a container image against the /opt/ml contract of training and serving.",
+        epilog="Exit code: 0 all kept, 1 some broken, 2 nothing could be checked, 130 or 143 stopped.",
+    )
+    add = parser.add_argument
+    add("image", nargs="?", metavar="IMAGE", help="an image of the engine")
+    add("--train", action="store_true", help="check `docker run IMAGE train`, and not serve")
+    add("--serve", action="store_true", help="check `docker run IMAGE serve`, and not train")
+    add("--level", choices=LEVELS, default="recommended", help="how strictly (recommended)")
+    add("--only", action="append", metavar="ID", help="check this clause; may be repeated")
+    add("--quick", action="store_true", help="leave out clauses that take most of a minute")
+    add("--list", action="store_true", help="print all clauses with their sources, and end")
+    add("--code", type=_folder, metavar="DIR", help="your code, for /opt/ml/code")
+    add("--model", type=_folder, metavar="DIR", help="your model, for /opt/ml/model when serving")
+    add("--input", type=_folder, metavar="DIR", help="your data, for /opt/ml/input when training")
+    add("--payload", type=_file, metavar="FILE", help="a body that /invocations answers")
+    add("--content-type", default="application/json", metavar="T", help="the type of the payload")
+    add("--env", action="append", type=_variable, metavar="K=V", help="a variable for the image")
+    add("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping (120)")
+    add("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a file")
+    return path
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value

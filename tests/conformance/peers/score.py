@@ -1,0 +1,106 @@
+"""Builds images of other ways to keep the contract, checks them, and writes the table of docs/check.md.
+
+Run it by hand from the top of the repository: `.venv/bin/python tests/conformance/peers/score.py`. It fetches
+the peers with pip and, on Debian, nginx and a JRE with apt. What cannot be fetched is named and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent.parent
+WORK = ROOT / "build" / "conformance-peers"
+DOCUMENT = ROOT / "docs" / "check.md"
+BEGIN, END = "<!-- peers: written by tests/conformance/peers/score.py -->\n", "<!-- peers: end -->\n"
+BASE = "optml/base:bookworm"  # whose Python these peers still run on
+LEVELS = ("required", "recommended", "hardened")
+PEERS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    # folder: what pip gives, what apt gives, options of the check
+    "flask": (["flask"], [], ["--payload=tests/conformance/peers/payload.json"]),
+    "decision-tree": (
+        ["flask", "gunicorn", "gevent", "packaging"],  # which gunicorn's gevent workers import
+        ["nginx", "nginx-common"],
+        ["--payload=tests/conformance/peers/payload.json"],
+    ),
+    "sagemaker-training": (["sagemaker-training==5.1.4", "setuptools<81"], [], ["--train"]),
+    "sagemaker-inference": (
+        ["sagemaker-inference==1.10.1", "multi-model-server==1.1.11", "setuptools<81"],
+        ["openjdk-17-jre-headless"],
+        ["--serve"],
+    ),
+}
+OURS = {"optml/cpu-serve": "optml/cpu-serve:bookworm"}
+
+
+def main(names: list[str]) -> int:
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in names or [*PEERS, *OURS]:
+        try:
+            check(name, OURS.get(name) or built(name))
+        except subprocess.CalledProcessError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    head, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    DOCUMENT.write_text(head + BEGIN + table() + END + rest.partition(END)[2])
+    return 0
+
+
+def built(name: str) -> str:
+    """The image of a peer."""
+    context = WORK / name
+    wheels, debs = context / "wheels", context / "debs"
+    for folder in (wheels, debs):
+        folder.mkdir(parents=True, exist_ok=True)
+    packages, debian, _ = PEERS[name]
+    if not list(wheels.iterdir()):
+        subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", *packages, "-w", wheels], check=True)
+    if debian and not list(debs.iterdir()):
+        subprocess.run(["apt-get", "download", *debian], cwd=debs, check=True)
+    for path in (ROOT / "tests/conformance/peers" / name).iterdir():
+        shutil.copy(path, context)
+    image = f"optml-peer/{name}"
+    build = ["docker", "build", "--quiet", "-t", image, "--build-arg", f"BASE={BASE}"]
+    subprocess.run([*build, "--build-arg", f"PACKAGES={' '.join(packages)}", context], check=True)
+    return image
+
+
+def check(name: str, image: str) -> None:
+    """All levels and clauses; the result is kept, so that one image can be checked again."""
+    command = [
+        ROOT / "scripts/check",
+        image,
+        "--level=hardened",
+        "--start-timeout=60",
+        f"--json={result(name)}",
+    ]
+    options = PEERS[name][2] if name in PEERS else []
+    subprocess.run([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+
+
+def result(name: str) -> Path:
+    return WORK / f"{name.replace('/', '-')}.json"
+
+
+def table() -> str:
+    """Kept of those that could be checked, by level; then what is broken and could not be checked."""
+    lines = [
+        "| image | required | recommended | hardened | not checked | broken |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in (n for n in (*OURS, *PEERS) if result(n).exists()):
+        found = json.loads(result(name).read_text())["clauses"]
+        cells = []
+        for level in LEVELS:
+            states = [c["state"] for c in found if c["level"] == level and c["state"] != "not checked"]
+            cells.append(f"{states.count('kept')} of {len(states)}")
+        broken = ", ".join(c["id"] for c in found if c["state"] == "broken") or "none"
+        unchecked = sum(c["state"] == "not checked" for c in found)
+        lines.append(f"| {name} | {' | '.join(cells)} | {unchecked} | {broken} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
