@@ -16,7 +16,9 @@ python/bookworm := 3.11
 PLATFORMS := linux/amd64 linux/arm64
 
 # Whose repository this is on GitHub, and so whose name the public images bear; empty in a clone from elsewhere.
-OWNER := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+)/.*,\L\1,p')
+REPOSITORY := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+/[^/]+)$$,\1,p')
+OWNER := $(shell sed -E 's,/.*,,;s,.*,\L&,' <<<'$(REPOSITORY)')
+SOURCE := $(if $(REPOSITORY),https://github.com/$(REPOSITORY:.git=))
 
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
@@ -83,15 +85,18 @@ $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
-	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
+	@scripts/build-image $2 $(PLATFORM) $(VERSION) '$(SOURCE)' '$(call base_name,$1,$2)' \
 	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=optml/rootfs:$1-$(ARCH)) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
+# The public name of an image's parent, which stays the same for all who build the release.
+base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
+
 # Where an image comes from that has no parent.
 .PHONY: $(VARIANTS:%=rootfs/%)
-$(VARIANTS:%=rootfs/%): rootfs/%: engine .venv/made
+$(VARIANTS:%=rootfs/%): rootfs/%: engine $(if $(filter-out $(NATIVE),$(ARCH)),emulator) .venv/made
 	@scripts/rootfs $* $(ARCH)
 
 build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
@@ -102,6 +107,14 @@ build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheel
 size: ## Show every image layer by layer, against its budget
 size: build-all
 	@$(foreach variant,$(CHOSEN),scripts/size --tag $(call tag,$(variant)) $(IMAGES);)
+
+.PHONY: verify-reproducible
+verify-reproducible: ## Build every image twice, on another day in another place, and compare the digests
+verify-reproducible: locked build/wheels/$(ARCH)/.made
+	@command -v buildah >/dev/null || scripts/apt-install buildah runc
+	@dpkg --status libfaketime >/dev/null 2>&1 || scripts/apt-install libfaketime
+	@$(foreach v,$(CHOSEN),scripts/verify-reproducible $v $(ARCH) $(VERSION) '$(SOURCE)' \
+	    $(foreach i,$(IMAGES),$i:$(call parent,$i):$(call base_name,$v,$i));)
 
 .PHONY: matrix
 matrix: ## Print the build matrix as JSON
@@ -182,6 +195,10 @@ help: ## Print this
 .PHONY: engine
 engine:
 	@scripts/engine
+
+.PHONY: emulator
+emulator:
+	@scripts/emulate $(ARCH)
 
 # After the images, since they may install packages, too. The tests of the page need it, and skip where there is none.
 .PHONY: browser
