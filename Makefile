@@ -77,7 +77,7 @@ define image_verbs
 build/$1: image/$(DEBIAN)/$1
 test/$1: build/$1 .venv/tests ; @scripts/run-tests tests/images $(PYTEST) --image $1
 lint/$1: .venv/tests ; $(VENV)/hadolint images/$1/Dockerfile
-size/$1: build/$1 ; @scripts/size --tag $(call tag,$(DEBIAN)) $1
+size/$1: build/$1 ; @scripts/size --packages --tag $(call tag,$(DEBIAN)) $1
 endef
 $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 
@@ -86,7 +86,7 @@ define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
 	@scripts/build-image $2 $(PLATFORM) $(VERSION) '$(SOURCE)' '$(call base_name,$1,$2)' \
-	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=optml/rootfs:$1-$(ARCH)) \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$(call rootfs,$1)) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
@@ -95,18 +95,24 @@ $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(vari
 base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
 
 # Where an image comes from that has no parent.
+rootfs = optml/rootfs:$(if $(TAG),$(TAG)-)$1-$(ARCH)
 .PHONY: $(VARIANTS:%=rootfs/%)
-$(VARIANTS:%=rootfs/%): rootfs/%: engine $(if $(filter-out $(NATIVE),$(ARCH)),emulator) .venv/made
-	@scripts/rootfs $* $(ARCH)
+$(VARIANTS:%=rootfs/%): rootfs/%: debs/% engine $(if $(filter-out $(NATIVE),$(ARCH)),emulator)
+	@scripts/rootfs $* $(ARCH) $(call rootfs,$*)
+
+.PHONY: $(VARIANTS:%=debs/%)
+$(VARIANTS:%=debs/%): debs/%: .venv/made
+	@[[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || scripts/apt-install debian-archive-keyring
+	@scripts/debs fetch $* $(ARCH)
 
 build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
 	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
 	@touch $@
 
 .PHONY: size
-size: ## Show every image layer by layer, against its budget
+size: ## Show every image layer by layer and package by package, against its budget
 size: build-all
-	@$(foreach variant,$(CHOSEN),scripts/size --tag $(call tag,$(variant)) $(IMAGES);)
+	@$(foreach variant,$(CHOSEN),scripts/size --packages --tag $(call tag,$(variant)) $(IMAGES);)
 
 .PHONY: verify-reproducible
 verify-reproducible: ## Build every image twice, on another day in another place, and compare the digests
@@ -124,7 +130,7 @@ matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2)
 
 # What is published is what the locks give, and not what the archive has moved on to.
 .PHONY: locked
-locked: $(CHOSEN:%=rootfs/%)
+locked: $(CHOSEN:%=debs/%)
 	@differs=$$(cat $(CHOSEN:%=build/debs/%-$(ARCH).differs) 2>/dev/null || true); \
 	if [[ $$differs ]]; then \
 	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
