@@ -59,6 +59,12 @@ test: build-all .venv/tests browser
 $(SUITES:%=test/%): test/%: build-all .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
+test/arm64: arm64
+
+# As far as it is tested; more would take long by emulation.
+.PHONY: arm64
+arm64: build-all
+	@$(MAKE) build/slim-serve PLATFORM=linux/arm64
 
 .PHONY: bench
 bench: ## Time this runtime against bare Python and its peers, in turn; prints ratios
@@ -107,7 +113,6 @@ $(VARIANTS:%=debs/%): debs/%: .venv/made
 
 build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
 	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
-	@touch $@
 
 .PHONY: size
 size: ## Show every image layer by layer and package by package, against its budget
