@@ -151,7 +151,7 @@ push: push/machine
 
 # What was built here, for one machine.
 .PHONY: push/machine
-push/machine: $(if $(REGISTRY),build-all locked,push/nowhere)
+push/machine: $(if $(REGISTRY),locked build-all,push/nowhere)
 	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call tag,$v) $(IMAGES);)
 
 # All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
