@@ -38,6 +38,11 @@ parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
 tag = $(or $(TAG),$1)$(if $(filter-out $(NATIVE),$(ARCH)),-$(ARCH))
 # The default variant is :latest, too.
 tags = $(call tag,$1) $(if $(TAG)$(filter-out $(NATIVE),$(ARCH)),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+rootfs = optml/rootfs:$(if $(TAG),$(TAG)-)$1-$(ARCH)
+# A release has a tag of its own, which never changes.
+release = $(VERSION)-$1-py$(python/$1)
+# The public name of an image's parent, which stays the same for all who build the release.
+base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
 VENV := .venv/bin
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
@@ -97,11 +102,7 @@ image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call p
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
-# The public name of an image's parent, which stays the same for all who build the release.
-base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
-
 # Where an image comes from that has no parent.
-rootfs = optml/rootfs:$(if $(TAG),$(TAG)-)$1-$(ARCH)
 .PHONY: $(VARIANTS:%=rootfs/%)
 $(VARIANTS:%=rootfs/%): rootfs/%: debs/% engine $(if $(filter-out $(NATIVE),$(ARCH)),emulator)
 	@scripts/rootfs $* $(ARCH) $(call rootfs,$*)
@@ -140,8 +141,7 @@ locked: $(CHOSEN:%=debs/%)
 	if [[ $$differs ]]; then \
 	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
 
-# A release has a tag of its own, which never changes; the others move on to the next one.
-release = $(VERSION)-$1-py$(python/$1)
+# The tags that move on to the next release.
 moving = $1 $(if $(filter $1,$(firstword $(VARIANTS))),latest $(basename $(VERSION)))
 
 .PHONY: push
