@@ -16,7 +16,9 @@ python/bookworm := 3.11
 PLATFORMS := linux/amd64 linux/arm64
 
 # Whose repository this is on GitHub, and so whose name the public images bear; empty in a clone from elsewhere.
-OWNER := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+)/.*,\L\1,p')
+REPOSITORY := $(shell git remote get-url origin 2>/dev/null | sed -nE 's,.*github\.com[:/]([^/]+/[^/]+)$$,\1,p')
+OWNER := $(shell sed -E 's,/.*,,;s,.*,\L&,' <<<'$(REPOSITORY)')
+SOURCE := $(if $(REPOSITORY),https://github.com/$(REPOSITORY:.git=))
 
 # What a call may set.
 DEBIAN ?= $(firstword $(VARIANTS))#  trixie or bookworm; build-all and test take both unless it or TAG is given
@@ -38,6 +40,11 @@ parent = $(shell sed -n 's/^ARG PARENT=//p' images/$1/Dockerfile)
 tag = $(or $(TAG),$1)$(if $(filter-out $(NATIVE),$(ARCH)),-$(ARCH))
 # The default variant is :latest, too.
 tags = $(call tag,$1) $(if $(TAG)$(filter-out $(NATIVE),$(ARCH)),,$(if $(filter $1,$(firstword $(VARIANTS))),latest))
+rootfs = optml/rootfs:$(if $(TAG),$(TAG)-)$1-$(ARCH)
+# A release has a tag of its own, which never changes.
+release = $(VERSION)-$1-py$(python/$1)
+# The public name of an image's parent, which stays the same for all who build the release.
+base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
 VENV := .venv/bin
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
@@ -59,6 +66,12 @@ test: build-all .venv/tests browser
 $(SUITES:%=test/%): test/%: build-all .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)
 test/contract: browser
+test/arm64: arm64
+
+# As far as it is tested; more would take long by emulation.
+.PHONY: arm64
+arm64: build-all
+	@$(MAKE) build/slim-serve PLATFORM=linux/arm64
 
 .PHONY: check
 check: ## Check any image against the /opt/ml contract: make check IMAGE=my-image CHECK='--level hardened'
@@ -82,7 +95,7 @@ define image_verbs
 build/$1: image/$(DEBIAN)/$1
 test/$1: build/$1 .venv/tests ; @scripts/run-tests tests/images $(PYTEST) --image $1
 lint/$1: .venv/tests ; $(VENV)/hadolint images/$1/Dockerfile
-size/$1: build/$1 ; @scripts/size --tag $(call tag,$(DEBIAN)) $1
+size/$1: build/$1 ; @scripts/size --packages --tag $(call tag,$(DEBIAN)) $1
 endef
 $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 
@@ -90,25 +103,37 @@ $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
-	@scripts/build-image $2 $(PLATFORM) $(VERSION) \
-	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=optml/rootfs:$1-$(ARCH)) \
+	@scripts/build-image $2 $(PLATFORM) $(VERSION) '$(SOURCE)' '$(call base_name,$1,$2)' \
+	    $(if $(call parent,$2),PARENT=optml/$(call parent,$2):$(call tag,$1),ROOTFS=$(call rootfs,$1)) \
 	    $(call tags,$1)
 endef
 $(foreach variant,$(VARIANTS),$(foreach name,$(IMAGES),$(eval $(call cell,$(variant),$(name)))))
 
 # Where an image comes from that has no parent.
 .PHONY: $(VARIANTS:%=rootfs/%)
-$(VARIANTS:%=rootfs/%): rootfs/%: engine .venv/made
-	@scripts/rootfs $* $(ARCH)
+$(VARIANTS:%=rootfs/%): rootfs/%: debs/% engine $(if $(filter-out $(NATIVE),$(ARCH)),emulator)
+	@scripts/rootfs $* $(ARCH) $(call rootfs,$*)
+
+.PHONY: $(VARIANTS:%=debs/%)
+$(VARIANTS:%=debs/%): debs/%: .venv/made
+	@[[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || scripts/apt-install debian-archive-keyring
+	@scripts/debs fetch $* $(ARCH)
 
 build/wheels/$(ARCH)/.made: $(wildcard images/*/requirements.lock) scripts/wheels | .venv/made
 	@scripts/wheels $(ARCH) $(foreach variant,$(VARIANTS),$(python/$(variant)))
-	@touch $@
 
 .PHONY: size
-size: ## Show every image layer by layer, against its budget
+size: ## Show every image layer by layer and package by package, against its budget
 size: build-all
-	@$(foreach variant,$(CHOSEN),scripts/size --tag $(call tag,$(variant)) $(IMAGES);)
+	@$(foreach variant,$(CHOSEN),scripts/size --packages --tag $(call tag,$(variant)) $(IMAGES);)
+
+.PHONY: verify-reproducible
+verify-reproducible: ## Build every image twice, on another day in another place, and compare the digests
+verify-reproducible: locked build/wheels/$(ARCH)/.made
+	@command -v buildah >/dev/null || scripts/apt-install buildah runc
+	@dpkg --status libfaketime >/dev/null 2>&1 || scripts/apt-install libfaketime
+	@$(foreach v,$(CHOSEN),scripts/verify-reproducible $v $(ARCH) $(VERSION) '$(SOURCE)' \
+	    $(foreach i,$(IMAGES),$i:$(call parent,$i):$(call base_name,$v,$i));)
 
 .PHONY: sbom
 sbom: ## Write what every image is made of to build/sbom, as CycloneDX; fails where a file belongs to nothing
@@ -128,13 +153,12 @@ matrix_entry = {"image": "$2", "variant": "$1", "parent": $(if $(call parent,$2)
 
 # What is published is what the locks give, and not what the archive has moved on to.
 .PHONY: locked
-locked: $(CHOSEN:%=rootfs/%)
+locked: $(CHOSEN:%=debs/%)
 	@differs=$$(cat $(CHOSEN:%=build/debs/%-$(ARCH).differs) 2>/dev/null || true); \
 	if [[ $$differs ]]; then \
 	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
 
-# A release has a tag of its own, which never changes; the others move on to the next one.
-release = $(VERSION)-$1-py$(python/$1)
+# The tags that move on to the next release.
 moving = $1 $(if $(filter $1,$(firstword $(VARIANTS))),latest $(basename $(VERSION)))
 
 .PHONY: push
@@ -149,7 +173,7 @@ push/release:
 
 # What was built here, for one machine.
 .PHONY: push/machine
-push/machine: $(if $(REGISTRY),build-all locked,push/nowhere)
+push/machine: $(if $(REGISTRY),locked build-all,push/nowhere)
 	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call tag,$v) $(IMAGES);)
 
 # All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
@@ -200,7 +224,7 @@ clean: ## Remove what was built: images named optml/*, build/ and .venv/
 
 .PHONY: help
 help: ## Print this
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
 	@printf '\n  make build/NAME, test/NAME, lint/NAME, size/NAME for one image: %s\n' '$(IMAGES)'
 	@printf '  make test/SUITE for one folder of tests: %s\n' '$(SUITES)'
 	@printf '\nVariables\n'
@@ -211,6 +235,10 @@ help: ## Print this
 .PHONY: engine
 engine:
 	@scripts/engine
+
+.PHONY: emulator
+emulator:
+	@scripts/emulate $(ARCH)
 
 # After the images, since they may install packages, too. The tests of the page need it, and skip where there is none.
 .PHONY: browser

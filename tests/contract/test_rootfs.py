@@ -41,7 +41,7 @@ def test_a_build_step_has_no_network(image: str, tmp_path: Path) -> None:
         'ARG PARENT\nFROM ${PARENT}\nRUN test "$(ls /sys/class/net)" = lo\n'
     )
     built = subprocess.run(
-        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", f"PARENT={image}", "latest"],
+        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", "", "", f"PARENT={image}", "latest"],
         cwd=tmp_path,
         env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
         capture_output=True,

@@ -64,6 +64,11 @@ class Archive:
                 index.write_text("\n".join(stanzas) if suite.endswith("potato") else "")
 
     def debs(self, *args: str, snapshot: str = "http://127.0.0.1:9") -> subprocess.CompletedProcess[str]:
+        return self.run(ROOT / "scripts/debs", *args, snapshot=snapshot)
+
+    def run(
+        self, *command: str | Path, snapshot: str = "http://127.0.0.1:9"
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "APT_CONFIG": f"{self.directory}/apt.conf",
@@ -72,7 +77,7 @@ class Archive:
             "http_proxy": "",
         }
         return subprocess.run(
-            [ROOT / "scripts/debs", *args],
+            command,
             cwd=self.checkout,
             env=environment,
             capture_output=True,
@@ -142,6 +147,16 @@ def test_the_archive_of_old_versions_is_asked_before(archive: Archive, tmp_path:
     assert fetched.returncode == 0, fetched.stderr
     assert archive.fetched()["library"] == "2:1.0+x"
     assert not archive.differs.exists()
+
+
+def test_push_refuses_what_differs_from_the_lock(archive: Archive) -> None:
+    archive.publish(**AFTER)
+    for name in ("scripts", ".venv"):
+        (archive.checkout / name).symlink_to(ROOT / name)
+    make = ("make", "-f", ROOT / "Makefile", "VARIANTS=potato", "DEBIAN=potato", "PLATFORM=linux/amd64")
+    refused = archive.run(*make, "push", "REGISTRY=127.0.0.1:9")
+    assert refused.returncode != 0
+    assert f"run make lock:\n{archive.differs.read_text()}" in refused.stderr
 
 
 def test_a_renewed_lock_differs_no_more(archive: Archive) -> None:

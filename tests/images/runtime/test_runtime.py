@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import tarfile
@@ -32,7 +33,8 @@ def predict_fn(data, model):
 def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
     other = next((c for c in matrix() if c.variant != cell.variant), cell)
-    root = f"optml/rootfs:{other.variant}-{ARCH}"
+    tag = f"{os.environ['TAG']}-" if os.environ.get("TAG") else ""
+    root = f"optml/rootfs:{tag}{other.variant}-{ARCH}"
     context = tmp_path_factory.mktemp("foreign")
     (context / "train.py").write_text(TRAIN)
     (context / "inference.py").write_text(SERVE)

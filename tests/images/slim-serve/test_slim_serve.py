@@ -61,7 +61,7 @@ def test_is_not_healthy_without_a_server(cell: Cell) -> None:
 
 def test_is_configured_as_cpu_serve_is(cell: Cell) -> None:
     slim, full = (inspect(tag)["Config"] for tag in (cell.tag, cell.tag.replace("slim-serve", "cpu-serve")))
-    for key in ("Env", "Entrypoint", "Cmd", "ExposedPorts", "WorkingDir", "User"):
+    for key in ("Env", "Entrypoint", "Cmd", "ExposedPorts", "WorkingDir", "User", "Healthcheck"):
         assert slim[key] == full[key]
     capabilities = {key: value for key, value in full["Labels"].items() if "sagemaker" in key}
     assert capabilities.items() <= slim["Labels"].items()

@@ -1,0 +1,72 @@
+"""The images for arm64: the same files as for amd64, and they train and serve, by emulation if need be."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.docker import Container, docker, run, wait_for_ping
+from tests.support.matrix import ROOT
+
+EXAMPLE = ROOT / "examples/one-image"
+IMAGES = ("base", "cpu-serve", "slim-serve")
+pytestmark = pytest.mark.long
+
+
+def tag(image: str, machine: str) -> str:
+    printed = subprocess.check_output(["make", "matrix", f"PLATFORM=linux/{machine}"], cwd=ROOT, text=True)
+    return next(cell["tag"] for cell in json.loads(printed) if cell["image"] == image)
+
+
+def files(image: str) -> set[str]:
+    """The names of the image's files, with those of machines made equal."""
+    container = docker("create", "--pull=never", image).stdout.strip()
+    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
+    docker("rm", container)
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        names = {member.name for member in tar}
+    return {re.sub("aarch64|x86_64|x86-64|arm64|amd64", "MACHINE", name) for name in names}
+
+
+def mounts(ml: Path) -> tuple[str, ...]:
+    return (f"--volume={ml}:/opt/ml", "--env=SAGEMAKER_PROGRAM=train.py", "--platform=linux/arm64")
+
+
+@pytest.fixture
+def project(ml: Path) -> Path:
+    """The example's code and data in /opt/ml."""
+    (ml / "input/data/train").mkdir()
+    (ml / "input/data/train/iris.csv").write_bytes((EXAMPLE / "iris.csv").read_bytes())
+    for program in ("train.py", "inference.py"):
+        (ml / "code" / program).write_bytes((EXAMPLE / program).read_bytes())
+    return ml
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_has_the_same_files_as_for_amd64(image: str) -> None:
+    differ = files(tag(image, "arm64")) ^ files(tag(image, "amd64"))
+    # glibc's loader has another name and place, and Intel's control-flow protection no counterpart.
+    assert sorted(name for name in differ if "ld-linux" not in name and name != "usr/lib64") == []
+
+
+@pytest.mark.parametrize("image", ("cpu-serve", "slim-serve"))
+def test_trains_and_serves(image: str, project: Path) -> None:
+    if image == "cpu-serve":
+        assert run(tag(image, "arm64"), "uname", "-m", options=mounts(project)).stdout == "aarch64\n"
+    trained = run(tag("cpu-serve", "arm64"), "train", options=mounts(project), timeout=300)
+    assert trained.code == 0, trained.output
+    assert "fitted 3 species to 150 flowers" in trained.stdout
+    with Container(tag(image, "arm64"), "serve", options=mounts(project)) as server:
+        url = wait_for_ping(server, timeout=240)
+        flowers = "5.1,3.5,1.4,0.2\n7.0,3.2,4.7,1.4\n6.3,3.3,6.0,2.5"
+        answer = requests.post(
+            f"{url}/invocations", flowers, headers={"Content-Type": "text/csv"}, timeout=60
+        )
+        assert answer.json() == ["setosa", "versicolor", "virginica"]
