@@ -63,9 +63,9 @@ class Cluster:
             mounts = [f"--volume={ml / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
             self.run(host, *mounts, *self.options, *options)
 
-    def run(self, host: str, *options: str) -> None:
+    def run(self, host: str, *options: str, command: tuple[str, ...] = ("train",)) -> None:
         alias = (f"--network={self.network}", f"--network-alias={host}")
-        container = Container(self.image, "train", options=(*alias, *options))
+        container = Container(self.image, *command, options=(*alias, *options))
         self.containers[host] = self._running.enter_context(container)
 
     def wait_for(self, text: str, *hosts: str) -> None:
