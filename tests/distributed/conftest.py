@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -102,12 +103,12 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, network: str) -> Iterator[Callable[[str], Cluster]]:
-    """Makes the cluster of an image."""
+def cluster(tmp_path: Path, network: str) -> Iterator[Callable[..., Any]]:
+    """Makes the cluster of an image, of this class."""
     with ExitStack() as made:
 
-        def make(image: str) -> Cluster:
-            cluster = Cluster(image, tmp_path, network)
+        def make(image: str, kind: type[Cluster] = Cluster) -> Cluster:
+            cluster = kind(image, tmp_path, network)
             made.callback(cluster.close)
             return cluster
 
@@ -137,6 +138,17 @@ def _download(folder: Path, requirement: str, python: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"pip finds no wheel of {requirement} here: {done.stderr.strip().splitlines()[-1]}")
+
+
+def mpi_code(image: str, code: Path) -> Path:
+    """A folder with mpi4py, as pip would install it in the Dockerfile, and a program that sums up."""
+    cell = next(cell for cell in matrix() if cell.tag == image)
+    wheels = fetched(f"mpi4py-{cell.variant}", "mpi4py==4.1.2", cell.python)
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(code)
+    shutil.copy(PROGRAMS / "allreduce_mpi.py", code / "train.py")
+    return code
 
 
 def python_of(variant: str) -> str:

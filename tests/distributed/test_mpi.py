@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import PROGRAMS, Cluster, fetched
+from tests.distributed.conftest import PROGRAMS, Cluster, mpi_code
 from tests.support.docker import Container, run
-from tests.support.matrix import matrix
 
 pytestmark = pytest.mark.image("mpi-train")
 
@@ -24,13 +22,7 @@ HOSTS = ("algo-1", "algo-2", "algo-3")
 @pytest.fixture
 def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose code holds mpi4py, as `pip install mpi4py` in the Dockerfile would give it."""
-    cell = next(cell for cell in matrix() if cell.tag == image)
-    wheels = fetched(f"mpi4py-{cell.variant}", "mpi4py==4.1.2", cell.python)
-    code = tmp_path / "code"
-    for wheel in wheels.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(code)
-    (code / "train.py").write_bytes((PROGRAMS / "allreduce_mpi.py").read_bytes())
+    code = mpi_code(image, tmp_path / "code")
     job = cluster(image)
     job.options = (
         f"--volume={code}:/opt/ml/code:ro",

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ class Slurm(Cluster):
             self.run(node, *options, command=("node",))
 
     def sbatch(self, script: str) -> str:
-        """Submit a batch script as soon as slurmctld is up; Slurm starts it when the nodes are. Returns its number."""
+        """Submit a batch script, which Slurm starts when its nodes are up. Returns the number of the job."""
         script = script.replace("--container-image=distributed-torch", "enter")
         (self.root / "job.sbatch").write_text(script)
         first = self.containers["node1"]
@@ -104,10 +105,9 @@ class Slurm(Cluster):
 
 
 @pytest.fixture
-def slurm(node_image: str, tmp_path: Path, network: str) -> Iterator[Slurm]:
-    cluster = Slurm(node_image, tmp_path, network)
-    yield cluster
-    cluster.close()
+def slurm(node_image: str, cluster: Callable[..., Any]) -> Slurm:
+    made: Slurm = cluster(node_image, Slurm)
+    return made
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -132,7 +132,11 @@ def test_a_task_for_each_process(slurm: Slurm) -> None:
 def test_a_node_that_is_killed_ends_the_job(slurm: Slurm) -> None:
     slurm.boot(*NODES[:2])
     program = "env SAGEMAKER_PROGRAM=programs/endless.py train"
-    job = slurm.sbatch(EXAMPLE.replace(" train\n", f" {program}\n"))
+    # By itself Slurm puts the job back into the queue when it has lost a node.
+    endless = EXAMPLE.replace(" train\n", f" {program}\n").replace(
+        "\n#SBATCH", "\n#SBATCH --no-requeue\n#SBATCH", 1
+    )
+    job = slurm.sbatch(endless)
     slurm.wait_for_output("running")
     slurm.containers["node2"].kill("KILL")
     assert slurm.state(job) in ("FAILED", "NODE_FAIL"), slurm.log()

@@ -77,6 +77,23 @@ def world(environ: Mapping[str, str]) -> Cluster | None:
     return _cluster("WORLD_SIZE", hosts, place[1], port, {"LOCAL_RANK": "0"})
 
 
+def mpirun(environ: Mapping[str, str]) -> Cluster | None:
+    """`mpirun train`, as the launcher of Kubeflow MPI starts it: each rank is one process.
+
+    https://docs.open-mpi.org/en/v5.0.x/tuning-apps/environment-var.html
+    """
+    place = _place(environ, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+    if not place:
+        return None
+    leader = environ.get("MASTER_ADDR") or "node-0.invalid"  # mpirun names nobody
+    process = {
+        "RANK": str(place[1]),
+        "WORLD_SIZE": str(place[0]),
+        "LOCAL_RANK": environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+    }
+    return _cluster("mpirun", _unnamed(leader, place[0]), place[1], process=process)
+
+
 def jax(environ: Mapping[str, str]) -> Cluster | None:
     """A Kubeflow TrainJob of JAX: one process on each host.
 

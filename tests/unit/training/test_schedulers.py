@@ -74,6 +74,12 @@ SLURM = {
     "SLURM_LOCALID": "0",
     "SLURM_JOB_NODELIST": "gpu[01-03,7]",
 }
+MPIRUN = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
 TASKS = {**SLURM, "SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 
 ALL = {
@@ -84,6 +90,7 @@ ALL = {
     "AWS Batch": BATCH,
     "SkyPilot": SKYPILOT,
     "Slurm": SLURM,
+    "mpirun": MPIRUN,
 }
 
 
@@ -111,6 +118,7 @@ def find(environ: dict[str, str], gpus: int = 0, **resources: Any) -> cluster.Cl
         ("SkyPilot", SKYPILOT, "10.0.0.1", "7777"),
         ("Slurm", SLURM, "gpu01", "24567"),
         ("Slurm", TASKS, "gpu01", "24567"),
+        ("mpirun", MPIRUN, "node-0.invalid", "7777"),
     ],
 )
 def test_each_scheduler_says_who_this_host_is(
@@ -163,7 +171,7 @@ def test_compressed_lists_of_nodes(names: str, nodes: list[str]) -> None:
 
 @pytest.mark.parametrize("environ", ALL.values(), ids=ALL)
 def test_resourceconfig_is_the_truth_and_the_scheduler_says_which_host(environ: dict[str, str]) -> None:
-    found = find(environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ is VOLCANO else {}))
+    found = find(environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ in (VOLCANO, MPIRUN) else {}))
     assert (str(found), found.hosts[found.rank]) == ("host 2 of 4, by resourceconfig.json", "b")
 
 
@@ -212,6 +220,7 @@ SIZES = {
     "AWS_BATCH_JOB_NUM_NODES": "AWS Batch",
     "SKYPILOT_NUM_NODES": "SkyPilot",
     "SLURM_NNODES": "Slurm",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
 }
 VARIABLES = sorted({name for environ in ALL.values() for name in environ})
 VALUES = st.sampled_from(["", "0", "1", "2", "3", "4", "x", "a,b", "n[1-2]", "10.0.0.1\n10.0.0.2", "1:4"])
