@@ -171,7 +171,9 @@ def test_compressed_lists_of_nodes(names: str, nodes: list[str]) -> None:
 
 @pytest.mark.parametrize("environ", ALL.values(), ids=ALL)
 def test_resourceconfig_is_the_truth_and_the_scheduler_says_which_host(environ: dict[str, str]) -> None:
-    found = find(environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ in (VOLCANO, MPIRUN) else {}))
+    found = find(
+        environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ in (VOLCANO, MPIRUN) else {})
+    )
     assert (str(found), found.hosts[found.rank]) == ("host 2 of 4, by resourceconfig.json", "b")
 
 
