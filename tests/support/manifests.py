@@ -59,3 +59,35 @@ def _strict(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and "x-kubernetes-preserve-unknown-fields" not in schema:
         strict.setdefault("additionalProperties", False)
     return strict
+
+
+def container_options(pod: Manifest, **folders: Path) -> tuple[str, ...]:
+    """Options of `docker run` that make a container what Kubernetes makes of the pod's only one.
+
+    `folders` stand for the pod's volumes of these names; an emptyDir in memory needs none.
+    """
+    (container,) = pod["containers"]
+    context = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
+    options = [f"--env={variable['name']}={variable['value']}" for variable in container.get("env", ())]
+    if "runAsUser" in context:
+        options.append(f"--user={context['runAsUser']}:{context['runAsGroup']}")
+    options += [f"--cap-drop={name}" for name in context.get("capabilities", {}).get("drop", ())]
+    if context.get("allowPrivilegeEscalation") is False:
+        options.append("--security-opt=no-new-privileges")
+    if context.get("readOnlyRootFilesystem"):
+        options.append("--read-only")
+    if "command" in container:
+        options.append(f"--entrypoint={container['command'][0]}")
+    for mount in container.get("volumeMounts", ()):
+        name, place = mount["name"], mount["mountPath"]
+        if name in folders:
+            options.append(f"--volume={folders[name]}:{place}{':ro' if mount.get('readOnly') else ''}")
+        else:
+            options.append(f"--tmpfs={place}")
+    return tuple(options)
+
+
+def arguments(pod: Manifest) -> tuple[str, ...]:
+    """What follows the image's name on the command line of `docker run`."""
+    (container,) = pod["containers"]
+    return (*container.get("command", ())[1:], *container.get("args", ()))
