@@ -26,7 +26,7 @@ from tests.support.matrix import ROOT, built, matrix
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = ROOT / "examples"
 
-BOUND = 100.0
+BOUND = 300.0
 """Seconds within which a job in trouble must have ended everywhere: generous, for slow machines."""
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from tests.distributed.conftest import EXAMPLES, Cluster, mpi_code
 from tests.support.docker import Container, docker, run
+from tests.support.manifests import arguments, container_options
 
 pytestmark = [pytest.mark.image("mpi-train"), pytest.mark.one_variant]
 
@@ -38,13 +39,11 @@ class MpiJob(Cluster):
         return [f"{NAME}-worker-{number}.{NAME}.default.svc" for number in range(count)]
 
     def prepare(self, code: Path) -> None:
-        """What the operator makes of the job, and Kubernetes of the ConfigMap."""
+        """What the operator makes of the job: a list of hosts, and keys."""
         self.options = (f"--volume={code}:/opt/ml/code:ro",)
         self.add(*self.workers)
         (self.root / "mpi").mkdir()
         (self.root / "mpi/hostfile").write_text("".join(f"{name} slots={SLOTS}\n" for name in self.workers))
-        for name, text in CONFIG["data"].items():
-            (self.root / name).write_text(text)
         make_keys = (
             "ssh-keygen -q -t ecdsa -b 521 -m PEM -N '' -f /keys/id_rsa"
             " && cp /keys/id_rsa.pub /keys/authorized_keys && chmod 644 /keys/*"
@@ -55,37 +54,31 @@ class MpiJob(Cluster):
     def pod(self, role: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The options of the role's container, and its arguments."""
         pod = SPEC["mpiReplicaSpecs"][role]["template"]["spec"]
-        (container,), (volume,) = pod["containers"], pod["volumes"]
-        (mount,), (item,) = container["volumeMounts"], volume["configMap"]["items"]
-        context = container["securityContext"]
-        command = container["command"]
-        return (
-            f"--user={context['runAsUser']}:{context['runAsGroup']}",
-            *(f"--cap-drop={capability}" for capability in context["capabilities"]["drop"]),
-            "--security-opt=no-new-privileges",
-            f"--volume={self.root / item['key']}:{mount['mountPath']}/{item['path']}:ro",
-            f"--volume={self.root / 'keys'}:{SPEC['sshAuthMountPath']}:ro",
-            f"--entrypoint={command[0]}",
-            *self.options,
-        ), tuple(command[1:])
+        (volume,) = pod["volumes"]
+        (item,) = volume["configMap"]["items"]
+        folder = self.root / volume["name"]
+        folder.mkdir(exist_ok=True)
+        (folder / item["path"]).write_text(CONFIG["data"][item["key"]])
+        keys = f"--volume={self.root / 'keys'}:{SPEC['sshAuthMountPath']}:ro"
+        options = container_options(pod, **{volume["name"]: folder})
+        return (*options, *self.options, keys), arguments(pod)
 
     def start_workers(self) -> None:
-        options, arguments = self.pod("Worker")
+        options, command = self.pod("Worker")
         for worker in self.workers:
             output = self.hosts[worker].root / "output"
             for folder in (output, output / "data"):
                 folder.chmod(0o777)
             own = (f"--volume={output}:/opt/ml/output", f"--hostname={worker.partition('.')[0]}")
-            self.run(worker, *options, *own, command=arguments)
+            self.run(worker, *options, *own, command=command)
         self.wait_for("Server listening")
 
-    def launcher(self, **variables: str) -> Container:
-        options, arguments = self.pod("Launcher")
-        variables = {**LAUNCHER, **variables}
+    def launcher(self) -> Container:
+        options, command = self.pod("Launcher")
         mounted = f"--volume={self.root / 'mpi'}:/etc/mpi:ro"
-        environment = (f"--env={name}={value}" for name, value in variables.items())
+        environment = (f"--env={name}={value}" for name, value in LAUNCHER.items())
         network = f"--network={self.network}"
-        return Container(self.image, *arguments, options=(*options, mounted, network, *environment))
+        return Container(self.image, *command, options=(*options, mounted, network, *environment))
 
 
 @pytest.fixture
@@ -123,7 +116,7 @@ def test_a_worker_that_is_killed_ends_the_job(job: MpiJob) -> None:
 @pytest.mark.long
 def test_a_worker_with_another_key_gets_no_process(job: MpiJob) -> None:
     """Whoever has the name of a worker alone learns nothing of the job."""
-    config = job.root / "sshd.conf"
+    config = job.root / "sshd/job.conf"
     config.write_text(config.read_text().replace("/home/ml/.ssh/id_rsa", "/tmp/key"))
     worker = job.containers[job.workers[1]]
     worker.exec("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/key")

@@ -79,7 +79,7 @@ class Pod:
         return self.container.wait()
 
 
-@pytest.fixture(params=[deployment, kserve])
+@pytest.fixture(params=[deployment, pytest.param(kserve, marks=pytest.mark.long)])
 def pod(request: pytest.FixtureRequest, image: str, ml: Path) -> Iterator[Pod]:
     spec = request.param()
     write_handlers(ml, SLOW)
