@@ -35,7 +35,7 @@ def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluste
     return job
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_ranks_of_all_hosts_sum_up(job: Cluster, size: int) -> None:
     hosts = [f"algo-{number}" for number in range(1, size + 1)]
     job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has
@@ -56,6 +56,7 @@ def test_ranks_of_all_hosts_sum_up(job: Cluster, size: int) -> None:
         assert ("AWS_SECRET_ACCESS_KEY" in environment) == (rank == 0)
 
 
+@pytest.mark.long
 def test_the_first_host_may_come_last(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, "algo-1", "algo-2")
     job.start("algo-2")
@@ -66,7 +67,12 @@ def test_the_first_host_may_come_last(job: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "victim"), [("killed", "algo-1"), ("killed", "algo-3"), ("cut off", "algo-3")]
+    ("trouble", "victim"),
+    [
+        ("killed", "algo-3"),
+        pytest.param("killed", "algo-1", marks=pytest.mark.long),
+        pytest.param("cut off", "algo-3", marks=pytest.mark.long),
+    ],
 )
 def test_a_host_that_vanishes_ends_the_others_and_is_named(job: Cluster, trouble: str, victim: str) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
@@ -125,7 +131,7 @@ def test_the_image_holds_no_key(image: str) -> None:
     assert run(image, "sh", "-c", script).stdout == ""
 
 
-@pytest.mark.parametrize("hosts", [HOSTS[:1], HOSTS[:2]])
+@pytest.mark.parametrize("hosts", [pytest.param(HOSTS[:1], marks=pytest.mark.long), HOSTS[:2]])
 def test_all_ranks_save_when_one_host_is_stopped(
     image: str, cluster: Callable[[str], Cluster], tmp_path: Path, hosts: tuple[str, ...]
 ) -> None:

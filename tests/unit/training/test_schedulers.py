@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from optml.report import UserError
@@ -248,6 +248,60 @@ def test_no_mixture_trains_alone_where_something_says_more(
         each = ("PET_NODE_RANK", "RANK", "JAX_PROCESS_ID", "AWS_BATCH_JOB_NODE_INDEX", "SLURM_NODEID")
         if environ.get("WORLD_SIZE") != environ.get("PET_NPROC_PER_NODE"):
             assert all(environ.get(name, "") in ("", "0") for name in each), (environ, found)
+
+
+def words_of(scheduler: str, size: int, rank: int) -> dict[str, str]:
+    """The variables of the golden table, for another place."""
+    names = [f"10.0.0.{number}" for number in range(1, size + 1)]
+    changes = {
+        "PET_NNODES": {"PET_NNODES": size, "PET_NODE_RANK": rank},
+        "WORLD_SIZE": {"WORLD_SIZE": size, "RANK": rank},
+        "JAX_NUM_PROCESSES": {"JAX_NUM_PROCESSES": size, "JAX_PROCESS_ID": rank},
+        "DMLC_NUM_WORKER": {"DMLC_NUM_WORKER": size, "DMLC_TASK_ID": rank},
+        "AWS Batch": {"AWS_BATCH_JOB_NUM_NODES": size, "AWS_BATCH_JOB_NODE_INDEX": rank},
+        "SkyPilot": {
+            "SKYPILOT_NUM_NODES": size,
+            "SKYPILOT_NODE_RANK": rank,
+            "SKYPILOT_NODE_IPS": "\n".join(names),
+        },
+        "Slurm": {
+            "SLURM_NNODES": size,
+            "SLURM_NTASKS": size,
+            "SLURM_NODEID": rank,
+            "SLURM_PROCID": rank,
+            "SLURM_JOB_NODELIST": f"gpu[1-{size}]",
+        },
+        "mpirun": {"OMPI_COMM_WORLD_SIZE": size, "OMPI_COMM_WORLD_RANK": rank},
+    }
+    return {**ALL[scheduler], **{name: str(value) for name, value in changes[scheduler].items()}}
+
+
+PLACES = st.integers(1, 6).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
+
+
+@given(st.sets(st.sampled_from(list(ALL)), min_size=1), PLACES)
+def test_any_of_them_that_agree_give_the_right_place(schedulers: set[str], place: tuple[int, int]) -> None:
+    environ = {name: word for each in schedulers for name, word in words_of(each, *place).items()}
+    found = find(environ)
+    assert (len(found.hosts), found.rank) == place
+
+
+# Others may run beside these: several processes on a host, or mpirun within a host's job.
+@given(
+    st.lists(st.sampled_from([*ALL][2:-1] + ["PET_NNODES"]), min_size=2, max_size=2, unique=True),
+    PLACES,
+    PLACES,
+)
+def test_any_two_that_disagree_end_in_one_line(
+    schedulers: list[str], place: tuple[int, int], other: tuple[int, int]
+) -> None:
+    assume(place != other)
+    first, second = schedulers
+    with pytest.raises(UserError) as failed:
+        find({**words_of(first, *place), **words_of(second, *other)})
+    assert "\n" not in str(failed.value)
+    for scheduler in schedulers:
+        assert scheduler in str(failed.value)
 
 
 # What is started
