@@ -8,6 +8,9 @@ import pytest
 import yaml
 from jsonschema import ValidationError
 
+from optml import paths
+from optml.serving.worker import DRAIN
+from optml.training import train
 from tests.support import manifests
 from tests.support.matrix import ROOT
 
@@ -43,3 +46,26 @@ def test_each_schema_has_an_example_and_finds_a_wrong_word(kind: tuple[str, str]
     wrong["spec"]["replicsa"] = 1
     with pytest.raises(ValidationError, match="replicsa"):
         manifests.validate(wrong)
+
+
+TRAINING = [
+    template["spec"]
+    for resource in RESOURCES.values()
+    for template in manifests.pod_templates(resource)
+    if "train" in template["spec"]["containers"][0].get("args", ())
+]
+
+
+def test_pods_that_train_leave_time_to_save_and_tell_why_they_failed() -> None:
+    assert len(TRAINING) == 6
+    for pod in TRAINING:
+        assert pod["terminationGracePeriodSeconds"] > train._PATIENCE
+        assert pod["containers"][0]["terminationMessagePath"] == paths.FAILURE
+
+
+def test_pods_that_serve_leave_time_for_calls_after_prestop() -> None:
+    pod = RESOURCES["serving.yaml-Deployment"]["spec"]["template"]["spec"]
+    predictor = RESOURCES["kserve.yaml-InferenceService"]["spec"]["predictor"]
+    _, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    for spec in (pod, predictor):
+        assert spec["terminationGracePeriodSeconds"] > DRAIN + int(seconds)

@@ -9,6 +9,7 @@ import os
 
 from ..report import UserError
 from .cluster import MASTER_PORT, Cluster
+from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -92,6 +93,18 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
         "LOCAL_RANK": environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
     }
     return _cluster("mpirun", _unnamed(leader, place[0]), place[1], process=process)
+
+
+def hyperpod(environ: Mapping[str, str]) -> None:
+    """The agent of HyperPod needs NNODES in the pod, and takes torchrun's own variables besides.
+
+    https://pypi.org/project/hyperpod-elastic-agent/ (run.py and rendezvous/hyperpod_rendezvous_backend.py)
+    """
+    if environ.get("NNODES", "1") != "1" and which("hyperpodrun"):
+        raise UserError(
+            f"NNODES is {environ['NNODES']}, but PET_NNODES is missing, by which train starts hyperpodrun;"
+            " set PET_NNODES to the same, and PET_RDZV_BACKEND to hyperpod"
+        )
 
 
 def jax(environ: Mapping[str, str]) -> Cluster | None:

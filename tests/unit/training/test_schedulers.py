@@ -353,6 +353,15 @@ def test_hyperpodrun_takes_the_place_of_torchrun(tmp_path: Any, monkeypatch: pyt
     agent.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert argv(TRAINJOB) == [str(agent), "train.py"]
+    operator = {"NNODES": "4", "NPROC_PER_NODE": "8"}
+    with pytest.raises(UserError, match="NNODES is 4, but PET_NNODES is missing"):
+        cluster.find({}, operator, 0)
+    own = {"PET_NNODES": "4", "PET_NPROC_PER_NODE": "8", "PET_RDZV_BACKEND": "hyperpod"}
+    assert argv({**operator, **own}) == [str(agent), "train.py"]
+
+
+def test_nnodes_is_a_name_like_any_other_where_no_hyperpodrun_is() -> None:
+    assert cluster.find({}, {"NNODES": "4"}, 0) is None
 
 
 @pytest.mark.parametrize("fields", [TORCH, {"framework_parameters": {"sagemaker_mpi_enabled": True}}])
