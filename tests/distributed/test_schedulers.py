@@ -152,8 +152,8 @@ def test_all_hosts_train_one_model(
         assert f"optml: host {number + 1} of {size}, by " in job.containers[HOSTS[number]].log().stderr
 
 
-@pytest.mark.parametrize("scheduler", [volcano, pytest.param(skypilot, marks=LONG)])
 @pytest.mark.long
+@pytest.mark.parametrize("scheduler", [volcano, skypilot])
 def test_torchrun_starts_where_the_job_asks_for_it(job: Hosts, scheduler: Callable[..., Variables]) -> None:
     job.add(*HOSTS[:2])
     for training in job.hosts.values():
@@ -189,8 +189,8 @@ def test_an_elastic_job_outlives_a_pod_that_is_started_again(job: Hosts) -> None
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("scheduler", [trainjob, pytest.param(batch, marks=LONG)])
 @pytest.mark.long
+@pytest.mark.parametrize("scheduler", [trainjob, batch])
 def test_a_host_that_is_killed_ends_the_others(job: Hosts, scheduler: Callable[..., Variables]) -> None:
     job.start_under(scheduler, 3, 1, *program("endless.py"))
     job.wait_for("running")

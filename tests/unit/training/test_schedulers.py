@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optml.report import UserError
 from optml.training import cluster
 from optml.training.launchers import launch, meet
-from optml.training.schedulers import expand
+from optml.training.nodelist import expand
 from tests.unit.training.conftest import Ml, a_job, a_program
 
 TRAINJOB = {
