@@ -101,7 +101,7 @@ def hyperpod(environ: Mapping[str, str]) -> None:
 
     https://pypi.org/project/hyperpod-elastic-agent/ (run.py and rendezvous/hyperpod_rendezvous_backend.py)
     """
-    if environ.get("NNODES", "1") != "1" and which("hyperpodrun"):
+    if (environ.get("NNODES") or "1") != "1" and which("hyperpodrun"):
         raise UserError(
             f"NNODES is {environ['NNODES']}, but PET_NNODES is missing, by which train starts hyperpodrun;"
             " set PET_NNODES to the same, and PET_RDZV_BACKEND to hyperpod"
