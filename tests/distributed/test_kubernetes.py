@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import EXAMPLES, Cluster
+from tests.distributed.conftest import BOUND, EXAMPLES, Cluster
 from tests.support.manifests import arguments, container_options, load
 
 EXAMPLE = EXAMPLES / "kubernetes/distributed-torch.yaml"
@@ -69,5 +69,5 @@ def test_the_reason_of_a_failure_is_the_termination_message(pods: Cluster) -> No
     host = next(iter(pods.hosts))
     pods.hosts[host].config("hyperparameters.json", {"epochs": "many"})
     start(pods, host)
-    assert pods.containers[host].wait() == 2
+    assert pods.containers[host].wait(BOUND) == 2
     assert "argument --epochs: invalid int value: 'many'" in (pods.hosts[host].root / "failure").read_text()

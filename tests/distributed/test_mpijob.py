@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.distributed.conftest import EXAMPLES, Cluster, mpi_code
+from tests.distributed.conftest import BOUND, EXAMPLES, Cluster, mpi_code
 from tests.support.docker import Container, docker, run
 from tests.support.manifests import arguments, container_options
 
@@ -91,7 +91,7 @@ def job(image: str, cluster: Callable[..., Any], tmp_path: Path) -> MpiJob:
 
 def test_the_workers_sum_up(job: MpiJob) -> None:
     with job.launcher() as launcher:
-        assert launcher.wait() == 0, launcher.log().output + job.logs()
+        assert launcher.wait(BOUND) == 0, launcher.log().output + job.logs()
         log = launcher.log().output
     for rank, worker in enumerate(job.workers):
         found = job.output(worker, f"rank-{rank}.json")
@@ -107,9 +107,9 @@ def test_a_worker_that_is_killed_ends_the_job(job: MpiJob) -> None:
     code = job.root / "code/train.py"
     code.write_text("import os; os.environ['UNTIL'] = 'stopped'\n" + code.read_text())
     with job.launcher() as launcher:
-        launcher.wait_for_log("running")
+        launcher.wait_for_log("running", BOUND)
         job.containers[job.workers[1]].kill("KILL")
-        assert launcher.wait() != 0, launcher.log().output
+        assert launcher.wait(BOUND) != 0, launcher.log().output
     assert not any(training.success for training in job.hosts.values())
 
 
@@ -122,6 +122,6 @@ def test_a_worker_with_another_key_gets_no_process(job: MpiJob) -> None:
     worker.exec("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/tmp/key")
     docker("restart", worker.name)
     with job.launcher() as launcher:
-        assert launcher.wait() != 0
+        assert launcher.wait(BOUND) != 0
         assert "Host key verification failed" in launcher.log().output
     assert not any(training.success for training in job.hosts.values())

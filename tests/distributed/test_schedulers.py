@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import Cluster
+from tests.distributed.conftest import BOUND, Cluster
 from tests.distributed.test_torchrun import assert_trained_together, program
 from tests.support.docker import docker, inspect
 
@@ -209,7 +209,7 @@ def test_a_host_does_not_train_alone_while_the_other_does_not_come(
     first = job.containers["node1"]
     assert first.running, job.logs()
     first.kill("TERM")
-    assert first.wait() != 0
+    assert first.wait(BOUND) != 0
     assert "epoch" not in first.log().stdout
     assert not job.hosts["node1"].success
 
@@ -218,7 +218,7 @@ def test_a_host_does_not_train_alone_while_the_other_does_not_come(
 def test_two_schedulers_that_disagree_end_the_job(job: Hosts) -> None:
     addresses = job.addresses(3)
     job.start_host("node1", **trainjob(0, addresses, 1), **skypilot(0, addresses[:2], 1))
-    assert job.containers["node1"].wait() == 1
+    assert job.containers["node1"].wait(BOUND) == 1
     assert job.hosts["node1"].failure.startswith("host 1 of 3, by PET_NNODES, but host 1 of 2, by SkyPilot;")
 
 
