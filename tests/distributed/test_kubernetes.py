@@ -1,30 +1,19 @@
-"""The Kubernetes example: valid by the schemas of Kubernetes, and a job as its pods would see it."""
+"""The Kubernetes example: a job as its pods would see it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import kubernetes_validate
 import pytest
-import yaml
 
-from tests.distributed.conftest import EXAMPLES, Cluster
+from tests.distributed.conftest import BOUND, EXAMPLES, Cluster
+from tests.support.manifests import arguments, container_options, load
 
 EXAMPLE = EXAMPLES / "kubernetes/distributed-torch.yaml"
-RESOURCES: dict[str, dict[str, Any]] = {
-    resource["kind"]: resource for resource in yaml.safe_load_all(EXAMPLE.read_text())
-}
+RESOURCES = load(EXAMPLE)
 JOB = RESOURCES["Job"]["spec"]
 POD = JOB["template"]["spec"]
 CONTAINER = POD["containers"][0]
-
-
-# Indexed Jobs give their pods stable names since 1.24.
-@pytest.mark.parametrize("version", ["1.27", kubernetes_validate.latest_version()])
-@pytest.mark.parametrize("kind", RESOURCES)
-def test_every_resource_is_valid(kind: str, version: str) -> None:
-    kubernetes_validate.validate(RESOURCES[kind], version, strict=True)
 
 
 def test_the_resources_name_each_other() -> None:
@@ -52,20 +41,15 @@ def pods(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
 
 
 def start(pods: Cluster, *hosts: str) -> None:
-    identity, hardening = POD["securityContext"], CONTAINER["securityContext"]
-    places = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
     for host in hosts:
         root = pods.hosts[host].root
         pods.run(
             host,
-            f"--volume={root}/input/config:{places['config']}:ro",
-            f"--volume={root}/model:{places['model']}",
+            *container_options(POD, config=root / "input/config", model=root / "model"),
             f"--volume={root}/failure:{CONTAINER['terminationMessagePath']}",
-            f"--user={identity['runAsUser']}:{identity['runAsGroup']}",
-            *(f"--cap-drop={capability}" for capability in hardening["capabilities"]["drop"]),
-            "--security-opt=no-new-privileges",
             f"--hostname={host.partition('.')[0]}",
             f"--env=JOB_COMPLETION_INDEX={[*pods.hosts].index(host)}",
+            command=arguments(POD),
         )
 
 
@@ -85,5 +69,5 @@ def test_the_reason_of_a_failure_is_the_termination_message(pods: Cluster) -> No
     host = next(iter(pods.hosts))
     pods.hosts[host].config("hyperparameters.json", {"epochs": "many"})
     start(pods, host)
-    assert pods.containers[host].wait() == 2
+    assert pods.containers[host].wait(BOUND) == 2
     assert "argument --epochs: invalid int value: 'many'" in (pods.hosts[host].root / "failure").read_text()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import PROGRAMS, Cluster, fetched
+from tests.distributed.conftest import PROGRAMS, Cluster, mpi_code
 from tests.support.docker import Container, run
-from tests.support.matrix import matrix
 
 pytestmark = pytest.mark.image("mpi-train")
 
@@ -24,13 +22,7 @@ HOSTS = ("algo-1", "algo-2", "algo-3")
 @pytest.fixture
 def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluster:
     """A cluster whose code holds mpi4py, as `pip install mpi4py` in the Dockerfile would give it."""
-    cell = next(cell for cell in matrix() if cell.tag == image)
-    wheels = fetched(f"mpi4py-{cell.variant}", cell.python, "mpi4py==4.1.2")
-    code = tmp_path / "code"
-    for wheel in wheels.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(code)
-    (code / "train.py").write_bytes((PROGRAMS / "allreduce_mpi.py").read_bytes())
+    code = mpi_code(image, tmp_path / "code")
     job = cluster(image)
     job.options = (
         f"--volume={code}:/opt/ml/code:ro",
@@ -43,7 +35,7 @@ def job(image: str, cluster: Callable[[str], Cluster], tmp_path: Path) -> Cluste
     return job
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_ranks_of_all_hosts_sum_up(job: Cluster, size: int) -> None:
     hosts = [f"algo-{number}" for number in range(1, size + 1)]
     job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has
@@ -64,6 +56,7 @@ def test_ranks_of_all_hosts_sum_up(job: Cluster, size: int) -> None:
         assert ("AWS_SECRET_ACCESS_KEY" in environment) == (rank == 0)
 
 
+@pytest.mark.long
 def test_the_first_host_may_come_last(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, "algo-1", "algo-2")
     job.start("algo-2")
@@ -74,7 +67,12 @@ def test_the_first_host_may_come_last(job: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "victim"), [("killed", "algo-1"), ("killed", "algo-3"), ("cut off", "algo-3")]
+    ("trouble", "victim"),
+    [
+        ("killed", "algo-3"),
+        pytest.param("killed", "algo-1", marks=pytest.mark.long),
+        pytest.param("cut off", "algo-3", marks=pytest.mark.long),
+    ],
 )
 def test_a_host_that_vanishes_ends_the_others_and_is_named(job: Cluster, trouble: str, victim: str) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
@@ -133,7 +131,7 @@ def test_the_image_holds_no_key(image: str) -> None:
     assert run(image, "sh", "-c", script).stdout == ""
 
 
-@pytest.mark.parametrize("hosts", [HOSTS[:1], HOSTS[:2]])
+@pytest.mark.parametrize("hosts", [pytest.param(HOSTS[:1], marks=pytest.mark.long), HOSTS[:2]])
 def test_all_ranks_save_when_one_host_is_stopped(
     image: str, cluster: Callable[[str], Cluster], tmp_path: Path, hosts: tuple[str, ...]
 ) -> None:

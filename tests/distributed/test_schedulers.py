@@ -2,119 +2,247 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import Cluster
+from tests.distributed.conftest import BOUND, Cluster
 from tests.distributed.test_torchrun import assert_trained_together, program
-from tests.support.docker import inspect
+from tests.support.docker import docker, inspect
 
-HOSTS = ("node1", "node2")
-PET = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "2", "PET_MASTER_ADDR": "node1", "PET_MASTER_PORT": "29500"}
-ELASTIC = {
-    "PET_NNODES": "2:3",
-    "PET_NPROC_PER_NODE": "1",
-    "PET_RDZV_BACKEND": "c10d",
-    "PET_RDZV_ENDPOINT": "node1:29400",
-    "PET_RDZV_ID": "job",
-}
+HOSTS = ("node1", "node2", "node3")
 TORCH = {"sagemaker_torch_distributed_enabled": "true"}
+
+Variables = dict[str, str]
+
+
+def trainjob(rank: int, addresses: list[str], each: int) -> Variables:
+    return {
+        "PET_NNODES": str(len(addresses)),
+        "PET_NPROC_PER_NODE": str(each),
+        "PET_NODE_RANK": str(rank),
+        "PET_MASTER_ADDR": "node1",
+        "PET_MASTER_PORT": "29500",
+        "JOB_COMPLETION_INDEX": str(rank),
+    }
+
+
+def pytorchjob(rank: int, addresses: list[str], each: int) -> Variables:
+    return {
+        "MASTER_ADDR": "node1",
+        "MASTER_PORT": "23456",
+        "WORLD_SIZE": str(len(addresses) * each),
+        "RANK": str(rank),
+        "PET_NPROC_PER_NODE": str(each),
+        "PET_NODE_RANK": str(rank),
+        "PET_NNODES": str(len(addresses)),
+    }
+
+
+def elastic(rank: int, addresses: list[str], each: int) -> Variables:
+    return {
+        "PET_NNODES": f"{len(addresses)}:{len(addresses) + 1}",
+        "PET_NPROC_PER_NODE": str(each),
+        "PET_RDZV_BACKEND": "c10d",
+        "PET_RDZV_ENDPOINT": "node1:29400",
+        "PET_RDZV_ID": "job",
+    }
+
+
+def volcano(rank: int, addresses: list[str], each: int) -> Variables:
+    shared = {"MASTER_ADDR": "node1", "MASTER_PORT": "23456"}
+    return {**shared, "WORLD_SIZE": str(len(addresses)), "RANK": str(rank)}
+
+
+def batch(rank: int, addresses: list[str], each: int) -> Variables:
+    leader = {"AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": addresses[0]} if rank else {}
+    return {
+        "AWS_BATCH_JOB_NUM_NODES": str(len(addresses)),
+        "AWS_BATCH_JOB_MAIN_NODE_INDEX": "0",
+        "AWS_BATCH_JOB_NODE_INDEX": str(rank),
+        "PET_NPROC_PER_NODE": str(each),
+        **leader,
+    }
+
+
+def skypilot(rank: int, addresses: list[str], each: int) -> Variables:
+    return {
+        "SKYPILOT_NUM_NODES": str(len(addresses)),
+        "SKYPILOT_NODE_RANK": str(rank),
+        "SKYPILOT_NODE_IPS": "\n".join(addresses),
+        "SKYPILOT_NUM_GPUS_PER_NODE": "0",
+        "PET_NPROC_PER_NODE": str(each),
+    }
+
+
+def slurm(rank: int, addresses: list[str], each: int) -> Variables:
+    return {
+        "SLURM_JOB_ID": "42",
+        "SLURM_NNODES": str(len(addresses)),
+        "SLURM_NTASKS": str(len(addresses)),
+        "SLURM_NODEID": str(rank),
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": "0",
+        "SLURM_JOB_NODELIST": f"node[1-{len(addresses)}]",
+        "PET_NPROC_PER_NODE": str(each),
+    }
+
+
+class Hosts(Cluster):
+    """Containers with the variables of one host of a scheduler each."""
+
+    def start_under(self, scheduler: Callable[..., Variables], size: int, each: int, *options: str) -> None:
+        addresses = self.addresses(size)
+        for rank, address in enumerate(addresses):
+            self.start_host(HOSTS[rank], *options, **scheduler(rank, addresses, each))
+            found = inspect(self.containers[HOSTS[rank]].name)["NetworkSettings"]["Networks"]
+            assert found[self.network]["IPAddress"] == address
+
+    def addresses(self, size: int) -> list[str]:
+        """What the network will give to its first containers: it counts on from its gateway."""
+        (network,) = json.loads(docker("network", "inspect", self.network).stdout)
+        gateway = ipaddress.ip_address(network["IPAM"]["Config"][0]["Gateway"])
+        return [str(gateway + number) for number in range(1, size + 1)]
+
+    def start_host(self, host: str, *options: str, **variables: str) -> None:
+        if host not in self.hosts:
+            self.add(host)
+        root = self.hosts[host].root
+        mounts = [f"--volume={root / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
+        environment = (f"--env={name}={value}" for name, value in variables.items())
+        self.run(host, *mounts, f"--hostname={host}", *options, *environment)
 
 
 @pytest.fixture
-def job(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
-    job = cluster(torch_image)
-    job.add(*HOSTS)
-    return job
+def job(torch_image: str, cluster: Callable[..., Hosts]) -> Hosts:
+    return cluster(torch_image, Hosts)
 
 
-def start(job: Cluster, host: str, *options: str, **variables: str) -> None:
-    root = job.hosts[host].root
-    mounts = [f"--volume={root / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
-    variables["GLOO_SOCKET_IFNAME"] = "eth0"
-    job.run(host, *mounts, *options, *(f"--env={name}={value}" for name, value in variables.items()))
+LONG = pytest.mark.long
 
 
-def test_a_trainjob(job: Cluster) -> None:
-    for rank, host in enumerate(HOSTS):
-        start(job, host, **PET, PET_NODE_RANK=str(rank), JOB_COMPLETION_INDEX=str(rank))
+@pytest.mark.parametrize(
+    ("scheduler", "size", "each"),
+    [
+        (trainjob, 2, 2),
+        pytest.param(trainjob, 3, 1, marks=LONG),
+        pytest.param(pytorchjob, 2, 2, marks=LONG),
+        pytest.param(pytorchjob, 3, 1, marks=LONG),
+        (volcano, 2, 1),
+        pytest.param(volcano, 3, 1, marks=LONG),
+        (batch, 2, 1),
+        pytest.param(batch, 3, 1, marks=LONG),
+        pytest.param(batch, 2, 2, marks=LONG),
+        pytest.param(skypilot, 2, 2, marks=LONG),
+        pytest.param(skypilot, 3, 1, marks=LONG),
+        pytest.param(slurm, 2, 2, marks=LONG),
+        pytest.param(slurm, 3, 1, marks=LONG),
+    ],
+)
+def test_all_hosts_train_one_model(
+    job: Hosts, scheduler: Callable[..., Variables], size: int, each: int
+) -> None:
+    job.start_under(scheduler, size, each)
     job.assert_success()
-    assert_trained_together(job, *HOSTS, processes=2)
-    assert "optml: host 2 of 2, by PET_NNODES" in job.containers["node2"].log().stderr
+    assert_trained_together(job, *HOSTS[:size], processes=each)
+    for number in range(size):
+        assert f"optml: host {number + 1} of {size}, by " in job.containers[HOSTS[number]].log().stderr
 
 
-def test_a_pytorchjob(job: Cluster) -> None:
-    shared = {"MASTER_ADDR": "node1", "MASTER_PORT": "23456", "WORLD_SIZE": "2"}
-    for rank, host in enumerate(HOSTS):
-        own = {"RANK": str(rank), "PET_NODE_RANK": str(rank), "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1"}
-        start(job, host, **shared, **own)
+@pytest.mark.long
+@pytest.mark.parametrize("scheduler", [volcano, skypilot])
+def test_torchrun_starts_where_the_job_asks_for_it(job: Hosts, scheduler: Callable[..., Variables]) -> None:
+    job.add(*HOSTS[:2])
+    for training in job.hosts.values():
+        training.config("hyperparameters.json", TORCH)
+    job.start_under(scheduler, 2, 2, "--env=SAGEMAKER_PROCESSES_PER_HOST=2")
     job.assert_success()
-    assert_trained_together(job, *HOSTS)
+    assert_trained_together(job, *HOSTS[:2], processes=2)
 
 
-def test_a_volcano_job(job: Cluster) -> None:
-    shared = {"MASTER_ADDR": "node1", "MASTER_PORT": "23456", "WORLD_SIZE": "2"}
-    for rank, host in enumerate(HOSTS):
-        start(job, host, **shared, RANK=str(rank))
+@pytest.mark.long
+@pytest.mark.parametrize("each", [1, 2])
+def test_an_elastic_job(job: Hosts, each: int) -> None:
+    job.start_under(elastic, 2, each)
     job.assert_success()
-    assert_trained_together(job, *HOSTS)
-
-
-def test_a_batch_job_of_several_nodes(job: Cluster) -> None:
-    shared = {"AWS_BATCH_JOB_NUM_NODES": "2", "AWS_BATCH_JOB_MAIN_NODE_INDEX": "0"}
-    for host in HOSTS:
-        job.hosts[host].config("hyperparameters.json", TORCH)
-    start(job, "node1", **shared, AWS_BATCH_JOB_NODE_INDEX="0")
-    main = inspect(job.containers["node1"].name)["NetworkSettings"]["Networks"][job.network]["IPAddress"]
-    start(
-        *(job, "node2"),
-        **shared,
-        AWS_BATCH_JOB_NODE_INDEX="1",
-        AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS=main,
-    )
-    job.assert_success()
-    assert_trained_together(job, *HOSTS)
-
-
-def test_a_task_of_slurm_for_each_process(job: Cluster) -> None:
-    shared = {
-        "SLURM_JOB_ID": "42",
-        "SLURM_NNODES": "1",
-        "SLURM_NTASKS": "2",
-        "SLURM_NODEID": "0",
-        "SLURM_JOB_NODELIST": "node1",
-    }
-    for rank, host in enumerate(HOSTS):  # two containers, as pyxis gives each task a view of its node
-        start(job, host, **shared, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
-    job.assert_success()
-    assert_trained_together(job, *HOSTS)
-
-
-def test_an_elastic_job(job: Cluster) -> None:
-    for host in HOSTS:
-        start(job, host, f"--hostname={host}", **ELASTIC)
-    job.assert_success()
-    ranks = [len(list((job.hosts[host].root / "output/data").glob("metrics-*.json"))) for host in HOSTS]
-    assert ranks == [1, 1]
+    found = [len(list((job.hosts[host].root / "output/data").glob("metrics-*.json"))) for host in HOSTS[:2]]
+    assert found == [each, each]
     assert "optml: one of 2 to 3 hosts, by PET_NNODES" in job.containers["node1"].log().stderr
 
 
-def test_a_node_that_is_killed_ends_the_other(job: Cluster) -> None:
-    for rank, host in enumerate(HOSTS):
-        start(job, host, *program("endless.py"), **PET, PET_NODE_RANK=str(rank))
+@pytest.mark.long
+def test_an_elastic_job_outlives_a_pod_that_is_started_again(job: Hosts) -> None:
+    def at_least_one(rank: int, addresses: list[str], each: int) -> Variables:
+        return {**elastic(rank, addresses, each), "PET_NNODES": "1:2", "PET_MAX_RESTARTS": "3"}
+
+    job.start_under(at_least_one, 2, 1, *program("endless.py"))
+    job.wait_for("running")
+    job.containers["node2"].kill("KILL")
+    job.containers["node2"].wait()
+    docker("start", job.containers["node2"].name)
+    deadline = time.monotonic() + 200
+    while [job.containers[host].log().stdout.count("running") for host in HOSTS[:2]] != [2, 2]:
+        assert time.monotonic() < deadline, job.logs()
+        time.sleep(0.5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheduler", [trainjob, batch])
+def test_a_host_that_is_killed_ends_the_others(job: Hosts, scheduler: Callable[..., Variables]) -> None:
+    job.start_under(scheduler, 3, 1, *program("endless.py"))
     job.wait_for("running")
     job.containers["node2"].kill("KILL")
     assert 0 not in job.codes().values()
 
 
-def test_a_node_does_not_train_alone_while_the_other_does_not_come(job: Cluster) -> None:
-    start(job, "node1", **PET, PET_NODE_RANK="0")
-    job.wait_for("torch.distributed.run", "node1")
+@pytest.mark.long
+@pytest.mark.parametrize("scheduler", [trainjob, volcano, batch])
+def test_a_host_does_not_train_alone_while_the_other_does_not_come(
+    job: Hosts, scheduler: Callable[..., Variables]
+) -> None:
+    job.start_host("node1", **scheduler(0, job.addresses(2), 1))
+    job.wait_for("optml: $", "node1")
     time.sleep(10)
-    assert job.containers["node1"].running
-    job.containers["node1"].kill("TERM")
-    assert job.containers["node1"].wait() != 0
-    assert "epoch" not in job.containers["node1"].log().stdout
+    first = job.containers["node1"]
+    assert first.running, job.logs()
+    first.kill("TERM")
+    assert first.wait(BOUND) != 0
+    assert "epoch" not in first.log().stdout
     assert not job.hosts["node1"].success
+
+
+@pytest.mark.long
+def test_two_schedulers_that_disagree_end_the_job(job: Hosts) -> None:
+    addresses = job.addresses(3)
+    job.start_host("node1", **trainjob(0, addresses, 1), **skypilot(0, addresses[:2], 1))
+    assert job.containers["node1"].wait(BOUND) == 1
+    assert job.hosts["node1"].failure.startswith("host 1 of 3, by PET_NNODES, but host 1 of 2, by SkyPilot;")
+
+
+def jax(rank: int, addresses: list[str], each: int) -> Variables:
+    shared = {"JAX_NUM_PROCESSES": str(len(addresses)), "JAX_COORDINATOR_ADDRESS": "node1:6666"}
+    return {**shared, "JAX_PROCESS_ID": str(rank)}
+
+
+def xgboost(rank: int, addresses: list[str], each: int) -> Variables:
+    shared = {"DMLC_TRACKER_URI": "node1", "DMLC_TRACKER_PORT": "29500"}
+    return {**shared, "DMLC_NUM_WORKER": str(len(addresses)), "DMLC_TASK_ID": str(rank)}
+
+
+@pytest.mark.parametrize("scheduler", [jax, pytest.param(xgboost, marks=LONG)])
+@pytest.mark.image("cpu-train")
+@pytest.mark.one_variant
+def test_programs_of_jax_and_xgboost_meet_by_variables_of_their_own(
+    image: str, cluster: Callable[..., Hosts], scheduler: Callable[..., Variables]
+) -> None:
+    job = cluster(image, Hosts)
+    job.start_under(scheduler, 3, 1, *program("meets.py"))
+    job.assert_success()
+    for rank, host in enumerate(HOSTS):
+        found = job.output(host, "found.json")
+        assert found["sum of ranks"] == 3
+        assert scheduler(rank, [*HOSTS], 1).items() <= found["environment"].items()
+        assert (found["environment"]["SM_HOST_COUNT"], found["environment"]["MASTER_ADDR"]) == ("3", "node1")

@@ -38,7 +38,7 @@ def assert_trained_together(job: Cluster, *hosts: str, processes: int = 1) -> No
     assert (job.hosts[hosts[0]].root / "model/network.pt").stat().st_size > 500
 
 
-@pytest.mark.parametrize(("size", "processes"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("size", "processes"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.long)])
 def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int, processes: int) -> None:
     hosts = [f"algo-{number}" for number in range(1, size + 1)]
     job.configure(HYPERPARAMETERS, *hosts)
@@ -47,6 +47,7 @@ def test_hosts_train_one_model_from_resourceconfig_alone(job: Cluster, size: int
     assert_trained_together(job, *hosts, processes=processes)
 
 
+@pytest.mark.long
 def test_the_example_leaves_no_thread_of_its_group(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, "algo-1")
     job.start(options=(*program("leaves_nothing.py"), "--env=SAGEMAKER_PROCESSES_PER_HOST=2"))
@@ -64,6 +65,7 @@ def test_a_rank_that_ends_without_an_exception_is_named(job: Cluster, end: str, 
     assert job.hosts["algo-1"].failure.startswith(f"rank 1 {told}\nprograms/ends.py exited with code 1\n")
 
 
+@pytest.mark.long
 def test_hosts_are_waited_for_and_a_missing_interface_is_replaced(job: Cluster) -> None:
     hosts = ("algo-1", "algo-2")
     job.configure(HYPERPARAMETERS, *hosts, network_interface_name="ethwe")  # which no container has
@@ -77,7 +79,7 @@ def test_hosts_are_waited_for_and_a_missing_interface_is_replaced(job: Cluster) 
         assert "eth0 (there is no interface ethwe here)" in job.containers[host].log().stderr
 
 
-@pytest.mark.parametrize("victim", ["algo-1", "algo-3"])
+@pytest.mark.parametrize("victim", ["algo-1", pytest.param("algo-3", marks=pytest.mark.long)])
 def test_a_host_that_is_killed_ends_the_others_and_is_named(job: Cluster, victim: str) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=program("endless.py"))
@@ -88,6 +90,7 @@ def test_a_host_that_is_killed_ends_the_others_and_is_named(job: Cluster, victim
         assert job.hosts[host].failure.startswith(f"host {victim} vanished")
 
 
+@pytest.mark.long
 def test_a_host_that_is_cut_from_the_network_ends_them_all(job: Cluster) -> None:
     victim = "algo-3"
     job.configure(HYPERPARAMETERS, *HOSTS)
@@ -107,6 +110,7 @@ def test_a_rank_that_fails_ends_all(job: Cluster) -> None:
     assert job.hosts["algo-2"].failure.startswith("ValueError: my own words")
 
 
+@pytest.mark.long
 def test_only_the_hosts_of_the_distribution_groups_train_together(job: Cluster) -> None:
     groups = {"feed": ["algo-1"], "train": ["algo-2", "algo-4"], "watch": ["algo-3"]}
     described = [

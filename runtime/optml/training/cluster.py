@@ -21,7 +21,18 @@ RESOURCES = "resourceconfig.json"
 INDEX = "JOB_COMPLETION_INDEX"
 
 # Only where one of these begins the name of a variable is schedulers.py worth its import.
-_SPEAK = ("PET_", "WORLD_SIZE", "RANK", "AWS_BATCH_JOB_N", "SKYPILOT_N", "SLURM_", "JAX_", "DMLC_")
+_SPEAK = (
+    "PET_",
+    "WORLD_SIZE",
+    "RANK",
+    "AWS_BATCH_JOB_N",
+    "SKYPILOT_N",
+    "SLURM_",
+    "JAX_",
+    "DMLC_",
+    "OMPI_C",
+    "NNODES",
+)
 
 
 class Cluster(Record):
@@ -66,7 +77,10 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
         from . import schedulers
 
         claims = schedulers.claims(environ, gpus)
-        world = schedulers.world(environ) if len(hosts or ()) < 2 else None
+        if len(hosts or ()) < 2:
+            world = schedulers.world(environ) or (None if claims else schedulers.mpirun(environ))
+        if not claims and not world and not hosts:
+            schedulers.hyperpod(environ)
     if hosts:
         claims.insert(0, _named(hosts, resources.get("current_host"), environ, claims))
     for other in claims[1:]:

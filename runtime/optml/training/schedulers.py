@@ -9,6 +9,8 @@ import os
 
 from ..report import UserError
 from .cluster import MASTER_PORT, Cluster
+from .nodelist import expand
+from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -75,6 +77,35 @@ def world(environ: Mapping[str, str]) -> Cluster | None:
     hosts = _unnamed(environ.get("MASTER_ADDR") or "localhost", place[0])
     port = environ.get("MASTER_PORT") or MASTER_PORT
     return _cluster("WORLD_SIZE", hosts, place[1], port, {"LOCAL_RANK": "0"})
+
+
+def mpirun(environ: Mapping[str, str]) -> Cluster | None:
+    """`mpirun train`, as the launcher of Kubeflow MPI starts it: each rank is one process.
+
+    https://docs.open-mpi.org/en/v5.0.x/tuning-apps/environment-var.html
+    """
+    place = _place(environ, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+    if not place:
+        return None
+    leader = environ.get("MASTER_ADDR") or "node-0.invalid"  # mpirun names nobody
+    process = {
+        "RANK": str(place[1]),
+        "WORLD_SIZE": str(place[0]),
+        "LOCAL_RANK": environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+    }
+    return _cluster("mpirun", _unnamed(leader, place[0]), place[1], process=process)
+
+
+def hyperpod(environ: Mapping[str, str]) -> None:
+    """The agent of HyperPod needs NNODES in the pod, and takes torchrun's own variables besides.
+
+    https://pypi.org/project/hyperpod-elastic-agent/ (run.py and rendezvous/hyperpod_rendezvous_backend.py)
+    """
+    if (environ.get("NNODES") or "1") != "1" and which("hyperpodrun"):
+        raise UserError(
+            f"NNODES is {environ['NNODES']}, but PET_NNODES is missing, by which train starts hyperpodrun;"
+            " set PET_NNODES to the same, and PET_RDZV_BACKEND to hyperpod"
+        )
 
 
 def jax(environ: Mapping[str, str]) -> Cluster | None:
@@ -167,50 +198,6 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
             "LOCAL_RANK": str(_number(environ, "SLURM_LOCALID") or 0),
         }
     return _cluster("Slurm", hosts, rank, port, process)
-
-
-def expand(names: str, most: int) -> list[str]:
-    """The nodes of a compressed list such as `a,gpu[01-03,7]n[1-2]`, `most` of them at most.
-
-    https://slurm.schedmd.com/scontrol.html#OPT_hostnames
-    """
-    found: list[str] = []
-    for name in _split(names):
-        head, opening, rest = name.partition("[")
-        inside, closing, tail = rest.partition("]")
-        if not opening:
-            found.append(name)
-        elif closing:
-            tails = expand(tail, most) if tail else [""]
-            found.extend(f"{head}{number}{end}" for number in _numbers(inside, most) for end in tails)
-        else:
-            raise UserError(
-                f"the list of nodes {names!r} has a [ without a ]; pass SLURM_* as Slurm sets them"
-            )
-    return found[:most]
-
-
-def _split(names: str) -> list[str]:
-    """The parts between commas that stand outside of brackets."""
-    parts, depth = [""], 0
-    for char in names:
-        depth += (char == "[") - (char == "]")
-        if char == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part for part in parts if part]
-
-
-def _numbers(ranges: str, most: int) -> list[str]:
-    found: list[str] = []
-    for part in ranges.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and len(first + last) < 30):
-            raise UserError(f"[{ranges}] in the list of nodes is no range; pass SLURM_* as Slurm sets them")
-        end = min(int(last or first), int(first) + most)
-        found.extend(f"{number:0{len(first)}d}" for number in range(int(first), end + 1))
-    return found[:most]
 
 
 def _cluster(

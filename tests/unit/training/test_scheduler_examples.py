@@ -11,6 +11,7 @@ import yaml
 
 from optml.training import cluster
 from optml.training.launchers import launch
+from tests.support.manifests import load
 from tests.support.matrix import ROOT
 from tests.unit.training.conftest import a_job, a_program
 
@@ -18,14 +19,21 @@ EXAMPLES = ROOT / "examples/schedulers"
 
 
 def manifest(name: str) -> Any:
-    return yaml.safe_load((EXAMPLES / name).read_text())  # JSON is YAML
+    """The first resource of a file."""
+    return next(yaml.safe_load_all((EXAMPLES / name).read_text()))
 
 
 def trainjob() -> dict[str, str]:
-    """As kubeflow/trainer's plugins/torch/torch.go does."""
-    job = manifest("trainjob.yaml")
-    name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
-    assert (trainer["command"], trainer["args"]) == (["/opt/optml/bin/entrypoint"], ["train"])
+    """As kubeflow/trainer's plugins/torch/torch.go does: the job's words go before those of its runtime."""
+    job, runtime = yaml.safe_load_all((EXAMPLES / "trainjob.yaml").read_text())
+    reference, name, trainer = job["spec"]["runtimeRef"], job["metadata"]["name"], job["spec"]["trainer"]
+    assert (reference["kind"], reference["name"]) == (runtime["kind"], runtime["metadata"]["name"])
+    assert "torch" in runtime["spec"]["mlPolicy"]
+    (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    (container,) = node["template"]["spec"]["template"]["spec"]["containers"]
+    # A command, from either of them, would take the place of the image's entry point.
+    assert (node["name"], container["name"], container["args"]) == ("node", "node", ["train"])
+    assert not {"command", "args"} & trainer.keys() and "command" not in container
     return {
         "PET_NNODES": str(trainer["numNodes"]),
         "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
@@ -120,3 +128,22 @@ def test_volcano_starts_one_process_on_each_pod() -> None:
     environ = {"MASTER_ADDR": "m", "MASTER_PORT": "23456", "WORLD_SIZE": str(size), "RANK": "1"}
     place = cluster.find({}, environ, 0)
     assert str(place) == "host 2 of 2, by WORLD_SIZE"
+
+
+def test_the_indexed_job_names_as_many_hosts_as_it_has_pods() -> None:
+    job = load(EXAMPLES.parent / "kubernetes/distributed-torch.yaml")
+    hosts = json.loads(job["ConfigMap"]["data"]["resourceconfig.json"])["hosts"]
+    assert len(hosts) == job["Job"]["spec"]["completions"]
+    for index, host in enumerate(hosts):
+        place = cluster.find({"hosts": hosts}, {"JOB_COMPLETION_INDEX": str(index)}, 0)
+        assert place and place.hosts[place.rank] == host
+
+
+def test_mpirun_of_the_mpijob_starts_a_rank_for_each_slot() -> None:
+    spec = manifest("mpijob.yaml")["spec"]
+    launcher, worker = spec["mpiReplicaSpecs"]["Launcher"], spec["mpiReplicaSpecs"]["Worker"]
+    (container,) = launcher["template"]["spec"]["containers"]
+    size = worker["replicas"] * spec["slotsPerWorker"]
+    assert container["command"] == ["mpirun", "-n", str(size), "-x", "PATH", "train"]
+    environ = {"OMPI_COMM_WORLD_SIZE": str(size), "OMPI_COMM_WORLD_RANK": "1"}
+    assert str(cluster.find({}, environ, 0)) == "host 2 of 2, by mpirun"

@@ -7,13 +7,13 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from optml.report import UserError
 from optml.training import cluster
 from optml.training.launchers import launch, meet
-from optml.training.schedulers import expand
+from optml.training.nodelist import expand
 from tests.unit.training.conftest import Ml, a_job, a_program
 
 TRAINJOB = {
@@ -74,6 +74,12 @@ SLURM = {
     "SLURM_LOCALID": "0",
     "SLURM_JOB_NODELIST": "gpu[01-03,7]",
 }
+MPIRUN = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
 TASKS = {**SLURM, "SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 
 ALL = {
@@ -84,6 +90,7 @@ ALL = {
     "AWS Batch": BATCH,
     "SkyPilot": SKYPILOT,
     "Slurm": SLURM,
+    "mpirun": MPIRUN,
 }
 
 
@@ -111,6 +118,7 @@ def find(environ: dict[str, str], gpus: int = 0, **resources: Any) -> cluster.Cl
         ("SkyPilot", SKYPILOT, "10.0.0.1", "7777"),
         ("Slurm", SLURM, "gpu01", "24567"),
         ("Slurm", TASKS, "gpu01", "24567"),
+        ("mpirun", MPIRUN, "node-0.invalid", "7777"),
     ],
 )
 def test_each_scheduler_says_who_this_host_is(
@@ -163,7 +171,9 @@ def test_compressed_lists_of_nodes(names: str, nodes: list[str]) -> None:
 
 @pytest.mark.parametrize("environ", ALL.values(), ids=ALL)
 def test_resourceconfig_is_the_truth_and_the_scheduler_says_which_host(environ: dict[str, str]) -> None:
-    found = find(environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ is VOLCANO else {}))
+    found = find(
+        environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ in (VOLCANO, MPIRUN) else {})
+    )
     assert (str(found), found.hosts[found.rank]) == ("host 2 of 4, by resourceconfig.json", "b")
 
 
@@ -212,6 +222,7 @@ SIZES = {
     "AWS_BATCH_JOB_NUM_NODES": "AWS Batch",
     "SKYPILOT_NUM_NODES": "SkyPilot",
     "SLURM_NNODES": "Slurm",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
 }
 VARIABLES = sorted({name for environ in ALL.values() for name in environ})
 VALUES = st.sampled_from(["", "0", "1", "2", "3", "4", "x", "a,b", "n[1-2]", "10.0.0.1\n10.0.0.2", "1:4"])
@@ -237,6 +248,60 @@ def test_no_mixture_trains_alone_where_something_says_more(
         each = ("PET_NODE_RANK", "RANK", "JAX_PROCESS_ID", "AWS_BATCH_JOB_NODE_INDEX", "SLURM_NODEID")
         if environ.get("WORLD_SIZE") != environ.get("PET_NPROC_PER_NODE"):
             assert all(environ.get(name, "") in ("", "0") for name in each), (environ, found)
+
+
+def words_of(scheduler: str, size: int, rank: int) -> dict[str, str]:
+    """The variables of the golden table, for another place."""
+    names = [f"10.0.0.{number}" for number in range(1, size + 1)]
+    changes = {
+        "PET_NNODES": {"PET_NNODES": size, "PET_NODE_RANK": rank},
+        "WORLD_SIZE": {"WORLD_SIZE": size, "RANK": rank},
+        "JAX_NUM_PROCESSES": {"JAX_NUM_PROCESSES": size, "JAX_PROCESS_ID": rank},
+        "DMLC_NUM_WORKER": {"DMLC_NUM_WORKER": size, "DMLC_TASK_ID": rank},
+        "AWS Batch": {"AWS_BATCH_JOB_NUM_NODES": size, "AWS_BATCH_JOB_NODE_INDEX": rank},
+        "SkyPilot": {
+            "SKYPILOT_NUM_NODES": size,
+            "SKYPILOT_NODE_RANK": rank,
+            "SKYPILOT_NODE_IPS": "\n".join(names),
+        },
+        "Slurm": {
+            "SLURM_NNODES": size,
+            "SLURM_NTASKS": size,
+            "SLURM_NODEID": rank,
+            "SLURM_PROCID": rank,
+            "SLURM_JOB_NODELIST": f"gpu[1-{size}]",
+        },
+        "mpirun": {"OMPI_COMM_WORLD_SIZE": size, "OMPI_COMM_WORLD_RANK": rank},
+    }
+    return {**ALL[scheduler], **{name: str(value) for name, value in changes[scheduler].items()}}
+
+
+PLACES = st.integers(1, 6).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
+
+
+@given(st.sets(st.sampled_from(list(ALL)), min_size=1), PLACES)
+def test_any_of_them_that_agree_give_the_right_place(schedulers: set[str], place: tuple[int, int]) -> None:
+    environ = {name: word for each in schedulers for name, word in words_of(each, *place).items()}
+    found = find(environ)
+    assert (len(found.hosts), found.rank) == place
+
+
+# Others may run beside these: several processes on a host, or mpirun within a host's job.
+@given(
+    st.lists(st.sampled_from([*ALL][2:-1] + ["PET_NNODES"]), min_size=2, max_size=2, unique=True),
+    PLACES,
+    PLACES,
+)
+def test_any_two_that_disagree_end_in_one_line(
+    schedulers: list[str], place: tuple[int, int], other: tuple[int, int]
+) -> None:
+    assume(place != other)
+    first, second = schedulers
+    with pytest.raises(UserError) as failed:
+        find({**words_of(first, *place), **words_of(second, *other)})
+    assert "\n" not in str(failed.value)
+    for scheduler in schedulers:
+        assert scheduler in str(failed.value)
 
 
 # What is started
@@ -288,6 +353,15 @@ def test_hyperpodrun_takes_the_place_of_torchrun(tmp_path: Any, monkeypatch: pyt
     agent.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert argv(TRAINJOB) == [str(agent), "train.py"]
+    operator = {"NNODES": "4", "NPROC_PER_NODE": "8"}
+    with pytest.raises(UserError, match="NNODES is 4, but PET_NNODES is missing"):
+        cluster.find({}, operator, 0)
+    own = {"PET_NNODES": "4", "PET_NPROC_PER_NODE": "8", "PET_RDZV_BACKEND": "hyperpod"}
+    assert argv({**operator, **own}) == [str(agent), "train.py"]
+
+
+def test_nnodes_is_a_name_like_any_other_where_no_hyperpodrun_is() -> None:
+    assert cluster.find({}, {"NNODES": "4"}, 0) is None
 
 
 @pytest.mark.parametrize("fields", [TORCH, {"framework_parameters": {"sagemaker_mpi_enabled": True}}])
