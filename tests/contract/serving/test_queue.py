@@ -8,10 +8,13 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
 import requests
+
+from tests.support.docker import docker
 
 from .serving import Server, eventually
 
@@ -123,6 +126,88 @@ def test_a_killed_worker_loses_what_it_ran_and_nothing_else(image: str, ml: Path
         assert lost == begun.keys() - done.keys(), (statuses, begun, done)
         assert 0 < len(lost) <= kills
         eventually(lambda: server.invoke(b'["after", 0]').status_code == 200)
+
+
+# Kills a random worker as soon as all are there, so many times, and prints whom.
+KILLER = """
+import os, random, signal, sys, time
+
+def workers():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]
+            mine = parent == "1" and "serve" in open(f"/proc/{pid}/cmdline").read()
+            if mine and open(f"/proc/{pid}/comm").read() != "standby\\n":
+                yield int(pid)
+        except OSError:
+            pass
+
+for _ in range(int(sys.argv[1])):
+    while len(found := list(workers())) < 2:
+        time.sleep(0.02)
+    time.sleep(random.uniform(0.2, 0.4))  # it is loaded by now, or dies as it loads
+    victim = random.choice(found)
+    os.kill(victim, signal.SIGKILL)
+    print(victim)
+    while victim in workers():
+        time.sleep(0.01)
+"""
+HELD = """
+import os
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        if pid == "1" or open(f"/proc/{pid}/comm").read() == "standby\\n":
+            status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+            print(len(os.listdir(f"/proc/{pid}/fd")), status["VmRSS"].split()[0])
+    except OSError:
+        pass
+"""
+
+
+def held(server: Server) -> list[tuple[int, int]]:
+    """Open files, and memory in KiB, of the supervisor and of the standby."""
+    pairs = (line.split() for line in server.exec("python3", "-c", HELD).stdout.splitlines())
+    return [(int(files), int(memory)) for files, memory in pairs]
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Path, kills: int) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "PROCESS_MAX_START_RETRIES": 1000}
+    statuses: dict[str, int | str] = {}
+    over = threading.Event()
+
+    def call_on(client: int) -> None:
+        for number in count():
+            if over.is_set():
+                return
+            statuses[f"c{client}x{number}"] = ask(server, f"c{client}x{number}", 0.03)
+
+    with Server(image, ml, NARRATOR, **settings) as server, ThreadPoolExecutor(16) as pool:
+        eventually(lambda: len(server.workers()) == 2)
+        clients = [pool.submit(call_on, client) for client in range(16)]
+        try:
+            time.sleep(1)
+            before = held(server)
+            with Pinger(server) as pinger:
+                done = docker("exec", server.name, "python3", "-c", KILLER, str(kills), timeout=500)
+            killed = done.stdout.split()
+        finally:
+            over.set()
+        for client in clients:
+            client.result()
+        assert len(killed) == kills
+        begun, finished = runs(server, "begin"), runs(server, "done")
+        lost = {name for name, status in statuses.items() if status not in (200, 503)}
+        last = {pid: name for name, pid in begun.items()}
+        # A call that a worker ended as it was killed may be lost as well; no worker had two.
+        running = {last[pid] for pid in killed if pid in last}
+        assert begun.keys() - finished.keys() <= lost <= running
+        assert sum(status == 503 for status in statuses.values()) < len(statuses) / 20
+        assert pinger.answers[200] > 0.9 * pinger.answers.total(), pinger.answers
+        eventually(lambda: server.ping() == 200 and len(server.workers()) == 2)
+        for (files, memory), (files_before, memory_before) in zip(held(server), before, strict=True):
+            assert files <= files_before
+            assert memory < memory_before + 4096
 
 
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
