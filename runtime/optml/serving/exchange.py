@@ -1,6 +1,6 @@
 """What the standby and the workers share of connections, so that a worker's death costs only what it ran.
 
-The standby accepts every connection, keeps it, and sends a duplicate to a worker, on that worker's own socket.
+The standby accepts every connection, keeps it, and sends a duplicate to a worker, on the worker's own socket.
 The worker notes in shared memory how far it is with each; it leaves requests unread, in the kernel, until a
 slot is free. So when it dies, whatever it was doing, the standby has all its connections and knows which may
 go to another worker.

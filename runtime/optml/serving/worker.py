@@ -306,7 +306,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
-        self.scoreboard.set_calls(self.row, len(self.slots.calls) + len(self.queue))
+        own = sum(call.counted for call in self.slots.calls)
+        self.scoreboard.set_calls(self.row, own + len(self.queue))
 
     @property
     def closes(self) -> bool:

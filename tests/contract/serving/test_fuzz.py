@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlencode
 import jsonschema
 import numpy
 import pytest
+import requests
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
@@ -289,6 +290,7 @@ def test_every_answer_is_documented(image: str, ml: Path, parser: tuple[str, ...
         closing(Watch(server, 2)) as watch,
     ):
         assert has_httptools(server) is not bool(parser)
+        assert requests.get(f"{server.url}/openapi.json", timeout=30).json() == DOCUMENT
         seen = _converse(server, watch, exchanges(), REQUESTS)
         assert seen[200] > 100  # the inputs are not all nonsense
         assert not UNEXPECTED.search(server.log().output)
@@ -325,6 +327,7 @@ def test_every_answer_about_many_models_is_documented(image: str, ml: Path) -> N
         ("POST", "/models/{name}/invoke", "[1]", 404),
         ("GET", "/status", None, 200),
         ("GET", "/", None, 200),
+        ("GET", "/openapi.json", None, 200),
     ]
     with (
         Server(image, ml, MODEL, SAGEMAKER_MULTI_MODEL="true") as server,
