@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+
+from tests.support.locks import exclusive
+from tests.support.matrix import ROOT
 
 
 def wheel(directory: Path, name: str, **modules: str) -> str:
@@ -21,3 +28,29 @@ def wheel(directory: Path, name: str, **modules: str) -> str:
         archive.writestr(f"{info}/entry_points.txt", "\n".join(["[console_scripts]", *commands]))
         archive.writestr(f"{info}/RECORD", "")
     return path.name
+
+
+def installed(*requirements: str) -> Path:
+    """A folder with these packages and what they need, kept for the next run.
+
+    C extensions in it are for the Python of this machine alone."""
+    name = re.sub(r"[^\w.]+", "-", "-".join(requirements))
+    folder = ROOT / "build/packages" / name
+    with exclusive(f"packages-{name}"):
+        if not folder.exists():
+            fresh = folder.with_name(f"{name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            command = [
+                sys.executable,
+                "-m",
+                "uv",
+                "pip",
+                "install",
+                "--target",
+                fresh,
+                "--python",
+                sys.executable,
+            ]
+            subprocess.run([*map(str, command), *requirements], check=True, timeout=300)
+            fresh.rename(folder)
+    return folder
