@@ -13,6 +13,8 @@ import requests
 
 from tests.support.docker import HARDENED, Container, docker, wait_for_ping
 
+HARDENING = HARDENED  # the option --serverless puts SERVERLESS in its place
+
 ECHO = """
 def model_fn(model_dir):
     return None
@@ -49,7 +51,7 @@ class Server(Container):
         write_handlers(ml, source)
         variables = [f"--env={name}={value}" for name, value in environment.items()]
         mount = f"--volume={ml}/model:/opt/ml/model:ro"
-        hardening = HARDENED if hardened else ()
+        hardening = HARDENING if hardened else ()
         super().__init__(image, "serve", options=(*hardening, mount, *variables, *options))
         self.ready = ready
         self.port = int(str(environment.get("SAGEMAKER_BIND_TO_PORT", 8080)))

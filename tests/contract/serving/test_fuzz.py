@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote, urlencode
 import jsonschema
 import numpy
 import pytest
-import requests
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
@@ -183,6 +182,13 @@ def _check(method: str, target: str, answer: http.client.HTTPResponse, body: byt
         jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
 
 
+def published(server: Server) -> Any:
+    """The document as the server gives it."""
+    with closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client:
+        client.request("GET", "/openapi.json")
+        return json.loads(client.getresponse().read())
+
+
 class Watch:
     """A standing connection to every worker, so that one that dies is missed at once."""
 
@@ -284,14 +290,15 @@ def _converse(
 
 
 @pytest.mark.image("cpu-serve")
-def test_every_answer_is_documented(image: str, ml: Path, parser: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("requests", [REQUESTS, pytest.param(10_000, marks=pytest.mark.long)])
+def test_every_answer_is_documented(image: str, ml: Path, parser: tuple[str, ...], requests: int) -> None:
     with (
         Server(image, ml, MODEL, *NUMPY, *parser, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         closing(Watch(server, 2)) as watch,
     ):
         assert has_httptools(server) is not bool(parser)
-        assert requests.get(f"{server.url}/openapi.json", timeout=30).json() == DOCUMENT
-        seen = _converse(server, watch, exchanges(), REQUESTS)
+        assert published(server) == DOCUMENT
+        seen = _converse(server, watch, exchanges(), requests)
         assert seen[200] > 100  # the inputs are not all nonsense
         assert not UNEXPECTED.search(server.log().output)
 

@@ -95,7 +95,7 @@ def test_what_the_user_does_not_have_is_the_servers(image: str, ml: Path) -> Non
         assert server.invoke(b"[1]").json() == [1]
 
 
-# Real packages of other years, with the MarkupSafe that Jinja 2 needs, and what gunicorn 20 does not say it does.
+# Real packages of other years, with the MarkupSafe and the setuptools that some of them need and do not name.
 WEB_OF_2020 = ("flask==1.1.4", "werkzeug==1.0.1", "click==7.1.2", "jinja2==2.11.3", "markupsafe==2.0.1")
 OTHER_YEARS = [
     ("gunicorn==19.10.0", *WEB_OF_2020, "websockets==10.4"),
