@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -48,11 +49,12 @@ def ask(server: Server, name: str, seconds: float) -> int | str:
 
 
 class Pinger(threading.Thread):
-    """Asks /ping without a pause; `answers` counts what it got."""
+    """Asks /ping every 20 ms; `answers` counts what it got, `seconds` has what each took."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
         self.answers: Counter[int | str] = Counter()
+        self.seconds: list[float] = []
         self._server, self._over = server, threading.Event()
 
     def __enter__(self) -> Pinger:
@@ -65,10 +67,12 @@ class Pinger(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(0.02):
+            began = time.monotonic()
             try:
                 self.answers[self._server.ping()] += 1
             except requests.RequestException as error:
                 self.answers[type(error).__name__] += 1
+            self.seconds.append(time.monotonic() - began)
 
 
 def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: str, ml: Path) -> None:
@@ -208,6 +212,52 @@ def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Pat
         for (files, memory), (files_before, memory_before) in zip(held(server), before, strict=True):
             assert files <= files_before
             assert memory < memory_before + 4096
+
+
+def test_what_was_read_and_had_not_begun_may_be_sent_again(image: str, ml: Path) -> None:
+    large = b'["large", 0, "%s"]' % (b"x" * 100_000)  # more than the kernel keeps
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first = pool.submit(ask, server, "first", 50)
+        eventually(lambda: "first" in runs(server, "begin"))
+        waiting = pool.submit(server.invoke, large)
+        time.sleep(0.5)
+        [victim] = server.workers()
+        server.exec("sh", "-c", f"kill -KILL {victim}")
+        answer = waiting.result()
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert "before it began" in answer.json()["message"]
+        assert first.result() == "ConnectionError"
+        assert "large" not in runs(server, "begin")
+        eventually(lambda: server.invoke(large).status_code == 200)
+
+
+def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, ml: Path) -> None:
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        ThreadPoolExecutor(1) as pool,
+        ExitStack() as stack,
+    ):
+        eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
+        clients: dict[str, list[requests.Session]] = {}  # by the worker that has their connection
+
+        def call(client: requests.Session, name: str, seconds: float) -> int:
+            return client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60).status_code
+
+        for number in range(8):
+            client = stack.enter_context(requests.Session())
+            client.headers["Content-Type"] = "application/json"
+            assert call(client, f"n{number}", 0) == 200
+            clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
+        one, other = next(pair for pair in clients.values() if len(pair) > 1)[:2]
+        slow = pool.submit(call, one, "slow", 8)
+        eventually(lambda: "slow" in runs(server, "begin"))
+        assert call(other, "quick", 0) == 200
+        assert not slow.done()
+        assert call(other, "again", 0) == 200
+        assert slow.result() == 200
 
 
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
