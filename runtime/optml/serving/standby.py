@@ -109,7 +109,10 @@ class Standby:
                 except OSError:  # too many open files: some are closed soon
                     time.sleep(_RETRY)
                     break
-                self.loop.adopt(sock)
+                connection = self.loop.adopt(sock)
+                # Most clients have sent their request by now, which spares us a turn of the loop.
+                if connection and _first_bytes(connection) and self.may_read(connection):
+                    self.loop.read(connection)
 
     def is_fresh(self, connection: Connection) -> bool:
         """Whether nothing of a request was read from it."""

@@ -32,7 +32,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter with our rules.
 
     The first worker loads alone: a model that does not load says so once, and the size of one that does
-    tells how many fit. While none is ready, or all hold the interpreter, the standby answers.
+    tells how many fit. The standby accepts all connections, and answers while no worker is ready.
     """
 
     WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`

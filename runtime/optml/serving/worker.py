@@ -195,8 +195,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
             elif connection := self.loop.adopt(sock):
                 if handed.since:
                     self.arrived[connection] = handed.since / 1e9
+                self.loop.leave(connection)
                 if self.scoreboard.state(self.row) == RETIRING:
                     self.give_back(connection)
+                if self.loop.holds(connection) and self.may_read(connection):  # its first bytes are here
+                    self.loop.read(connection)
 
     def accept(self) -> None:
         for listener in self.sockets:
