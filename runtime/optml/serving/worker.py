@@ -46,6 +46,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of an `Application`."""
 
     row = 0  # its row in the scoreboard
+    offered = False  # connections, by the standby
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
     websocket: Any = None  # the module of that name, where the user has a stream_fn
@@ -112,7 +113,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.exchange = self.app.exchange
         self.generation = self.scoreboard.generation(self.row)
         if self.exchange:
-            self.loop.watch(self.exchange.at_workers[self.row].fileno(), self.take_given)
+            self.loop.watch(self.exchange.at_workers[self.row].fileno(), self.on_offer)
         for listener in self.sockets:
             if self.exchange:
                 listener.close()  # the standby accepts for all
@@ -122,6 +123,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def turn(self) -> None:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
         self.loop.turn(_REST / 5 if self.resting else TICK)
+        if self.offered:
+            self.offered = False
+            self.take_given()
         now = self.loop.now
         self.scoreboard.beat(self.row)
         if self.resting:
@@ -184,6 +188,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return {call.connection for call in self.slots.calls} | {*self.queue.connections()}
 
     # Connections
+
+    def on_offer(self) -> None:
+        """The standby has some for us: taken after this turn, in which others may have had their numbers."""
+        self.offered = True
 
     def take_given(self) -> None:
         """Take over connections from the standby."""

@@ -176,7 +176,11 @@ def held(server: Server) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Path, kills: int) -> None:
-    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "PROCESS_MAX_START_RETRIES": 1000}
+    settings = {
+        "SAGEMAKER_MODEL_SERVER_WORKERS": 2,
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT": 30,
+        "PROCESS_MAX_START_RETRIES": 1000,
+    }
     statuses: dict[str, int | str] = {}
     over = threading.Event()
 
@@ -201,12 +205,14 @@ def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Pat
             client.result()
         assert len(killed) == kills
         begun, finished = runs(server, "begin"), runs(server, "done")
-        lost = {name for name, status in statuses.items() if status not in (200, 503)}
+        lost = {name: status for name, status in statuses.items() if status not in (200, 503, 504)}
         last = {pid: name for name, pid in begun.items()}
-        # A call that a worker ended as it was killed may be lost as well; no worker had two.
+        # The kill may also hit a call just before its first line or just after its last; no worker has two.
         running = {last[pid] for pid in killed if pid in last}
-        assert begun.keys() - finished.keys() <= lost <= running
-        assert sum(status == 503 for status in statuses.values()) < len(statuses) / 20
+        assert begun.keys() - finished.keys() <= lost.keys(), (lost, begun)
+        assert lost.keys() & begun.keys() <= running, (lost, begun)
+        assert len(lost) <= kills
+        assert sum(status != 200 for status in statuses.values()) < len(lost) + len(statuses) / 20
         assert pinger.answers[200] > 0.9 * pinger.answers.total(), pinger.answers
         eventually(lambda: server.ping() == 200 and len(server.workers()) == 2)
         for (files, memory), (files_before, memory_before) in zip(held(server), before, strict=True):
