@@ -127,8 +127,9 @@ def test_a_killed_worker_loses_what_it_ran_and_nothing_else(image: str, ml: Path
         statuses = {name: answer.result() for name, answer in answers.items()}
         begun, done = runs(server, "begin"), runs(server, "done")
         lost = {name for name, status in statuses.items() if status != 200}
-        assert lost == begun.keys() - done.keys(), (statuses, begun, done)
-        assert 0 < len(lost) <= kills
+        # The kill may also hit a call just before its first line or just after its last; no kill has two.
+        assert begun.keys() - done.keys() <= lost, (statuses, begun, done)
+        assert 0 < len(lost) <= kills, (statuses, begun, done)
         eventually(lambda: server.invoke(b'["after", 0]').status_code == 200)
 
 
