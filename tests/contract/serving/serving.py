@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,30 @@ class Load:
                 status = type(error).__name__
             with self._lock:
                 self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+class Pinger(threading.Thread):
+    """Asks /ping every 20 ms; `answers` counts what it got, `seconds` has what each took."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.answers: Counter[int | str] = Counter()
+        self.seconds: list[float] = []
+        self._server, self._over = server, threading.Event()
+
+    def __enter__(self) -> Pinger:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            began = time.monotonic()
+            try:
+                self.answers[self._server.ping()] += 1
+            except requests.RequestException as error:
+                self.answers[type(error).__name__] += 1
+            self.seconds.append(time.monotonic() - began)

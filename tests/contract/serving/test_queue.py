@@ -17,7 +17,7 @@ import requests
 
 from tests.support.docker import docker
 
-from .serving import Server, eventually
+from .serving import Pinger, Server, eventually
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -46,33 +46,6 @@ def ask(server: Server, name: str, seconds: float) -> int | str:
         return server.invoke(f'["{name}", {seconds}]', timeout=60).status_code
     except requests.RequestException as error:
         return type(error).__name__
-
-
-class Pinger(threading.Thread):
-    """Asks /ping every 20 ms; `answers` counts what it got, `seconds` has what each took."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__()
-        self.answers: Counter[int | str] = Counter()
-        self.seconds: list[float] = []
-        self._server, self._over = server, threading.Event()
-
-    def __enter__(self) -> Pinger:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-    def run(self) -> None:
-        while not self._over.wait(0.02):
-            began = time.monotonic()
-            try:
-                self.answers[self._server.ping()] += 1
-            except requests.RequestException as error:
-                self.answers[type(error).__name__] += 1
-            self.seconds.append(time.monotonic() - began)
 
 
 def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: str, ml: Path) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from .serving import Load, Server, eventually
-from .test_queue import Pinger
+from .serving import Load, Pinger, Server, eventually
 
 pytestmark = [pytest.mark.image("cpu-serve"), pytest.mark.alone]
 
