@@ -8,14 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import docker
+from tests.contract.serving import serving
+from tests.support.docker import SERVERLESS, docker
 from tests.support.matrix import Cell, built, lineage, matrix
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", help="test this image of the matrix alone")
     parser.addoption("--variant", help="test this variant alone")
+    parser.addoption("--serverless", action="store_true", help="serve as a serverless endpoint does")
     parser.addoption("--without-long", action="store_true", help="leave out the tests that are marked long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--serverless"):
+        serving.HARDENING = SERVERLESS
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,37 @@ def test_a_whole_opt_ml_may_be_mounted(image: str, ml: Path) -> None:
     assert result.code == 0, result.output
     assert (ml / "model/model.json").exists()
     assert (ml / "output/success").exists()
+
+
+@pytest.mark.image("cpu-serve")
+@pytest.mark.one_variant
+@pytest.mark.example("sticky-sessions")
+@pytest.mark.parametrize("memory", ["--ipc=private", "--ipc=none"])  # with /dev/shm, and without
+def test_a_session_is_remembered_by_all_workers(example: str, memory: str) -> None:
+    options = (*HARDENED, memory, "--env=SAGEMAKER_MODEL_SERVER_WORKERS=2", "--env=SESSION_LIFETIME=4")
+
+    def call(id: str | None, **body: object) -> requests.Response:
+        headers = {"X-Amzn-SageMaker-Session-Id": id} if id else {}
+        return requests.post(f"{url}/invocations", json=body, headers=headers, timeout=20)
+
+    with Container(example, "serve", options=options) as server:
+        url = wait_for_ping(server)
+        opened = call("NEW_SESSION", number=1)
+        # What the service takes for the header of a new session.
+        id, expires = re.fullmatch(
+            r"([a-zA-Z0-9](?:-*[a-zA-Z0-9])*);\sExpires=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)",
+            opened.headers["X-Amzn-SageMaker-New-Session-Id"],
+        ).groups()  # type: ignore[union-attr]
+        assert 0 < datetime.fromisoformat(expires).timestamp() - time.time() < 5
+        with ThreadPoolExecutor(8) as pool:
+            sums = [answer.json()["sum"] for answer in pool.map(lambda n: call(id, number=n), [1] * 20)]
+        assert sorted(sums) == list(range(2, 22))  # none was lost between the workers
+        closed = call(id, close=True)
+        assert (closed.json()["sum"], closed.headers["X-Amzn-SageMaker-Closed-Session-Id"]) == (21, id)
+        for gone in (id, "../../etc/passwd", None):
+            assert call(gone, number=1).status_code == 400
+        id = call("NEW_SESSION", number=1).headers["X-Amzn-SageMaker-New-Session-Id"].partition(";")[0]
+        assert call(id, number=1).json() == {"sum": 2, "calls": 2}
+        time.sleep(4.5)
+        assert "expired" in call(id, number=1).json()["message"]
+        assert "Traceback" not in server.log().output

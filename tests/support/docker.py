@@ -20,6 +20,15 @@ HARDENED = (
 )
 """What the strictest platform does to a container: a uid nobody knows, and nothing writable but /tmp."""
 
+SERVERLESS = (
+    *HARDENED,
+    "--ipc=none",  # no /dev/shm, so no POSIX semaphores either
+    "--pids-limit=1024",
+    "--ulimit=nofile=1024:1024",
+    "--memory=1g",
+)
+"""What a serverless endpoint takes away besides."""
+
 
 @dataclass(frozen=True)
 class Result:

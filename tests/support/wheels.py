@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -57,3 +58,29 @@ def _download(folder: Path, python: str, *requirements: str) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1]
         pytest.skip(f"pip finds no wheels of {', '.join(requirements)} here: {last}")
+
+
+def installed(*requirements: str) -> Path:
+    """A folder with these packages and what they need, kept for the next run.
+
+    C extensions in it are for the Python of this machine alone."""
+    name = re.sub(r"[^\w.]+", "-", "-".join(requirements))
+    folder = ROOT / "build/packages" / name
+    with exclusive(f"packages-{name}"):
+        if not folder.exists():
+            fresh = folder.with_name(f"{name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            command = [
+                sys.executable,
+                "-m",
+                "uv",
+                "pip",
+                "install",
+                "--target",
+                fresh,
+                "--python",
+                sys.executable,
+            ]
+            subprocess.run([*map(str, command), *requirements], check=True, timeout=300)
+            fresh.rename(folder)
+    return folder

@@ -54,14 +54,23 @@ def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> F
 
         @app.get("/")
         def page() -> Response:
-            with open(f"{os.path.dirname(__file__)}/page.html", encoding="utf-8") as file:
-                return Response(file.read(), headers={"Content-Security-Policy": _NOTHING_FROM_ELSEWHERE})
+            return Response(_text("page.html"), headers={"Content-Security-Policy": _NOTHING_FROM_ELSEWHERE})
+
+        @app.get("/openapi.json")
+        def openapi() -> Response:
+            return Response(_text("openapi.json"), content_type="application/json")
 
         @app.get("/status")
         def status() -> Any:
             return jsonify(_status(worker, models() if models else None))
 
     return app
+
+
+def _text(name: str) -> str:
+    """A file beside this one."""
+    with open(f"{os.path.dirname(__file__)}/{name}", encoding="utf-8") as file:
+        return file.read()
 
 
 def _failed(error: Exception) -> Response:

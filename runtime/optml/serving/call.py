@@ -22,8 +22,8 @@ class Call:
     """
 
     __slots__ = (
-        "_claim", "_end", "answered", "connection", "deadline", "id", "limit", "received", "request",
-        "session", "started", "streaming", "talks", "timeout",
+        "_claim", "_end", "answered", "connection", "counted", "deadline", "id", "limit", "received",
+        "request", "session", "started", "streaming", "talks", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +40,7 @@ class Call:
         self.answered = 0.0
         self.streaming = False
         self.talks = False  # it asks for a session
+        self.counted = True  # it is for a model, and not about models
         self.session: Stream | None = None
         self._claim = threading.Lock()
         self._end = threading.Lock()

@@ -43,6 +43,8 @@ class Dispatcher:
         """Route a complete request."""
         if request.path == "/ping":
             self.ping(connection, request)
+        elif self._host.settings.multi_model and request.path in _ROUTES:
+            self.beside(self._control, self.ask_app, connection, request)
         elif self._host.wsgi is not None:
             self.call(connection, request)
         elif request.path == "/invocations":
@@ -87,6 +89,7 @@ class Dispatcher:
         came = self._host.arrival_of(connection)
         call = Call(request, connection, self.new_id(), came, timeout)
         call.talks = talks
+        call.counted = not self._host.settings.multi_model or request.path.endswith("/invoke")
         if self._host.loop.now > call.deadline:
             self.refuse(connection, request, over_time(timeout))
         elif self._host.slots.held and came < self._host.loop.now:
@@ -141,7 +144,7 @@ class Dispatcher:
         executor.do(act)
 
     def ask_app(self, call: Call) -> int | None:
-        """/ping of the user's own application."""
+        """/ping of the user's own application, or the control plane of a router."""
         return self._execution.run_app(call, self._host.wsgi)
 
     def ask_user(self, call: Call) -> int:

@@ -1,8 +1,9 @@
-"""What the standby and the workers share of connections, so that a worker's death costs no more than it ran.
+"""What the standby and the workers share of connections, so that a worker's death costs only what it ran.
 
-A worker sends the standby a duplicate of each connection that it takes, and notes in shared memory for which
-it has begun to read a request. It leaves requests unread, in the kernel, until a slot is free. When it dies,
-the standby ends the connections with a request that was read, and gives the others to another worker.
+The standby accepts every connection, keeps it, and sends a duplicate to a worker, on the worker's own socket.
+The worker notes in shared memory how far it is with each; it leaves requests unread, in the kernel, until a
+slot is free. So when it dies, whatever it was doing, the standby has all its connections and knows which may
+go to another worker.
 """
 
 from __future__ import annotations
@@ -10,85 +11,139 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
+import time
+from typing import NamedTuple
 
-KEEP, RETURN, DEATH = 1, 2, 3
-READING = 1  # the state of a connection; more is a moment in nanoseconds of the monotonic clock
+# States of a connection in its worker; more is since when a call waits there, unread, in nanoseconds.
+UNREAD, READING, RUNNING = 0, 1, 2
 
-_MESSAGE = struct.Struct("<BII")  # one of the above, the row of a worker, the connection's number there
-_SINCE = struct.Struct("<q")
-_NUMBERS = 1 << 16  # connections with a higher number in their worker are not kept
+_NUMBERS = 1 << 16  # file descriptors of a worker that can be connections
+_DIED = 0  # in place of a token: some worker has
+
+
+class Handed(NamedTuple):
+    """What goes with a duplicate to a worker. Moments are nanoseconds of the monotonic clock."""
+
+    generation: int  # of the worker that it is meant for
+    token: int  # names the connection; no other ever has the same
+    since: int  # when the call began to wait, or 0
+    sent: int
+
+
+_HANDED = struct.Struct("<qqqq")
+_RETURNED = struct.Struct("<qq")  # token and since
 
 
 class Exchange:
     """Made before the fork. Where it is `None` in a worker's application, there is no standby."""
 
     def __init__(self, rows: int) -> None:
-        self._to_standby, self.at_standby = socket.socketpair()
-        self._to_workers, self.at_workers = socket.socketpair()
-        for each in (self._to_standby, self.at_standby, self._to_workers, self.at_workers):
-            each.setblocking(False)
-        # 0, READING or since when a call waits there; pages take memory as they are first written.
-        self._states = memoryview(mmap.mmap(-1, rows * _NUMBERS * 8)).cast("q")
+        self._to_standby, self.at_standby = _pair()
+        pairs = [_pair() for _ in range(rows)]
+        self._to_workers = [ours for ours, _ in pairs]
+        self.at_workers = [theirs for _, theirs in pairs]
+        # Token and state for each file descriptor of each worker, and in place of number 0 the highest one in
+        # use; pages take memory as they are first written.
+        self._cells = memoryview(mmap.mmap(-1, rows * _NUMBERS * 16)).cast("q")
 
     # In a worker
 
-    def keep(self, row: int, connection: socket.socket) -> None:
-        """Have the standby keep a duplicate."""
-        number = connection.fileno()
-        if number < _NUMBERS:
-            self.set_state(row, number, 0)
-            self._send(KEEP, row, number, [number])
+    def take(self, row: int, generation: int) -> tuple[socket.socket, Handed] | None:
+        """The next connection for this worker."""
+        while found := self._receive(row):
+            sock, handed = found
+            if handed.generation == generation:
+                return sock, handed
+            sock.close()  # meant for the worker that had the row before
+        return None
+
+    def keep(self, row: int, number: int, token: int) -> bool:
+        """This file descriptor is the connection of that name; false where it is too high to be noted."""
+        if number >= _NUMBERS:
+            return False
+        cell = 2 * (row * _NUMBERS + number)
+        self._cells[cell + 1] = UNREAD
+        self._cells[cell] = token
+        highest = 2 * row * _NUMBERS
+        self._cells[highest] = max(self._cells[highest], number)
+        return True
+
+    def set_state(self, row: int, number: int, state: int) -> None:
+        self._cells[2 * (row * _NUMBERS + number) + 1] = state
 
     def give_back(self, row: int, number: int) -> bool:
         """Have another worker take a connection of which nothing was read; the caller closes its own."""
-        return number < _NUMBERS and self._send(RETURN, row, number)
-
-    def set_state(self, row: int, number: int, state: int) -> None:
-        """0, READING while a request is begun to be read or not answered yet, or since when a call waits."""
-        if number < _NUMBERS:
-            self._states[row * _NUMBERS + number] = state
-
-    def take(self) -> tuple[socket.socket, int] | None:
-        """A connection from the standby, and since when its call waits; None if another worker was faster."""
-        try:
-            data, fds, _, _ = socket.recv_fds(self.at_workers, _SINCE.size, 1)
-        except OSError:
-            return None
-        return (socket.socket(fileno=fds[0]), _SINCE.unpack(data)[0]) if fds else None
+        cell = 2 * (row * _NUMBERS + number)
+        return self._tell_standby(self._cells[cell], self._cells[cell + 1])
 
     # In the supervisor
 
-    def report_death(self, row: int) -> None:
-        self._send(DEATH, row, 0)
+    def report_death(self) -> None:
+        """Have the standby look at once; it does so now and then in any case."""
+        self._tell_standby(_DIED, 0)
 
     # In the standby
 
-    def receive(self) -> tuple[int, int, int, int | None] | None:
-        """What a worker or the supervisor tells: the message, row and number, and a duplicate for KEEP."""
+    def receive(self) -> tuple[int, int] | None:
+        """Token and clock of a connection that a worker gives back; token 0 when one has died."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.at_standby, _MESSAGE.size, 1)
+            return _RETURNED.unpack(self.at_standby.recv(_RETURNED.size))
         except OSError:
             return None
-        message, row, number = _MESSAGE.unpack(data)
-        return message, row, number, fds[0] if fds else None
 
-    def state(self, row: int, number: int) -> int:
-        return self._states[row * _NUMBERS + number]
-
-    def give(self, connection: socket.socket, since: int) -> bool:
-        """Give a connection to the first worker that looks up; false where too many wait for that."""
+    def hand_over(self, row: int, connection: socket.socket, generation: int, token: int, since: int) -> bool:
+        """Send a duplicate to a worker; false where too many are on their way there."""
+        handed = _HANDED.pack(generation, token, since, time.monotonic_ns())
         try:
-            socket.send_fds(self._to_workers, [_SINCE.pack(since)], [connection.fileno()])
+            socket.send_fds(self._to_workers[row], [handed], [connection.fileno()])
         except OSError:
             return False
         return True
 
-    def _send(self, message: int, row: int, number: int, fds: list[int] | None = None) -> bool:
+    def waits_untaken(self, row: int) -> float | None:
+        """For how many seconds the worker has left the next one untaken; None where there is none."""
         try:
-            socket.send_fds(self._to_standby, [_MESSAGE.pack(message, row, number)], fds or [])
-        except OSError:  # the standby is far behind: what it cannot keep is not safe, but served
+            handed = Handed(*_HANDED.unpack(self.at_workers[row].recv(_HANDED.size, socket.MSG_PEEK)))
+        except OSError:
+            return None
+        return (time.monotonic_ns() - handed.sent) / 1e9
+
+    def take_back(self, row: int) -> list[int]:
+        """Tokens of all that the worker has not taken; it will not get them any more."""
+        tokens = []
+        while found := self._receive(row):
+            sock, handed = found
+            sock.close()
+            tokens.append(handed.token)
+        return tokens
+
+    def states(self, row: int) -> dict[int, int]:
+        """How far a worker was with its connections when it died; without those that it had not looked at."""
+        start = 2 * row * _NUMBERS
+        cells = self._cells[start + 2 : start + 2 + 2 * self._cells[start]].tolist()
+        return dict(zip(cells[::2], cells[1::2], strict=True))
+
+    def _receive(self, row: int) -> tuple[socket.socket, Handed] | None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self.at_workers[row], _HANDED.size, 1)
+        except OSError:
+            return None
+        return (socket.socket(fileno=fds[0]), Handed(*_HANDED.unpack(data))) if fds else None
+
+    def _tell_standby(self, token: int, since: int) -> bool:
+        try:
+            self._to_standby.send(_RETURNED.pack(token, since))
+        except OSError:
             return False
         return True
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends, whose messages stay whole."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setblocking(False)
+    return pair
 
 
 def raise_file_limit() -> None:

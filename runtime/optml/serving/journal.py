@@ -35,5 +35,6 @@ class Journal:
         if not call.end():
             return
         queue, model = call.started - call.received, (call.answered or time.monotonic()) - call.started
-        self._scoreboard.count_call(self._row, queue, model)
+        if call.counted:
+            self._scoreboard.count_call(self._row, queue, model)
         self.note(call.request, status, call.id, time.monotonic() - call.received, queue, model)

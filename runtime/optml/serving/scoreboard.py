@@ -13,9 +13,10 @@ import time
 LOADING, READY, RETIRING = 1, 2, 3
 
 # Columns of a row. Each is one aligned 64-bit number, which the machine writes whole.
-_STATE, _HEARTBEAT, _SERVED, _CONNECTIONS, _CALLS = range(5)  # of the worker that has the row
+_STATE, _HEARTBEAT, _SERVED, _ASKED, _CALLS = range(5)  # of the worker that has the row
 _RESTARTS, _DONE, _QUEUED, _MODELED = range(5, 9)  # of all that had it; the last two in nanoseconds
-_STATUS = 9  # one column for each status from 100 to 599
+_GENERATION = 9
+_STATUS = 10  # one column for each status from 100 to 599
 _RECENT = _STATUS + 500  # a ring of the last latencies in nanoseconds
 _KEPT = 32
 _COLUMNS = _RECENT + _KEPT
@@ -37,6 +38,7 @@ class Scoreboard:
         for column in range(_RESTARTS):
             self._cells[row * _COLUMNS + column] = 0
         self._cells[row * _COLUMNS + _RESTARTS] += again
+        self._cells[row * _COLUMNS + _GENERATION] += 1
         self.set_state(row, LOADING)
 
     def set_state(self, row: int, state: int) -> None:
@@ -46,7 +48,12 @@ class Scoreboard:
     def end(self, row: int) -> None:
         """The worker of the row is gone."""
         self._cells[row * _COLUMNS + _STATE] = 0
+        self._cells[row * _COLUMNS + _GENERATION] += 1
         self.set_calls(row, 0)
+
+    def generation(self, row: int) -> int:
+        """Another number for each worker that has the row, and while none has it."""
+        return self._cells[row * _COLUMNS + _GENERATION]
 
     def state(self, row: int) -> int:
         return self._cells[row * _COLUMNS + _STATE]
@@ -75,16 +82,16 @@ class Scoreboard:
         """Calls answered since this worker began."""
         return self._cells[row * _COLUMNS + _SERVED]
 
-    def set_connections(self, row: int, count: int) -> None:
-        self._cells[row * _COLUMNS + _CONNECTIONS] = count
+    def set_asked(self, row: int) -> None:
+        """The user's code in this worker is to be asked for its health."""
+        self._cells[row * _COLUMNS + _ASKED] = 1
 
-    def has_most_connections(self, row: int) -> bool:
-        """Whether another ready worker holds fewer connections than this one."""
-        mine = self._cells[row * _COLUMNS + _CONNECTIONS]
-        return any(
-            self.state(other) == READY and self._cells[other * _COLUMNS + _CONNECTIONS] < mine
-            for other in self.rows
-        )
+    def any_asked(self) -> bool:
+        return any(self._cells[row * _COLUMNS + _ASKED] for row in self.rows)
+
+    def count_below(self, calls: int) -> int:
+        """How many ready workers have fewer calls than this."""
+        return sum(self.state(row) == READY and self.calls(row) < calls for row in self.rows)
 
     # What is counted
 

@@ -1,39 +1,42 @@
-"""The standby: a process without a model, which answers while no worker can, and keeps what they may lose.
+"""The standby: a process without a model, which accepts every connection and keeps what workers may lose.
 
-It answers 503 until a worker has loaded its model. Then it takes only connections that no worker wants for a
-while, because their models hold the interpreter: it answers /ping, and gives what is no /ping to the first
-worker that looks up. When a worker dies, it ends the connections whose calls ran there, and gives the others
-to another worker (see `exchange`).
+It answers /ping and, until a worker has loaded its model, everything else with 503. Any other connection it
+hands to the worker with the fewest calls, and keeps a duplicate until the client has hung up. When a worker
+dies, it ends the connections whose calls ran there, and gives the others to another worker (see `exchange`).
+What a worker does not take, because its model holds the interpreter, goes to another, too.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import time
-from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .acceptor import Acceptor
 from .errors import InferenceError
-from .exchange import DEATH, KEEP, READING, raise_file_limit
-from .http.arrival import PING, await_bytes
+from .exchange import READING, RUNNING, UNREAD, raise_file_limit
+from .http.arrival import await_bytes
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
+from .scoreboard import READY
 
 if TYPE_CHECKING:
     from .application import Server
     from .http.connection import Connection
     from .http.request import Request
 
-_PATIENCE = 0.1  # seconds that a new connection is left to the workers
-_RETRY = 0.02  # seconds after which a connection is offered to the workers again
+_PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
+_RETRY = 0.02  # seconds between two looks at those that no worker has taken
+_AT_ONCE = 64  # connections accepted before others are looked at
+_BACKLOG = 4096  # more than have connected and are not accepted yet
+_PING = b"GET /ping "
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _BUSY = InferenceError("All workers are busy.", 503, {"Retry-After": "1"})
+_DIED = InferenceError("The worker died before it began with this request.", 503, {"Retry-After": "1"})
 
 
 class Standby:
@@ -47,12 +50,18 @@ class Standby:
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers))
-        self.acceptor = Acceptor(self.loop, listeners, self.loop.adopt, self.patience)
-        # Duplicates of the connections of all workers, by row and number there.
-        self.kept: dict[tuple[int, int], int] = {}
-        # Connections of dead workers: what is unread has waited there, and waits here for the next worker.
-        self.orphans: dict[Connection, int] = {}
-        self.again: deque[Connection] = deque()  # to be offered to the workers again
+        self.listeners = {listener.fileno(): listener.sock for listener in listeners}
+        self.tokens = count(time.monotonic_ns())  # above all that an earlier standby used
+        self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
+        self.by_token: dict[int, Connection] = {}
+        self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
+        self.generations = [self.scoreboard.generation(row) for row in self.scoreboard.rows]
+        self.untaken: set[int] = set()  # rows of workers that may not have taken all they got
+        self.blocked: dict[int, float] = {}  # and of those that took too long, and when that was seen
+        # Those that may wait for a worker, and since when: 0 while no call has begun to.
+        self.since: dict[Connection, int] = {}
+        self.waiting: dict[Connection, None] = {}  # those that do
+        self.knocked = False
         self._ids = 0
 
     def run(self) -> None:
@@ -62,127 +71,209 @@ class Standby:
         raise_file_limit()
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
+        for fd in self.listeners:
+            self.loop.watch(fd, self.on_knock)
         looked = 0.0
         while self.alive:
-            self.loop.turn(_RETRY if self.acceptor.is_waiting or self.again else TICK)
-            self.acceptor.look_at_clock()
-            for _ in range(len(self.again)):
-                self.offer_again(self.again.popleft())
+            self.loop.turn(_RETRY if self.waiting or self.untaken else TICK)
+            if self.knocked:
+                self.knocked = False
+                self.accept()
+            self.look_at_untaken()
+            for connection in list(self.waiting):
+                self.offer_again(connection)
             if self.loop.now - looked >= TICK:
                 looked = self.loop.now
-                self.loop.close_silent(self.orphans)
+                self.look_at_workers()
+                self.loop.close_silent({*self.handed, *self.waiting})
                 self.alive = self.alive and os.getppid() == self.parent
+        self.hand_over_rest()
         self.journal.flush()
 
     def stop(self, *_: Any) -> None:
         self.alive = False
 
-    # Connections that nobody took
+    def hand_over_rest(self) -> None:
+        """The server stops: whoever has connected by now is still served."""
+        self.accept(_BACKLOG)
+        for connection in list(self.loop.connections.values()):
+            if connection not in self.handed and self.is_fresh(connection) and _first_bytes(connection):
+                self.place(connection)
 
-    def patience(self) -> float:
-        """For how long to leave a new connection to the workers."""
-        return _PATIENCE if self.scoreboard.any_ready() else 0.0
+    # New connections, and those that wait for a worker
+
+    def on_knock(self) -> None:
+        """Somebody has connected: taken after this turn, in which another may have had their number."""
+        self.knocked = True
+
+    def accept(self, most: int = _AT_ONCE) -> None:
+        """Take those who have connected."""
+        for listener in self.listeners.values():
+            for _ in range(most):
+                try:
+                    sock, _ = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError:  # too many open files: some are closed soon
+                    time.sleep(_RETRY)
+                    break
+                connection = self.loop.adopt(sock)
+                # Most clients have sent their request by now, which spares us a turn of the loop.
+                if connection and _first_bytes(connection) and self.may_read(connection):
+                    self.loop.read(connection)
+
+    def is_fresh(self, connection: Connection) -> bool:
+        """Whether nothing of a request was read from it."""
+        return not (connection.request or connection.has_input or connection.closing)
 
     def may_read(self, connection: Connection) -> bool:
-        """Read /ping, and what no worker could take."""
-        if connection.request is not None or connection.has_input or connection.closing:
-            return True
-        try:
-            head = connection.sock.recv(len(PING), socket.MSG_PEEK)
-        except OSError:
-            head = b""
-        if head in (PING, b""):
-            return True
-        if self.scoreboard.any_ready():
-            if self.exchange.give(connection.sock, self.orphans.get(connection, 0)):
-                self.loop.close(connection, shut=False)
-            else:
-                self.again.append(connection)
+        """Read /ping, and what no worker can take; hand over the rest."""
+        if connection in self.handed or connection in self.waiting:
+            self.loop.close(connection, shut=False)  # one side has hung up
             return False
-        if connection not in self.orphans or self.is_late(connection):
+        if not self.is_fresh(connection):
             return True
-        self.again.append(connection)
-        return False
+        head = _first_bytes(connection)
+        return not head or (head == _PING and self.answers_ping()) or not self.place(connection)
 
-    def is_late(self, connection: Connection) -> bool:
-        """Whether the call of a dead worker has waited for too long."""
-        since = self.orphans[connection] = self.orphans[connection] or time.monotonic_ns()
-        return time.monotonic_ns() - since > self.app.settings.timeout * 1e9
+    def answers_ping(self) -> bool:
+        """Whether it is not for the model to say how it is, or none is there to say so."""
+        return not self.scoreboard.any_asked() or self.choose() is None
+
+    def place(self, connection: Connection) -> bool:
+        """Give a call to a worker, or have it wait for one; false where it is to be answered here."""
+        since = self.since.get(connection, 0)
+        row = self.choose()
+        if row is not None and self.hand_over(connection, row, since):
+            return True
+        if connection not in self.since and not self.scoreboard.any_ready():
+            return False
+        since = since or time.monotonic_ns()
+        if time.monotonic_ns() - since > self.app.settings.timeout * 1e9:
+            return False
+        if connection not in self.waiting:
+            self.loop.await_end(connection)
+        self.since[connection], self.waiting[connection] = since, None
+        return True
 
     def offer_again(self, connection: Connection) -> None:
-        if self.loop.holds(connection) and self.may_read(connection):
+        is_ping = self.answers_ping() and _first_bytes(connection) == _PING
+        if is_ping or not self.place(connection):
+            del self.waiting[connection]
             self.loop.read(connection)
+
+    def choose(self) -> int | None:
+        """The row of the ready worker with the fewest calls, and the fewest connections among these."""
+        ready = [row for row in self.scoreboard.rows if self.looks_up(row)]
+        return min(ready, key=lambda row: (self.scoreboard.calls(row), self.held[row]), default=None)
+
+    def looks_up(self, row: int) -> bool:
+        """Whether the worker is ready, and takes what it gets."""
+        if self.scoreboard.state(row) != READY:
+            return False
+        if row in self.blocked and self.scoreboard.silence(row) < time.monotonic() - self.blocked[row]:
+            del self.blocked[row]
+        return row not in self.blocked
+
+    # Connections of the workers
+
+    def hand_over(self, connection: Connection, row: int, since: int) -> bool:
+        self.look_at_worker(row)
+        token = next(self.tokens)
+        if not self.exchange.hand_over(row, connection.sock, self.generations[row], token, since):
+            return False
+        self.forget(connection)
+        self.handed[connection] = row, token
+        self.by_token[token] = connection
+        self.held[row] += 1
+        self.untaken.add(row)
+        self.loop.await_end(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed, or somebody else's to see to."""
+        self.since.pop(connection, None)
+        self.waiting.pop(connection, None)
+        row, token = self.handed.pop(connection, (-1, 0))
+        if token:
+            del self.by_token[token]
+            self.held[row] -= 1
+
+    def look_at_untaken(self) -> None:
+        """Take back what a worker does not take: its model holds the interpreter."""
+        for row in list(self.untaken):
+            waits = self.exchange.waits_untaken(row)
+            if waits is None:
+                self.untaken.discard(row)
+            elif waits > _PATIENCE:
+                self.blocked[row] = time.monotonic()
+                if self.choose() is None and not self.scoreboard.any_asked():
+                    del self.blocked[row]  # nobody else could do more
+                    continue
+                self.untaken.discard(row)
+                for token in self.exchange.take_back(row):
+                    if connection := self.by_token.get(token):
+                        self.inherit(connection, time.monotonic_ns())
+
+    def on_message(self) -> None:
+        """A worker gives up a connection, or has died."""
+        while received := self.exchange.receive():
+            token, since = received
+            if not token:
+                self.look_at_workers()
+            elif connection := self.by_token.get(token):
+                self.inherit(connection, since)
+
+    def look_at_workers(self) -> None:
+        for row in self.scoreboard.rows:
+            self.look_at_worker(row)
+
+    def look_at_worker(self, row: int) -> None:
+        """See to what a worker had, where it is gone; nothing goes to the next one of the row before that."""
+        generation = self.scoreboard.generation(row)
+        if generation == self.generations[row]:
+            return
+        self.generations[row] = generation
+        self.blocked.pop(row, None)
+        self.exchange.take_back(row)  # there are others of them
+        states = self.exchange.states(row)
+        for connection, (owner, token) in list(self.handed.items()):
+            if owner == row:
+                self.inherit(connection, states.get(token, UNREAD))
+
+    def inherit(self, connection: Connection, state: int) -> None:
+        """A worker gives up a connection, or had it when it died."""
+        self.forget(connection)
+        if state == RUNNING:
+            self.loop.close(connection)
+        elif state == READING:
+            self.reject(connection, _DIED)
+        else:
+            await_bytes(connection.sock, 1)
+            self.since[connection] = state
+            if state == UNREAD or not self.place(connection):
+                self.loop.listen(connection)
+
+    # Answers
 
     def may_listen(self, connection: Connection) -> bool:
         return True
 
-    def forget(self, connection: Connection) -> None:
-        self.orphans.pop(connection, None)
-
-    # Connections of the workers
-
-    def on_message(self) -> None:
-        received = self.exchange.receive()
-        if received is None:
-            return
-        message, row, number, duplicate = received
-        if message == DEATH:
-            for key in [key for key in self.kept if key[0] == row]:
-                self.inherit(key)
-        elif message != KEEP:
-            self.inherit((row, number))
-        elif duplicate is not None:
-            self.drop((row, number))
-            self.kept[row, number] = duplicate
-            self.loop.watch(duplicate, lambda: self.on_end(row, number, duplicate), select.EPOLLRDHUP)
-
-    def on_end(self, row: int, number: int, duplicate: int) -> None:
-        """One side has hung up."""
-        if self.kept.get((row, number)) == duplicate:
-            self.drop((row, number))
-
-    def drop(self, key: tuple[int, int]) -> None:
-        duplicate = self.kept.pop(key, None)
-        if duplicate is not None:
-            self.loop.ignore(duplicate)
-            os.close(duplicate)
-
-    def inherit(self, key: tuple[int, int]) -> None:
-        """A worker gives up a connection, or had it when it died."""
-        duplicate = self.kept.pop(key, None)
-        if duplicate is None:
-            return
-        self.loop.ignore(duplicate)
-        sock = socket.socket(fileno=duplicate)
-        state = self.exchange.state(*key)
-        if state == READING:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the client is gone
-            sock.close()
-        elif connection := self.loop.adopt(sock):
-            await_bytes(sock, 1)
-            self.orphans[connection] = state
-
-    # Answers
-
     def dispatch(self, connection: Connection, request: Request) -> None:
+        """Answer what is for no worker; after all but /ping the client shall call again, and find one."""
         ready = self.scoreboard.any_ready()
         if request.path != "/ping":
             id = self.new_id()
             error = _BUSY if ready else _LOADING
-            self.respond(connection, request, failure(error, id))
+            self.respond(connection, request, failure(error, id), True)
             self.journal.note(request, error.status, id)
-        elif ready:
-            self.respond(connection, request, Response(200))
         else:
-            self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
+            answer = Response(200) if ready else Response(503, b"", {"Retry-After": "1"})
+            self.respond(connection, request, answer, connection.has_input)
         request.body.close()
 
-    def respond(self, connection: Connection, request: Request, response: Response) -> None:
-        """Answer, and close: who calls again shall find a worker."""
-        self.loop.send(connection, *as_bytes(response, request, True))
+    def respond(self, connection: Connection, request: Request, response: Response, closes: bool) -> None:
+        self.loop.send(connection, *as_bytes(response, request, closes))
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
         id = self.new_id()
@@ -193,3 +284,11 @@ class Standby:
     def new_id(self) -> str:
         self._ids += 1
         return f"{os.getpid():x}-standby-{self._ids}"
+
+
+def _first_bytes(connection: Connection) -> bytes:
+    """The beginning of what is unread; nothing where the client has hung up."""
+    try:
+        return connection.sock.recv(len(_PING), socket.MSG_PEEK)
+    except OSError:
+        return b""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _WATCH = 0.02  # seconds between two looks at workers that are starting
 _LOOK = 0.25  # seconds between two looks at the others
 _STUCK = 10.0  # seconds beyond the deadline after which a silent worker is killed
+_FAREWELL = 1.0  # seconds for the standby to end
 _FORGIVEN = 60.0  # seconds after which a death without a call in between is none of a row
 
 
@@ -31,7 +32,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter with our rules.
 
     The first worker loads alone: a model that does not load says so once, and the size of one that does
-    tells how many fit. While none is ready, or all hold the interpreter, the standby answers.
+    tells how many fit. The standby accepts all connections, and answers while no worker is ready.
     """
 
     WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`
@@ -106,8 +107,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             os._exit(0)
 
     def dismiss_standby(self) -> None:
+        """Have it hand over whoever has connected, before the workers are told to finish."""
         if self.standby:
-            self.kill_worker(self.standby, signal.SIGTERM)  # reaped like any child of an init process
+            self.kill_worker(self.standby, signal.SIGTERM)
+            limit = time.monotonic() + _FAREWELL
+            while os.path.exists(f"/proc/{self.standby}/exe") and time.monotonic() < limit:
+                time.sleep(0.005)  # reaped like any child of an init process
             self.standby = 0
 
     def wait_for_signals(self, timeout: float = _LOOK) -> Any:
@@ -131,7 +136,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         retired = scoreboard.state(row) == RETIRING
         well = ready and (scoreboard.served(row) or not scoreboard.calls(row))  # no call has harmed it
         scoreboard.end(row)
-        self.app.exchange.report_death(row)
+        self.app.exchange.report_death()
         if self.stopping or retired:
             return
         now = time.monotonic()

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.base import Worker as BaseWorker
 
 from ..report import UserError, log, log_error
-from .acceptor import Acceptor
 from .call import Call
 from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
-from .exchange import READING
+from .exchange import READING, RUNNING, UNREAD
 from .execution import Execution, over_time
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
-_YIELD = 0.001  # seconds a busy worker leaves a new connection to the others
-_PATIENCE = 0.1  # seconds that a worker full of sessions leaves it to them
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
 _STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
 _ROUTED = 128  # calls that a router has on their way to models
@@ -50,6 +47,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of an `Application`."""
 
     row = 0  # its row in the scoreboard
+    offered = False  # connections, by the standby
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
     websocket: Any = None  # the module of that name, where the user has a stream_fn
@@ -93,6 +91,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         self.prepare()
+        if self.settings.app or (self.model and self.model.has_ping):
+            self.scoreboard.set_asked(self.row)
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
         signal.siginterrupt(signal.SIGTERM, True)  # this thread only waits, and must not go on with that
@@ -114,10 +114,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.slots = Slots(
             count, -(-settings.queue // self.app.planned_workers), self.run_call, self.too_late
         )
-        self.acceptor = Acceptor(self.loop, self.sockets, self.adopt, self.patience)
         self.exchange = self.app.exchange
+        self.generation = self.scoreboard.generation(self.row)
         if self.exchange:
-            self.loop.watch(self.exchange.at_workers.fileno(), self.take_given)
+            self.loop.watch(self.exchange.at_workers[self.row].fileno(), self.on_offer)
+        for listener in self.sockets:
+            if self.exchange:
+                listener.close()  # the standby accepts for all
+            else:
+                self.loop.watch(listener.fileno(), self.accept)
 
     def lead(self) -> None:
         """Be the thread of the loop, until a call keeps it for so long that another thread is."""
@@ -128,13 +133,17 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def turn(self) -> bool:
         """Handle what has happened, or wait for it until it is time to look at the clock again."""
-        waits = self.acceptor.is_waiting
-        self.loop.wait(self.patience() if waits else _REST / 5 if self.resting else TICK)
+        self.loop.wait(_REST / 5 if self.resting else TICK)
         while self.loop.handle_next():
             if not self.slots.run_own():
                 return False
+        if self.offered:
+            self.offered = False
+            self.take_given()
+            if not self.slots.run_own():
+                return False
         now = self.loop.now
-        self.acceptor.look_at_clock()
+        self.scoreboard.beat(self.row)
         if self.resting:
             self.wake_resting()
         if now - self.looked >= TICK:
@@ -143,7 +152,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return True
 
     def look_at_clock(self, now: float) -> None:
-        self.scoreboard.beat(self.row)
         if stuck := self.slots.stuck(now):
             self.retire(stuck)  # before the 504s, so a client that retries reaches another worker
         for call in self.slots.late(now):
@@ -155,6 +163,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
                 self.requests.refuse(call.connection, call.request, HELD)
+        idle = self.scoreboard.count_below(self.slots.count)
+        for connection in self.queue.waiting_since(now - TICK)[:idle]:
+            self.give_back(connection)  # another worker has a free slot
         self.loop.close_silent(self.busy_connections())
         if self.ppid != os.getppid():
             self.alive = False
@@ -201,30 +212,41 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     # Connections
 
-    def patience(self) -> float:
-        """For how long to leave a new connection to other workers, who are freer."""
-        if self.slots.held:
-            return _PATIENCE
-        return _YIELD if self.slots.busy or self.scoreboard.has_most_connections(self.row) else 0.0
+    def on_offer(self) -> None:
+        """The standby has some for us: taken after this turn, in which others may have had their numbers."""
+        self.offered = True
 
     def take_given(self) -> None:
+        """Take over connections from the standby."""
         assert self.exchange is not None
-        if given := self.exchange.take():
-            self.adopt(*given)
+        while given := self.exchange.take(self.row, self.generation):
+            sock, handed = given
+            if not self.exchange.keep(self.row, sock.fileno(), handed.token):
+                sock.shutdown(socket.SHUT_RDWR)  # more than anybody can have open
+            elif connection := self.loop.adopt(sock):
+                if handed.since:
+                    self.arrived[connection] = handed.since / 1e9
+                self.loop.leave(connection)
+                if self.scoreboard.state(self.row) == RETIRING:
+                    self.give_back(connection)
+                if self.loop.holds(connection) and self.may_read(connection):  # its first bytes are here
+                    self.loop.read(connection)
 
-    def adopt(self, sock: socket.socket, since: int = 0) -> None:
-        if self.exchange:
-            self.exchange.keep(self.row, sock)
-        connection = self.loop.adopt(sock)
-        if connection and since:
-            self.arrived[connection] = since / 1e9
-        self.scoreboard.set_connections(self.row, len(self.loop.connections))
+    def accept(self) -> None:
+        for listener in self.sockets:
+            try:
+                self.loop.adopt(listener.sock.accept()[0])
+            except OSError:
+                pass  # the client is gone
 
     def stop_listening(self) -> None:
-        """Leave whoever comes now to others; when the server stops, those who have connected are ours."""
-        self.acceptor.stop(take_rest=self.scoreboard.state(self.row) == READY)
+        """Take no more connections than are on their way here; others may have these, if there are any."""
         if self.exchange:
-            self.loop.ignore(self.exchange.at_workers.fileno())
+            self.take_given()
+        else:
+            for listener in self.sockets:
+                self.loop.ignore(listener.fileno())
+                listener.sock.close()
 
     # What the loop asks
 
@@ -253,7 +275,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def may_listen(self, connection: Connection) -> bool:
         """Await the next request at once, unless the client was told to come again later."""
         self.arrived.pop(connection, None)
-        self.set_state(connection, 0)
+        self.set_state(connection, UNREAD)
         if connection.rest:
             connection.rest = False
             self.resting.append(connection)
@@ -273,7 +295,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.arrived.pop(connection, None)
         self.queue.remove(connection)
         self.note_load()
-        self.scoreboard.set_connections(self.row, len(self.loop.connections) - 1)
 
     def arrival_of(self, connection: Connection) -> float:
         """When the call that is read now was first seen."""
@@ -299,6 +320,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def run_call(self, call: Call) -> None:
         """Run a call on its slot, and let the next one in."""
+        self.set_state(call.connection, RUNNING)
         self.execution.run(call)
         self.slots.release(call)
         self.scoreboard.count_served(self.row)
@@ -318,7 +340,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.loop.post(self.fill_slots)
 
     def note_load(self) -> None:
-        self.scoreboard.set_calls(self.row, self.slots.load + len(self.queue))
+        own = sum(call.counted for call in self.slots.calls) if self.settings.multi_model else self.slots.load
+        self.scoreboard.set_calls(self.row, own + len(self.queue))
 
     @property
     def closes(self) -> bool:

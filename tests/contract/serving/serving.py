@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import requests
 
 from tests.support.docker import HARDENED, Container, docker, wait_for_ping
+
+HARDENING = HARDENED  # the option --serverless puts SERVERLESS in its place
 
 ECHO = """
 def model_fn(model_dir):
@@ -49,7 +52,7 @@ class Server(Container):
         write_handlers(ml, source)
         variables = [f"--env={name}={value}" for name, value in environment.items()]
         mount = f"--volume={ml}/model:/opt/ml/model:ro"
-        hardening = HARDENED if hardened else ()
+        hardening = HARDENING if hardened else ()
         super().__init__(image, "serve", options=(*hardening, mount, *variables, *options))
         self.ready = ready
         self.port = int(str(environment.get("SAGEMAKER_BIND_TO_PORT", 8080)))
@@ -138,3 +141,30 @@ class Load:
                 status = type(error).__name__
             with self._lock:
                 self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+class Pinger(threading.Thread):
+    """Asks /ping every 20 ms; `answers` counts what it got, `seconds` has what each took."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.answers: Counter[int | str] = Counter()
+        self.seconds: list[float] = []
+        self._server, self._over = server, threading.Event()
+
+    def __enter__(self) -> Pinger:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            began = time.monotonic()
+            try:
+                self.answers[self._server.ping()] += 1
+            except requests.RequestException as error:
+                self.answers[type(error).__name__] += 1
+            self.seconds.append(time.monotonic() - began)

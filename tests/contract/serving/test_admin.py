@@ -174,5 +174,5 @@ def test_the_page_for_people_needs_nothing_from_elsewhere(image: str, ml: Path) 
 )
 def test_the_page_is_switched(image: str, ml: Path, environment: dict[str, str], status: int) -> None:
     with Server(image, ml, **environment) as server:
-        for path in ("/", "/status"):
+        for path in ("/", "/status", "/openapi.json"):
             assert requests.get(f"{server.url}{path}", timeout=20).status_code == status

@@ -165,6 +165,13 @@ def _check(method: str, target: str, answer: http.client.HTTPResponse, body: byt
         jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
 
 
+def published(server: Server) -> Any:
+    """The document as the server gives it."""
+    with closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client:
+        client.request("GET", "/openapi.json")
+        return json.loads(client.getresponse().read())
+
+
 class Watch:
     """A standing connection to every worker, so that one that dies is missed at once."""
 
@@ -266,12 +273,14 @@ def _converse(
 
 
 @pytest.mark.image("cpu-serve")
-def test_every_answer_is_documented(image: str, ml: Path) -> None:
+@pytest.mark.parametrize("requests", [REQUESTS, pytest.param(10_000, marks=pytest.mark.long)])
+def test_every_answer_is_documented(image: str, ml: Path, requests: int) -> None:
     with (
         Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         closing(Watch(server, 2)) as watch,
     ):
-        seen = _converse(server, watch, exchanges(), REQUESTS)
+        assert published(server) == DOCUMENT
+        seen = _converse(server, watch, exchanges(), requests)
         assert seen[200] > 100  # the inputs are not all nonsense
         assert not UNEXPECTED.search(server.log().output)
 
@@ -307,6 +316,7 @@ def test_every_answer_about_many_models_is_documented(image: str, ml: Path) -> N
         ("POST", "/models/{name}/invoke", "[1]", 404),
         ("GET", "/status", None, 200),
         ("GET", "/", None, 200),
+        ("GET", "/openapi.json", None, 200),
     ]
     with (
         Server(image, ml, MODEL, SAGEMAKER_MULTI_MODEL="true") as server,

@@ -9,6 +9,7 @@ import requests
 from websockets.sync.client import connect
 
 from tests.support.docker import run
+from tests.support.wheels import installed
 
 from .serving import ECHO, Server
 
@@ -92,3 +93,60 @@ def test_what_the_user_does_not_have_is_the_servers(image: str, ml: Path) -> Non
     source = "import flask\n" + ECHO + "\ndef output_fn(data, accept): return flask.Response(str(data))\n"
     with Server(image, ml, source) as server:
         assert server.invoke(b"[1]").json() == [1]
+
+
+# Real packages of other years, with the MarkupSafe and the setuptools that some of them need and do not name.
+WEB_OF_2020 = ("flask==1.1.4", "werkzeug==1.0.1", "click==7.1.2", "jinja2==2.11.3", "markupsafe==2.0.1")
+OTHER_YEARS = [
+    ("gunicorn==19.10.0", *WEB_OF_2020, "websockets==10.4"),
+    *(
+        pytest.param(packages, marks=pytest.mark.long)
+        for packages in [
+            ("gunicorn==20.1.0", "setuptools<70", *WEB_OF_2020, "websockets==10.4"),
+            ("gunicorn==23.0.0", "flask==2.3.3", "websockets==12.0", "h11==0.9.0"),
+            ("gunicorn==19.10.0", "flask==3.0.3", "werkzeug==3.0.6", "websockets==9.1"),
+        ]
+    ),
+]
+VERSIONS = """
+from importlib import import_module, metadata
+
+NAMES = {names}
+
+def model_fn(model_dir):
+    modules = [import_module(name) for name in NAMES]
+    assert all(module.__file__.startswith("/srv/own/") for module in modules), modules
+    return [f"{{name}}=={{metadata.version(name)}}" for name in NAMES]
+
+def predict_fn(data, model):
+    return model
+
+def stream_fn(stream, model):
+    for message in stream:
+        stream.send(message + str(len(model)))
+"""
+
+
+@pytest.mark.parametrize("place", ["installed", pytest.param("beside", marks=pytest.mark.long)])
+@pytest.mark.parametrize("packages", OTHER_YEARS, ids=lambda packages: packages[0])
+def test_packages_of_other_years_change_nothing(
+    image: str, ml: Path, packages: tuple[str, ...], place: str
+) -> None:
+    own = [name for name in packages if "==" in name]
+    names = [name.partition("==")[0] for name in own]
+    options = [f"--volume={installed(*packages)}:/srv/own:ro"]
+    source = VERSIONS.format(names=names)
+    if place == "installed":
+        (ml / "own.pth").write_text("/srv/own")
+        site = run(image, "python3", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout
+        options.append(f"--volume={ml}/own.pth:{site.strip()}/own.pth:ro")
+    else:
+        source = f"import sys; sys.path.insert(0, '/srv/own')\n{source}"
+    with Server(image, ml, source, *options) as server:
+        assert server.invoke(b"[1]").json() == own
+        assert "optml_requests_total" in requests.get(f"{server.url}/metrics", timeout=20).text
+        assert requests.get(f"{server.url}/nowhere", timeout=20).json()["code"] == 404
+        with connect(f"ws{server.url[4:]}/invocations-bidirectional-stream") as websocket:
+            websocket.send("hello ")
+            assert websocket.recv() == f"hello {len(own)}"
+        assert "Traceback" not in server.log().output

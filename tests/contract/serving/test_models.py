@@ -100,6 +100,20 @@ def refused(answer: requests.Response, status: int, message: str) -> bool:
     return (answer.status_code, said["code"]) == (status, status) and message in said["message"]
 
 
+def test_metrics_count_calls_of_models_and_not_calls_about_them(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    with Models(image, ml / "models") as server:
+        assert server.load("a").status_code == 200
+        for _ in range(3):
+            assert server.invoke("a").status_code == 200
+            assert server.names() == (["a"], None)
+            requests.get(f"{server.url}/status", timeout=20)
+        assert server.invoke("absent").status_code == 404
+        said = requests.get(f"{server.url}/metrics", timeout=20).text
+        assert "optml_model_seconds_count 4\n" in said
+        assert "optml_calls_in_flight 0\n" in said
+
+
 def test_models_come_and_go(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")

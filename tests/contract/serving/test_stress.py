@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from .serving import Load, Server, eventually
+from .serving import Load, Pinger, Server, eventually
 
 pytestmark = [pytest.mark.image("cpu-serve"), pytest.mark.alone]
 
@@ -37,6 +37,28 @@ def good_answers(server: Server, clients: int, seconds: float = 1) -> int:
         time.sleep(seconds)
     assert set(load.statuses) <= {200, 503}, load.statuses
     return load.statuses[200]
+
+
+def slowest_ping(server: Server, seconds: float = 2) -> float:
+    """The p99 of /ping over so many seconds, asked every 20 ms; each is 200."""
+    with Pinger(server) as pinger:
+        time.sleep(seconds)
+    assert set(pinger.answers) == {200}, pinger.answers
+    return statistics.quantiles(pinger.seconds, n=100)[98]
+
+
+def test_ping_does_not_wait_for_calls_however_many(image: str, ml: Path) -> None:
+    source = SLEEPER.replace("return 0.02", "return 0.5")
+    with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        before = server.workers()
+        alone, crowded = [], []
+        for _ in range(3):
+            alone.append(slowest_ping(server))
+            with Load(server, 16):  # 8 times as many as run at once
+                crowded.append(slowest_ping(server))
+        # A ping that waited for a call would take 25 times as long as a slow one does on its own.
+        assert statistics.median(crowded) < 10 * statistics.median(alone), (alone, crowded)
+        assert server.workers() == before
 
 
 class Trickle(threading.Thread):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from optml.serving.exchange import DEATH, KEEP, READING, RETURN, Exchange
+from optml.serving.exchange import READING, UNREAD, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
 
 
@@ -27,57 +26,71 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def exchange() -> Iterator[Exchange]:
     exchange = Exchange(2)
     yield exchange
-    for each in vars(exchange).values():
-        if isinstance(each, socket.socket):
-            each.close()
+    ends = [exchange.at_standby, exchange._to_standby, *exchange.at_workers, *exchange._to_workers]
+    for end in ends:
+        end.close()
 
 
-def test_a_duplicate_outlives_its_worker(
+def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     client, server = pair
-    exchange.keep(1, server)
-    number = server.fileno()
-    exchange.set_state(1, number, READING)
-    exchange.report_death(1)
-    server.close()
-    message, row, kept, duplicate = exchange.receive() or (0, 0, 0, None)
-    assert (message, row, kept) == (KEEP, 1, number) and duplicate is not None
-    assert exchange.receive() == (DEATH, 1, 0, None)
-    assert exchange.receive() is None
-    assert (exchange.state(1, number), exchange.state(0, number)) == (READING, 0)
+    assert exchange.hand_over(1, server, 5, 77, 0)
+    taken, handed = exchange.take(1, 5) or (None, None)
+    assert taken is not None and handed is not None and (handed.token, handed.since) == (77, 0)
+    assert exchange.keep(1, taken.fileno(), handed.token)
+    assert exchange.states(1)[77] == UNREAD
+    exchange.set_state(1, taken.fileno(), READING)
+    taken.close()  # the worker dies
+    assert exchange.states(1)[77] == READING
+    assert 77 not in exchange.states(0)
     client.sendall(b"unread")
-    assert os.read(duplicate, 100) == b"unread"
-    os.close(duplicate)
+    assert server.recv(100) == b"unread"
+
+
+def test_what_a_dead_worker_had_not_taken_is_not_for_the_next_one(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    assert exchange.hand_over(1, pair[1], 5, 77, 0)
+    assert exchange.take(1, 6) is None
+    assert exchange.states(1) == {}
+
+
+def test_what_is_not_taken_can_be_had_back(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    assert exchange.waits_untaken(0) is None
+    for token in (7, 8):
+        assert exchange.hand_over(0, pair[1], 1, token, 0)
+    assert (exchange.waits_untaken(0) or 0) > 0
+    assert exchange.take_back(0) == [7, 8]
+    assert exchange.take(0, 1) is None
 
 
 def test_a_call_keeps_its_clock_when_it_changes_hands(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    client, server = pair
-    assert exchange.take() is None
-    assert exchange.give_back(0, 7)
-    assert exchange.receive() == (RETURN, 0, 7, None)
-    assert exchange.give(server, 123_456_789_000)
-    sock, since = exchange.take() or (None, 0)
-    assert sock is not None and since == 123_456_789_000
-    client.sendall(b"x")
-    assert sock.recv(1) == b"x"
-    sock.close()
+    assert exchange.hand_over(0, pair[1], 1, 7, 123_456_789_000)
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and handed.since == 123_456_789_000
+    exchange.keep(0, taken.fileno(), handed.token)
+    exchange.set_state(0, taken.fileno(), 456)
+    assert exchange.give_back(0, taken.fileno())
+    taken.close()
+    assert exchange.receive() == (7, 456)
+    exchange.report_death()
+    assert exchange.receive() == (0, 0)
+    assert exchange.receive() is None
 
 
 def test_too_many_on_their_way_are_refused_and_not_waited_for(
-    exchange: Exchange,
-    pair: tuple[socket.socket, socket.socket],
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    given = 0
-    while exchange.give(pair[1], 0):
-        given += 1
-        assert given < 100_000
-    while taken := exchange.take():
-        taken[0].close()
-        given -= 1
-    assert given == 0
+    sent = 0
+    while exchange.hand_over(0, pair[1], 1, sent, 0):
+        sent += 1
+        assert sent < 100_000
+    assert len(exchange.take_back(0)) == sent
 
 
 @pytest.mark.parametrize(

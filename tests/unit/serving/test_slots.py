@@ -187,14 +187,22 @@ def test_the_table_is_shared_with_children() -> None:
     assert scoreboard.served(1) == 0
 
 
-def test_a_worker_knows_whether_another_has_fewer_connections() -> None:
+def test_a_worker_knows_whether_another_is_free() -> None:
     scoreboard = Scoreboard(2)
     scoreboard.set_state(0, READY)
-    scoreboard.set_connections(0, 3)
-    assert not scoreboard.has_most_connections(0)  # the other is not ready
+    scoreboard.set_calls(0, 3)
+    assert scoreboard.count_below(2) == 0  # the other is not ready
     scoreboard.set_state(1, READY)
-    assert scoreboard.has_most_connections(0)
-    assert not scoreboard.has_most_connections(1)
+    assert scoreboard.count_below(2) == 1
+
+
+def test_no_two_workers_of_a_row_are_taken_for_one() -> None:
+    scoreboard = Scoreboard(1)
+    seen = [scoreboard.generation(0)]
+    for change in (scoreboard.begin, scoreboard.end, scoreboard.begin):
+        change(0)
+        seen.append(scoreboard.generation(0))
+    assert len(set(seen)) == 4
 
 
 def test_what_was_counted_outlives_the_worker() -> None:

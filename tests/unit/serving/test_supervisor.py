@@ -1,17 +1,21 @@
-"""Sizing, and what a batch job is told."""
+"""Sizing, and what the death of a worker means."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gunicorn.errors import HaltServer
 
 from optml import gpus, machine, paths
 from optml.gpus import Gpu
 from optml.serving.model.requirements import find_requirements
+from optml.serving.scoreboard import READY, Scoreboard
 from optml.serving.settings import Settings, read_settings
 from optml.serving.sizing import fitting, plan_workers
+from optml.serving.supervisor import Supervisor
 
 FOUR = [Gpu(index, f"GPU-{index}", memory=16 << 30, used=1 << 30) for index in range(4)]
 
@@ -74,3 +78,55 @@ def test_requirements_lie_beside_the_code_or_the_model(
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "requirements.txt").touch()
     assert find_requirements(f"{tmp_path}/code/inference.py") == f"{tmp_path}/code/requirements.txt"
+
+
+class Deaths:
+    """A supervisor of two workers that forks none, and its clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("optml.serving.supervisor.time.monotonic", lambda: self.now)
+        self.scoreboard = Scoreboard(2)
+        self.supervisor = Supervisor.__new__(Supervisor)
+        self.supervisor.failures, self.supervisor.failed_at = 0, 0.0
+        self.supervisor.stopping, self.supervisor.retry_at = False, 0.0
+        self.supervisor.app = SimpleNamespace(
+            scoreboard=self.scoreboard,
+            exchange=SimpleNamespace(report_death=lambda: None),
+            settings=SimpleNamespace(start_retries=1),
+        )
+
+    def die(self, after: float, state: int = 0, calls: int = 0) -> None:
+        """A worker dies so many seconds later, while it loads or in another state."""
+        self.now += after
+        self.scoreboard.begin(0)
+        if state:
+            self.scoreboard.set_state(0, state)
+        self.scoreboard.set_calls(0, calls)
+        self.supervisor.on_death(SimpleNamespace(row=0))
+
+
+def test_who_fails_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths = Deaths(monkeypatch)
+    deaths.die(after=0)
+    with pytest.raises(HaltServer):
+        deaths.die(after=50)
+
+
+def test_a_failure_of_more_than_a_minute_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths = Deaths(monkeypatch)
+    for _ in range(5):
+        deaths.die(after=61)
+    for _ in range(5):
+        deaths.die(after=61, state=READY, calls=1)  # in its first call
+
+
+def test_the_death_of_an_idle_worker_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths = Deaths(monkeypatch)
+    for _ in range(5):
+        deaths.die(after=1, state=READY)
+    deaths.die(after=1)
+    deaths.die(after=1, state=READY)
+    deaths.die(after=1)  # the one before has been forgotten for the one that was well
+    with pytest.raises(HaltServer):
+        deaths.die(after=1, state=READY, calls=1)
