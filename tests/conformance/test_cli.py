@@ -8,14 +8,17 @@ import signal
 import subprocess
 import time
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import pytest
+from docker.errors import APIError
 
-from conformance import cli, report
+from conformance import cli, engine, report
 from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
 from conformance.clauses import image as image_clauses
 from conformance.report import Result
@@ -158,6 +161,16 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(image: str, number: signa
     assert checking.returncode == code, words
     label = ("--quiet", "--filter", f"label=optml.check={run}")
     assert docker("ps", "--all", *label).stdout + docker("volume", "ls", *label).stdout == ""
+
+
+@pytest.mark.parametrize("number", [409, 500])
+def test_a_removal_that_goes_on_is_waited_for_and_any_other_error_is_told(number: int) -> None:
+    """A volume cannot go before its container has gone."""
+    container = Mock()
+    container.remove.side_effect = APIError("removal is in progress", SimpleNamespace(status_code=number))
+    with nullcontext() if number == 409 else pytest.raises(APIError):
+        engine.remove(container)
+    assert container.wait.called == (number == 409)
 
 
 def _run_of(image: str) -> str:
