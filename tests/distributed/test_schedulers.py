@@ -174,22 +174,6 @@ def test_an_elastic_job(job: Hosts, each: int) -> None:
 
 
 @pytest.mark.long
-def test_an_elastic_job_outlives_a_pod_that_is_started_again(job: Hosts) -> None:
-    def at_least_one(rank: int, addresses: list[str], each: int) -> Variables:
-        return {**elastic(rank, addresses, each), "PET_NNODES": "1:2", "PET_MAX_RESTARTS": "3"}
-
-    job.start_under(at_least_one, 2, 1, *program("endless.py"))
-    job.wait_for("running")
-    job.containers["node2"].kill("KILL")
-    job.containers["node2"].wait()
-    docker("start", job.containers["node2"].name)
-    deadline = time.monotonic() + 200
-    while [job.containers[host].log().stdout.count("running") for host in HOSTS[:2]] != [2, 2]:
-        assert time.monotonic() < deadline, job.logs()
-        time.sleep(0.5)
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("scheduler", [trainjob, batch])
 def test_a_host_that_is_killed_ends_the_others(job: Hosts, scheduler: Callable[..., Variables]) -> None:
     job.start_under(scheduler, 3, 1, *program("endless.py"))
