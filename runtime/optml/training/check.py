@@ -85,7 +85,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     if entry:
         report["program"] = entry.as_dict()
         variables = environment(job, entry, words)
-        if user := variables.pop(privilege.VARIABLE, ""):
+        if user := variables.pop(program.RUN_AS, ""):
             this.attempt(privilege.named, user)
             report["user"] = user
         _launch(this, report, job, entry, words, variables)

@@ -7,9 +7,8 @@ import os
 
 from ..report import UserError
 from . import job as jobs
-from . import privilege
 from .cluster import INDEX, RESOURCES
-from .program import which
+from .program import RUN_AS, which
 from .record import Record
 from .reporting import TORCH_VARIABLE
 
@@ -79,9 +78,11 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             environment = {**interfaces, **environment}
     elif job.cluster:
         environment = {**job.cluster.process, **environment}
-    if environment.get(privilege.VARIABLE):
+    if environment.get(RUN_AS):
+        from . import privilege
+
         if engine in ("mpirun", "sshd"):
-            raise UserError(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
+            raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
     return Launch(engine=engine, argv=argv, environment=environment)
 

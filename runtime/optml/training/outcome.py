@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import machine, paths
+from .. import paths
 from ..report import log, log_error
-from .secrets import mask
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def succeed() -> int:
 def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
+    from .secrets import mask  # only here and below: PID 1 of a job that succeeds does without
+
     reason = mask(reason, secrets)
     try:
         os.unlink(paths.SUCCESS)  # whoever wrote it was mistaken
@@ -74,6 +75,9 @@ def reason(name: str, ended: Ended, oom_kills: int, secrets: list[str], report: 
     The exception stands first, then how the program ended, then as much of the traceback or of the end of
     stderr as fits. What the program's interpreter told holds; else the exception is looked for in stderr.
     """
+    from .. import machine
+    from .secrets import mask
+
     how = f"{name} {_how(ended.code, ended.signal)}"
     if ended.stopped:
         how += f" after the container was asked to stop (signal {ended.stopped})"

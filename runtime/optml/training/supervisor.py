@@ -74,12 +74,8 @@ class Supervisor:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (*_FORWARDED, signal.SIGCHLD):
             signal.signal(number, _nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # the entry point has blocked them
         adopt_orphans()
-
-    def close(self) -> None:
-        """From here on no signal does anything: the interpreter would end by it while it cleans up."""
-        for number in _FORWARDED:
-            signal.signal(number, signal.SIG_IGN)
 
     def start(self, work: Callable[[], object]) -> Child:
         """Do this work in a child that leads a session of its own."""

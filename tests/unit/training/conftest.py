@@ -16,6 +16,7 @@ from optml.training.job import Job
 from optml.training.program import Program
 
 RUNTIME = Path(__file__).parents[3] / "runtime" / "optml" / "__main__.py"
+HELD = "--block-signal=TERM,INT,HUP,USR1,USR2"
 
 
 @dataclass
@@ -47,7 +48,8 @@ class Ml:
 
     def start(self, *argv: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start `train` isolated, as the entry point does; both of its outputs are pipes."""
-        command = [sys.executable, "-I", "-S", str(RUNTIME), "train", *argv]
+        words = ["check", *argv[1:]] if argv[:1] == ("--check",) else ["train", *argv]
+        command = ["/usr/bin/env", HELD, sys.executable, "-I", "-S", str(RUNTIME), *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self.environment(**variables), stdout=pipe, stderr=pipe)
 
