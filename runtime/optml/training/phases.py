@@ -54,8 +54,9 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
         links = host.join() if host else {}
+        order = host.order() if host and launchers.waits_for_order(job) else ""
         tell(phase="starting the program")
-        launch = launchers.launch(job, entry, words, variables)
+        launch = launchers.launch(job, entry, words, variables, order)
         banner.command(launch.argv, hidden)
         tell(
             name=entry.name,
@@ -63,8 +64,9 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             upload=_upload(job),
             links=list(links),
             current=job.current_host,
-            follows=job.master if launch.engine == "sshd" and links else "",
-            ranks=launch.engine in ("mpirun", "sshd"),
+            follows=job.master if launch.engine == "daemon" else "",
+            ranks=launch.engine in ("mpirun", "daemon"),
+            orders=launch.orders,
             torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
         )
         to_pid1.hand_over([link.fileno() for link in links.values()])

@@ -104,7 +104,7 @@ def _peers(start: Preparation) -> Peers | None:
         return None
     from .peers import Peers  # only distributed jobs have them
 
-    return Peers(start.facts["current"], links, start.facts["follows"])
+    return Peers(start.facts["current"], links, start.facts["follows"], start.facts["orders"])
 
 
 def _patience() -> float:

@@ -132,8 +132,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
     # What MPI needs is not on every machine that runs this.
     monkeypatch.setattr(mpi, "_need", lambda command: command)
     monkeypatch.setattr(mpi, "rank", lambda program: program.argv)
-    monkeypatch.setattr(mpi, "_ssh_config", lambda job: "config")
-    monkeypatch.setattr(mpi, "_sshd_config", lambda job, environment: "config")
+    monkeypatch.setattr(mpi, "_agent", lambda hosts: ("agent", "orders"))
     config, nowhere = ml.root / "input/config", os.open("/dev/null", os.O_WRONLY)
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     codes: Counter[int] = Counter()
