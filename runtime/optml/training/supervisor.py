@@ -116,8 +116,9 @@ class Supervisor:
             self._listen(peers)
         if self.stopped:
             self._receives(self.stopped)  # it came just before
-        self._wait(lambda: program.ended or bool(self.stopped or (peers and peers.lost)))
-        if peers and not program.ended:
+        follows = bool(peers and peers.follows)  # then the end of that host is what counts
+        self._wait(lambda: (program.ended and not follows) or bool(self.stopped or (peers and peers.lost)))
+        if peers and (follows or not program.ended):
             self._end_with_others(program, peers)
         if self.stopped or (peers and peers.lost):
             self._let_all_end(program)
@@ -154,7 +155,7 @@ class Supervisor:
         """Tell the program to stop: at once where it has nothing to do without the host that it follows, and
         after some seconds where another host is lost."""
         if peers.follows:
-            self._wait(lambda: program.ended or bool(peers.lost), self._programs_end())
+            self._wait(lambda: bool(peers.lost), self._programs_end())
         elif not self.stopped:
             self._wait(lambda: program.ended or bool(self.stopped), time.monotonic() + _GRACE)
         else:
