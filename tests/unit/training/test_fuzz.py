@@ -127,7 +127,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
         monkeypatch.setattr(paths, name, place.replace(places["BASE"], str(ml.root)))
     ml.code("train.py", "")
     monkeypatch.setattr(phases, "_become", _start)
-    monkeypatch.setattr(phases, "announce", lambda *_: None)
+    monkeypatch.setattr(phases, "announce", lambda *_, **__: None)
     monkeypatch.setattr(launchers, "meet", lambda job: None)
     # What MPI needs is not on every machine that runs this.
     monkeypatch.setattr(mpi, "_need", lambda command: command)
