@@ -23,12 +23,9 @@ def main(argv: list[str]) -> int:
     verb, *rest = argv or ["--help"]
     try:
         if verb == "train":
-            if rest[:1] == ["--check"]:
-                verb, rest = "check", rest[1:]
-            else:
-                from optml.training.train import train
+            from optml.training.train import train
 
-                return train(rest)
+            os._exit(train(rest))  # nothing is left to clean up, and a signal changes nothing more
         if verb == "check":
             from optml.training.check import check
 

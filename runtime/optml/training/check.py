@@ -85,7 +85,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     if entry:
         report["program"] = entry.as_dict()
         variables = environment(job, entry, words)
-        if user := variables.pop(privilege.VARIABLE, ""):
+        if user := variables.pop(program.RUN_AS, ""):
             this.attempt(privilege.named, user)
             report["user"] = user
         _launch(this, report, job, entry, words, variables)
@@ -132,8 +132,7 @@ def _launch(
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
     if this.attempt(job.enabled, "sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts:
-        for command in ("mpirun", "sshd"):
-            this.attempt(mpi._need, command)
+        this.attempt(mpi._need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
     launch = this.attempt(launchers.launch, job, entry, words, variables)

@@ -20,27 +20,23 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from .job import Job
     from .supervisor import Supervisor
 
 _EVERY = 1.0
 
 
-def place(job: Job) -> str:
-    """Where the hyperparameter `sagemaker_s3_output` wants the files: an `s3://` address, or empty.
+def place(uri: str, job: str) -> str:
+    """Where the files of the job of this name go, if `sagemaker_s3_output` is this address.
 
     The directory is there then, as far as the mounts allow. Raises UserError where this image cannot upload.
     """
-    uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
-    if not uri.startswith("s3://"):
-        return ""
     if not os.path.isdir(f"{paths.DEPS}/boto3"):
         raise UserError("this image cannot upload to S3: boto3 is missing; use the cpu-train image")
     try:
         os.makedirs(paths.OUTPUT_INTERMEDIATE, exist_ok=True)
     except OSError as error:
         log(f"cannot make {paths.OUTPUT_INTERMEDIATE}: {error.strerror}; the program will have to")
-    return "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
+    return "/".join(part for part in (uri.rstrip("/"), job, "output/intermediate") if part)
 
 
 class upload:  # noqa: N801  # a context manager reads as a verb

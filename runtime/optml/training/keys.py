@@ -1,4 +1,4 @@
-"""Keys that the hosts of a job share without telling each other: they come from the facts of the job.
+"""The key that the hosts of a job share without telling each other: it comes from the facts of the job.
 
 Whoever knows all of these facts can derive them, too, unless the user mixes in a secret of the job's own,
 SAGEMAKER_MPI_SECRET.
@@ -19,17 +19,11 @@ if TYPE_CHECKING:
 SECRET = "SAGEMAKER_MPI_SECRET"
 
 
-def seed(job: Job, role: str, *more: object) -> bytes:
-    """32 bytes for this role."""
-    # Nothing of the hyperparameters, unless the caller adds it: a host that cannot read them must be heard.
-    facts = [
-        role,
-        job.arn,
-        *map(os.environ.get, ("TRAINING_JOB_NAME", SECRET)),
-        job.hosts,
-        job.instance_groups,
-        *more,
-    ]
+def seed(job: Job) -> bytes:
+    """32 bytes."""
+    # Nothing of the hyperparameters: a host that cannot read them must be heard.
+    variables = map(os.environ.get, ("TRAINING_JOB_NAME", SECRET))
+    facts = [job.arn, *variables, job.hosts, job.instance_groups]
     # Slow on purpose (50 ms): what is proved by it is shown to all who listen, and they may try the facts.
     text = jsontext.dumps(facts).encode("ascii")
     return hashlib.scrypt(text, salt=b"optml", n=1 << 14, r=8, p=1, dklen=32)

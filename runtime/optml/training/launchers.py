@@ -7,9 +7,8 @@ import os
 
 from ..report import UserError
 from . import job as jobs
-from . import privilege
 from .cluster import INDEX, RESOURCES
-from .program import which
+from .program import RUN_AS, which
 from .record import Record
 from .reporting import TORCH_VARIABLE
 
@@ -32,6 +31,7 @@ _TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabl
 # Where one of these is there, whoever started the container means torchrun.
 _PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
 
+_NO_NAMES = "SM_STUDIO_LOCAL_MODE"
 _NAMES = f"name all hosts in {RESOURCES}"
 
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
@@ -44,20 +44,27 @@ class Launch(Record):
     """What is started on this host."""
 
     engine: str
-    """`process`, `torchrun`, `mpirun`, or `sshd` on a host that waits for the first one's mpirun."""
+    """`process`, `torchrun`, `mpirun`, or `daemon`: what mpirun starts on another host than the first."""
     argv: list[str]
     environment: dict[str, str]
+    orders: str = ""
+    """The FIFO to which mpirun's agent writes; empty for none."""
 
 
-def launch(job: Job, program: Program, arguments: list[str], environment: dict[str, str]) -> Launch:
-    """The launch of this program on this host. Raises UserError for a distribution that is not supported."""
+def launch(
+    job: Job, program: Program, arguments: list[str], environment: dict[str, str], order: str = ""
+) -> Launch:
+    """The launch of this program on this host, or of the `order` that mpirun has for it.
+
+    Raises UserError for a distribution that is not supported.
+    """
     for name in _UNSUPPORTED:
         if job.enabled(name):
             raise UserError(
                 f"{name} is not supported; use sagemaker_torch_distributed_enabled (torchrun) or"
                 " sagemaker_mpi_enabled (Open MPI)"
             )
-    engine, argv = "process", program.argv + arguments
+    engine, argv, orders = "process", program.argv + arguments, ""
     distributed = job.current_host in job.distribution_hosts
     _check_hosts(job, environment)
     if job.cluster and job.cluster.of_processes:
@@ -67,9 +74,10 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
 
         if job.current_host == job.master:
             engine, argv = "mpirun", mpi.rank(program) + arguments
-            argv, environment = mpi.mpirun(job, argv, processes_per_host(job, environment), environment)
+            processes = processes_per_host(job, environment)
+            argv, environment, orders = mpi.mpirun(job, argv, processes, environment)
         else:
-            engine, argv = "sshd", mpi.sshd(job, environment)
+            engine, argv = "daemon", mpi.daemon(order)
     elif distributed and (any(map(job.enabled, _TORCHRUN)) or any(map(environment.get, _PET))):
         engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
         error_file = f"{os.environ.get('TMPDIR', '/tmp')}/optml-{os.urandom(8).hex()}.json"
@@ -79,11 +87,13 @@ def launch(job: Job, program: Program, arguments: list[str], environment: dict[s
             environment = {**interfaces, **environment}
     elif job.cluster:
         environment = {**job.cluster.process, **environment}
-    if environment.get(privilege.VARIABLE):
-        if engine in ("mpirun", "sshd"):
-            raise UserError(f"{privilege.VARIABLE} does not work with MPI: start the container as that user")
+    if environment.get(RUN_AS):
+        from . import privilege
+
+        if engine in ("mpirun", "daemon"):
+            raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
-    return Launch(engine=engine, argv=argv, environment=environment)
+    return Launch(engine=engine, argv=argv, environment=environment, orders=orders)
 
 
 def meet(job: Job) -> Host | None:
@@ -99,11 +109,21 @@ def meet(job: Job) -> Host | None:
     engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
     if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
         return None
-    if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":
+    if os.environ.get(_NO_NAMES, "").lower() == "true":
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
-    return rendezvous.host(job.current_host, hosts, keys.Key(keys.seed(job, "rendezvous")))
+    return rendezvous.host(job.current_host, hosts, keys.Key(keys.seed(job)))
+
+
+def waits_for_order(job: Job) -> bool:
+    """Whether the first host's mpirun says what runs on this host."""
+    waits = job.enabled("sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts[1:]
+    if waits and os.environ.get(_NO_NAMES, "").lower() == "true":
+        raise UserError(
+            f"MPI takes hosts that find each other by name, and {_NO_NAMES} says that there are none"
+        )
+    return waits
 
 
 def rendezvous_without_job() -> Host | None:

@@ -34,12 +34,7 @@ def wait_for_names(hosts: list[str], patience: float = PATIENCE) -> None:
 
 def resolves(host: str) -> bool:
     """Whether the name has an address now."""
-    return bool(addresses(host))
-
-
-def addresses(host: str) -> set[str]:
-    """The addresses of a host; empty where its name does not resolve."""
     try:
-        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError):
-        return set()
+        return False

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import machine, paths
+from .. import paths
 from ..report import log, log_error
-from .secrets import mask
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def succeed() -> int:
 def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
+    from .secrets import mask  # only here and below: PID 1 of a job that succeeds does without
+
     reason = mask(reason, secrets)
     try:
         os.unlink(paths.SUCCESS)  # whoever wrote it was mistaken
@@ -83,6 +84,9 @@ def reason(
     The exception stands first, then how the program ended, then as much of the traceback or of the end of
     stderr as fits. What the program's interpreter told holds; else the exception is looked for in stderr.
     """
+    from .. import machine
+    from .secrets import mask
+
     how = f"{name} {_how(ended.code, ended.signal)}"
     if ended.stopped:
         how += f" after the container was asked to stop (signal {ended.stopped})"
@@ -110,7 +114,7 @@ def reason(
 def _state_of_gpus(head: str, ended: Ended) -> str:
     """How the GPUs are, where CUDA may have ended the program and its interpreter has not told it."""
     from .. import gpus
-    from .runner import OF_GPUS
+    from .failure import OF_GPUS
 
     crashed = ended.signal in _CRASHES
     words = f"{head}{ended.tail}".lower()

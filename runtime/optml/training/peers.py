@@ -1,8 +1,9 @@
 """What the hosts of a job tell each other while their programs run, as PID 1 takes it in.
 
 They speak in lines. `HOST CODE` is the end of a host, `HOST vanished` tells that its connection broke, and
-`HOST stop N` that it was asked to stop by signal N, where that stops all. The first host is linked with all
-others and passes on to them what one of them tells.
+`HOST stop N` that it was asked to stop by signal N, where that stops all. `HOST start COMMAND` is what mpirun
+on the first host has for another, which waits for it (`rendezvous.Host.order`). The first host is linked with
+all others and passes on to them what one of them tells.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class Ledger:
         """The signal by which another host was asked to stop, where that is a stop for all, or 0."""
 
     def hear(self, link: str, line: str) -> None:
-        """Take in a line that came from this host."""
+        """Take in a line of this host, or `HOST COMMAND` of mpirun's agent, which is none."""
         host, _, what = line.partition(" ")
-        if what.isdecimal():
+        if not link:
+            self._send(host, f"{self._current} start {what}")
+        elif what.isdecimal():
             self.ends[host] = int(what)
             if int(what) or self.follows:
                 self._lose(f"host {host} ended with code {what}", line, link)
@@ -76,10 +79,14 @@ class Ledger:
 class Peers(Ledger):
     """The ledger over the connections of this host: the first one's to all others, another's to the first."""
 
-    def __init__(self, current: str, links: dict[str, int], follows: str) -> None:
+    def __init__(self, current: str, links: dict[str, int], follows: str, orders: str = "") -> None:
         super().__init__(current, list(links), self._write, follows)
         self._fd_of = links
         self._host_of = {fd: host for host, fd in links.items()}
+        if orders:
+            self._host_of[os.open(orders, os.O_RDWR | os.O_CLOEXEC)] = (
+                ""  # open for writing, so it never ends
+            )
         self._begun: dict[int, str] = {}
 
     @property
@@ -91,7 +98,7 @@ class Peers(Ledger):
         """Take in what has come; False where no more can come."""
         host = self._host_of[fd]
         try:
-            piece = os.read(fd, 4096).decode("ascii", "replace")
+            piece = os.read(fd, 4096).decode("utf-8", "surrogateescape")
         except OSError:
             piece = ""
         *lines, self._begun[fd] = (self._begun.get(fd, "") + piece).split("\n")
@@ -109,6 +116,6 @@ class Peers(Ledger):
 
     def _write(self, host: str, line: str) -> None:
         try:
-            os.write(self._fd_of[host], f"{line}\n".encode("ascii"))
+            os.write(self._fd_of[host], f"{line}\n".encode("utf-8", "surrogateescape"))
         except OSError:
             pass  # that host has ended

@@ -6,13 +6,11 @@ import os
 
 from .. import paths
 from ..report import UserError, log
-from .program import which
+from .program import RUN_AS, which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from pwd import struct_passwd
-
-VARIABLE = "SAGEMAKER_TRAINING_USER"
 
 # What the program writes. The platform mounts these as root.
 _WRITTEN = (
@@ -28,14 +26,13 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     so do the checkpoints, which the platform restores as root.
     Raises UserError where there is no such user, or no right to become it.
     """
-    user = named(environment[VARIABLE])
+    user = named(environment[RUN_AS])
     if user.pw_uid == os.geteuid():
         return argv, environment
     setpriv = which("setpriv")
     if os.geteuid() != 0 or not setpriv:
         raise UserError(
-            f"cannot become {VARIABLE}={user.pw_name}: that takes root and setpriv; start the"
-            " container as root"
+            f"cannot become {RUN_AS}={user.pw_name}: that takes root and setpriv; start the container as root"
         )
     checkpoints = (
         os.path.join(at, each) for at, _, files in os.walk(paths.CHECKPOINTS) for each in (".", *files)
@@ -59,7 +56,7 @@ def named(name: str) -> struct_passwd:
     try:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError):  # the number may be too long for one
-        raise UserError(f"{VARIABLE} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+        raise UserError(f"{RUN_AS} is {name!r}, but /etc/passwd has no such user; ml is one") from None
 
 
 def give(path: str, user: struct_passwd) -> bool:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Taken when nobody names a program and exactly one of them is there.
 _OBVIOUS = ("train.py", "train", "train.sh")
 
+# The user as whom the program runs, and what is installed for it.
+RUN_AS = "SAGEMAKER_TRAINING_USER"
+
 
 class Program(Record):
     """A program that can be started: its directory, its name, its kind."""

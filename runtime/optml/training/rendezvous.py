@@ -32,6 +32,7 @@ _PAUSE = 0.1
 # Seconds that a connection has to say who it is.
 _INTRODUCTION = 5.0
 _LONGEST_LINE = 1024
+_LONGEST_ORDER = 1 << 17
 
 # A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 4), (socket.TCP_KEEPCNT, 2))
@@ -57,6 +58,10 @@ class Host:
 
     def announce(self, code: int, patience: float) -> None:
         """Tell the others that this host ends with this code. Those still to come get so many seconds."""
+        raise NotImplementedError
+
+    def order(self) -> str:
+        """What mpirun on the first host has for this one, which has joined."""
         raise NotImplementedError
 
 
@@ -157,6 +162,8 @@ class Guest:
 class OtherHost(Host):
     """It looks for the first host until that answers."""
 
+    _link: socket.socket
+
     def join(self) -> dict[str, socket.socket]:
         deadline = time.monotonic() + PATIENCE
         first = self.hosts[0]
@@ -164,6 +171,7 @@ class OtherHost(Host):
         while True:
             link = self._call("")
             if link:
+                self._link = link
                 return {first: link}
             if time.monotonic() > deadline:
                 raise UserError(f"host {first} does not answer on port {PORT}; see its log")
@@ -173,6 +181,20 @@ class OtherHost(Host):
         deadline = time.monotonic() + patience
         while not self._call(f"{self.current} {code}") and time.monotonic() < deadline:
             time.sleep(_PAUSE)
+
+    def order(self) -> str:
+        while True:
+            try:
+                host, _, what = _line(self._link, _LONGEST_ORDER).partition(" ")
+            except OSError:
+                raise UserError(f"host {self.hosts[0]} vanished before mpirun started; see its log") from None
+            word, _, rest = what.partition(" ")
+            if word == "start":
+                return rest
+            if word == "stop" and rest.isdecimal():
+                os.kill(os.getppid(), int(rest))  # a stop of all is one of this host: PID 1 takes it
+            else:
+                _check_end(f"{host} {word}")
 
     def _call(self, end: str) -> socket.socket | None:
         """Call the first host, and wait until it says that all are there. With an `end` of this host that is
@@ -226,15 +248,15 @@ def _send(link: socket.socket, line: str) -> None:
         pass  # that host has ended
 
 
-def _line(link: socket.socket) -> str:
+def _line(link: socket.socket, longest: int = _LONGEST_LINE) -> str:
     """The next line; raises OSError where none comes. Byte by byte: what follows is not ours."""
     line = b""
     while not line.endswith(b"\n"):
         byte = link.recv(1)
-        if not byte or len(line) > _LONGEST_LINE:
+        if not byte or len(line) > longest:
             raise OSError("no line")
         line += byte
-    return line[:-1].decode("ascii", "replace")
+    return line[:-1].decode("utf-8", "surrogateescape")
 
 
 def _kept_alive(link: socket.socket) -> socket.socket:

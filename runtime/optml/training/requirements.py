@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import command, privilege, project
-from .program import which
+from . import command, privilege
+from .program import RUN_AS, which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -34,15 +34,12 @@ _ERRORS = ("ERROR: ", "error: ", _FRAME[0])
 _VAGUE = ("error: subprocess-exited-with-error", "error: metadata-generation-failed")
 
 
-def install(program: Program, environment: dict[str, str]) -> None:
-    """Install what the project lists, with uv where it is on PATH, else pip.
+def install(steps: list[Step], program: Program, environment: dict[str, str]) -> None:
+    """Take these steps to install what the project lists, with uv where it is on PATH, else pip.
 
     Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
     with the installer's reason, which names the package.
     """
-    steps = project.steps(program.directory)
-    if not steps:
-        return
     environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
     del environment["PYTHONPATH"]  # it begins with the code
     uv = which("uv")
@@ -69,7 +66,7 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
 
     log("uv is fetched first, because pip reads no lock file")
     target = tempfile.mkdtemp(prefix="optml-uv-")
-    if user := environment.get(privilege.VARIABLE):
+    if user := environment.get(RUN_AS):
         privilege.give(target, privilege.named(user))
     argv = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
     _run(argv, "uv, which its lock file takes", program, environment)
@@ -78,7 +75,7 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
 
 def _run(argv: list[str], what: str, program: Program, environment: dict[str, str]) -> None:
     environment = {"UV_PROJECT_ENVIRONMENT": os.path.dirname(os.path.dirname(program.python)), **environment}
-    if environment.get(privilege.VARIABLE):
+    if environment.get(RUN_AS):
         argv, environment = privilege.drop(argv, environment)
     done = command.run(argv, environment, program.directory)
     if done.code:

@@ -74,12 +74,8 @@ class Supervisor:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (*_FORWARDED, signal.SIGCHLD):
             signal.signal(number, _nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # the entry point has blocked them
         adopt_orphans()
-
-    def close(self) -> None:
-        """From here on no signal does anything: the interpreter would end by it while it cleans up."""
-        for number in _FORWARDED:
-            signal.signal(number, signal.SIG_IGN)
 
     def start(self, work: Callable[[], object]) -> Child:
         """Do this work in a child that leads a session of its own."""
@@ -120,8 +116,9 @@ class Supervisor:
             self._listen(peers)
         if self.stopped:
             self._receives(self.stopped)  # it came just before
-        self._wait(lambda: program.ended or bool(self.stopped or (peers and peers.lost)))
-        if peers and not program.ended:
+        follows = bool(peers and peers.follows)  # then the end of that host is what counts
+        self._wait(lambda: (program.ended and not follows) or bool(self.stopped or (peers and peers.lost)))
+        if peers and (follows or not program.ended):
             self._end_with_others(program, peers)
         if self.stopped or (peers and peers.lost):
             self._let_all_end(program)
@@ -158,7 +155,7 @@ class Supervisor:
         """Tell the program to stop: at once where it has nothing to do without the host that it follows, and
         after some seconds where another host is lost."""
         if peers.follows:
-            self._wait(lambda: program.ended or bool(peers.lost), self._programs_end())
+            self._wait(lambda: bool(peers.lost), self._programs_end())
         elif not self.stopped:
             self._wait(lambda: program.ended or bool(self.stopped), time.monotonic() + _GRACE)
         else:

@@ -1,6 +1,6 @@
 """`train`: the life of a training container, from the platform's files to an exit code.
 
-A job goes through these phases: read, fetch, install, meet, start (`preparation.py`, in a child that becomes
+A job goes through these phases: read, fetch, install, meet, start (`phases.py`, in a child that becomes
 the program), run (`supervisor.py`), upload (`intermediate.py`, in a child) and report (`outcome.py`).
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 
-from .. import machine
 from ..report import UserError
-from . import intermediate, outcome, preparation, reporting
-from .preparation import Preparation
+from . import outcome
+from .preparation import NOTICE, Preparation
 from .supervisor import Supervisor
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -37,8 +36,6 @@ def train(argv: list[str]) -> int:
         return _train(argv, supervisor)
     except Exception as bug:
         return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", [])
-    finally:
-        supervisor.close()
 
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
@@ -47,9 +44,11 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
         supervisor.patience = _patience()
     except UserError as problem:
         return outcome.fail(1, str(problem), [])
-    kills_before = machine.oom_kills()
-
     start = Preparation(supervisor, argv)
+    from .. import machine  # these while the child is at work
+    from . import intermediate
+
+    kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)
     peers = _peers(start)
     if not start.runs:
@@ -62,6 +61,8 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
             peers.close(code)
     if code == 0:
         return outcome.succeed()
+    from . import reporting
+
     report = reporting.read(start.report, start.facts["torch_report"])
     kills, hidden = machine.oom_kills() - kills_before, start.facts["hidden"]
     reason = outcome.reason(start.facts["name"], ended, kills, hidden, report, start.facts["gpus"] > 0)
@@ -74,9 +75,11 @@ def _fail_before_the_program(supervisor: Supervisor, start: Preparation, peers: 
     if peers:
         peers.close(code)
     elif "failed" in start.facts:  # it tells the others itself
-        supervisor.wait(lambda: start.child.ended, preparation.NOTICE)
+        supervisor.wait(lambda: start.child.ended, NOTICE)
     elif start.facts.get("distributed", True):
-        notice = supervisor.start(lambda: preparation.announce(code, _LAST_WORD))
+        from .phases import announce
+
+        notice = supervisor.start(lambda: announce(code, _LAST_WORD))
         supervisor.wait(lambda: notice.ended, _LAST_WORD)
     return code
 
@@ -101,7 +104,7 @@ def _peers(start: Preparation) -> Peers | None:
         return None
     from .peers import Peers  # only distributed jobs have them
 
-    return Peers(start.facts["current"], links, start.facts["follows"])
+    return Peers(start.facts["current"], links, start.facts["follows"], start.facts["orders"])
 
 
 def _patience() -> float:

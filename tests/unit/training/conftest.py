@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from optml.training.job import Job
 from optml.training.program import Program
 
 RUNTIME = Path(__file__).parents[3] / "runtime" / "optml" / "__main__.py"
+HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -47,9 +49,14 @@ class Ml:
 
     def start(self, *argv: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start `train` isolated, as the entry point does; both of its outputs are pipes."""
-        command = [sys.executable, "-I", "-S", str(RUNTIME), "train", *argv]
+        words = ["check", *argv[1:]] if argv[:1] == ("--check",) else ["train", *argv]
+        command = [sys.executable, "-I", "-S", str(RUNTIME), *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environment(**variables), stdout=pipe, stderr=pipe)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        try:
+            return subprocess.Popen(command, env=self.environment(**variables), stdout=pipe, stderr=pipe)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def train(self, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*argv, **variables)

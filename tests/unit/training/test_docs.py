@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from optml.training import environment, launchers, mpi, rendezvous
+from optml.training import environment, launchers, rendezvous
 from optml.training.job import Job
 from tests.unit.training.conftest import a_job, a_program
 
@@ -45,7 +45,7 @@ def test_every_field_of_the_job() -> None:
 
 
 def test_the_ports() -> None:
-    ports = {environment.MASTER_PORT, str(rendezvous.PORT), str(mpi.PORT)}
+    ports = {environment.MASTER_PORT, str(rendezvous.PORT)}
     assert ports == set(re.findall(r"^\| (\d+) \|", DOCS, re.M))
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optml import paths
-from optml.training import launchers, mpi, preparation
+from optml.training import launchers, mpi, phases
 from tests.unit.training.conftest import RUNTIME, Ml
 
 JOBS = 4000
@@ -126,14 +126,13 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
     for name, place in places.items():
         monkeypatch.setattr(paths, name, place.replace(places["BASE"], str(ml.root)))
     ml.code("train.py", "")
-    monkeypatch.setattr(preparation, "_become", _start)
-    monkeypatch.setattr(preparation, "announce", lambda *_: None)
+    monkeypatch.setattr(phases, "_become", _start)
+    monkeypatch.setattr(phases, "announce", lambda *_, **__: None)
     monkeypatch.setattr(launchers, "meet", lambda job: None)
     # What MPI needs is not on every machine that runs this.
     monkeypatch.setattr(mpi, "_need", lambda command: command)
     monkeypatch.setattr(mpi, "rank", lambda program: program.argv)
-    monkeypatch.setattr(mpi, "_ssh_config", lambda job: "config")
-    monkeypatch.setattr(mpi, "_sshd_config", lambda job, environment: "config")
+    monkeypatch.setattr(mpi, "_agent", lambda hosts: ("agent", "orders"))
     config, nowhere = ml.root / "input/config", os.open("/dev/null", os.O_WRONLY)
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     codes: Counter[int] = Counter()
@@ -151,7 +150,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
                 del sys.modules[name]  # not imported when the job is read, on which its C parts depend
             facts = Facts()
             with suppress(Started):
-                preparation._prepare([], facts, -1, nowhere)  # type: ignore[arg-type]
+                phases.prepare([], facts, -1, nowhere)  # type: ignore[arg-type]
         reason = facts.get("failed", "")
         codes[int(bool(reason))] += 1
         if reason:

@@ -1,10 +1,10 @@
-"""The keys of an MPI job: derived from what its hosts share, readable by OpenSSH."""
+"""The command line of mpirun, and the agent through which it starts its daemons on other hosts."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,51 +12,25 @@ from optml.report import UserError
 from optml.training import mpi
 from tests.unit.training.conftest import a_job
 
-needs_ssh_keygen = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
+
+def test_the_agent_passes_on_whole_lines_of_the_hosts_of_the_job_alone() -> None:
+    hosts = [f"algo-{number}" for number in range(2, 10)]
+    agent, orders = mpi._agent(hosts)
+    fifo = os.open(orders, os.O_RDWR)
+    long = "x" * 6000  # longer than what a pipe takes at once
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        done = threads.map(lambda host: subprocess.run([*agent.split(), host, "a;b", '"c"', long]), hosts)
+        lines = b""
+        while lines.count(b"\n") < len(hosts):
+            lines += os.read(fifo, 1 << 16)
+    assert not any(each.returncode for each in done)
+    assert sorted(lines.decode().splitlines()) == [f'{host} a;b "c" {long}' for host in hosts]
+    stranger = subprocess.run([*agent.split(), "algo-1", "x"], capture_output=True, text=True)
+    assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is none of the hosts of this job\n")
 
 
-@needs_ssh_keygen
-def test_openssh_reads_the_private_key_and_finds_the_public_one_in_it(tmp_path: Path) -> None:
-    job = a_job(arn="arn:aws:sagemaker:eu-west-1:1:training-job/x")
-    mpi._write(f"{tmp_path}/key", mpi._private_key(job, "user"))
-    done = subprocess.run(
-        ["ssh-keygen", "-y", "-f", f"{tmp_path}/key"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split()[:2] == mpi._public_key(job, "user").split()
-
-
-def test_hosts_of_a_job_have_one_key_and_each_role_its_own() -> None:
-    hosts = ["a", "b"]
-    first, second = (a_job(arn="arn", hosts=hosts, current_host=host) for host in hosts)
-    assert mpi._public_key(first, "user") == mpi._public_key(second, "user")
-    assert mpi._public_key(first, "user") != mpi._public_key(first, "host")
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("arn", "other"), ("name", "other"), ("hyperparameters", {"a": 1})]
-)
-def test_another_job_has_another_key(field: str, value: object) -> None:
-    assert mpi._seed(a_job(), "user") != mpi._seed(a_job(**{field: value}), "user")
-
-
-def test_a_secret_of_the_user_goes_into_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = mpi._seed(a_job(), "user")
-    monkeypatch.setenv("SAGEMAKER_MPI_SECRET", "mine")
-    assert mpi._seed(a_job(), "user") != before
-
-
-def test_credentials_are_in_no_file_of_the_ranks() -> None:
-    line = mpi._set_env(
-        {
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "x",
-            "SAGEMAKER_MPI_SECRET": "x",
-            "AWS_REGION": "eu",
-            "SM_HPS": '{"a":"b"}',
-            "TWO": "a\nb",
-        }
-    )
-    assert line == '"AWS_REGION=eu" "SM_HPS={\\"a\\":\\"b\\"}"'
+def test_a_daemon_stays_in_the_foreground() -> None:
+    assert mpi.daemon("A=1;/usr/bin/prted --daemonize --x y")[-1] == "A=1;/usr/bin/prted --x y"
 
 
 def test_options_that_no_shell_would_take_are_named() -> None:

@@ -61,6 +61,27 @@ def test_a_name_that_holds_none(name: str) -> None:
     assert not is_secret(name)
 
 
+NAMES = st.lists(st.sampled_from(["main", "node", "model", "s3", "hf", "v2"]), max_size=3)
+SPELLED = st.sampled_from([str.upper, str.lower, str.title])
+SIGNS = st.sampled_from("_-. ")
+HOLDS = st.sampled_from(["secret", "password", "key", "token", "private", "cred", "credentials"])
+SPEAKS = st.sampled_from(
+    ["path", "name", "file", "prefix", "ip", "ipv4_address", "dns", "dns_name", "arn", "size"]
+)
+
+
+@given(
+    before=NAMES, word=HOLDS, after=st.sampled_from(["", "2", "id", "base64"]), sign=SIGNS, spelled=SPELLED
+)
+def test_any_name_that_ends_in_a_secret_holds_one(before, word, after, sign, spelled) -> None:  # type: ignore[no-untyped-def]
+    assert is_secret(spelled(sign.join([*before, word, *filter(None, [after])])))
+
+
+@given(before=NAMES, word=HOLDS, about=SPEAKS, sign=SIGNS, spelled=SPELLED)
+def test_no_name_that_only_speaks_about_a_secret_holds_one(before, word, about, sign, spelled) -> None:  # type: ignore[no-untyped-def]
+    assert not is_secret(spelled(sign.join([*before, word, about])))
+
+
 def test_a_value_is_masked_wherever_it_turns_up() -> None:
     assert mask("abc123 hunter2 hf_tok 64", SECRETS) == "****** ****** ****** 64"
 

@@ -50,7 +50,7 @@ def test_a_job(ml: Ml, tmp_path: Path, version: str) -> None:
     assert (done.returncode, ml.failure.partition("\n")[0]) == (1, "ValueError: the end")
     ml.code("pyproject.toml", '[project]\nname = "mine"\ndependencies = ["one"]\n')
     checked = subprocess.run(
-        [*command, "--check"], env=environment, capture_output=True, text=True, timeout=60
+        [*command[:-1], "check"], env=environment, capture_output=True, text=True, timeout=60
     )
     assert "s3cr3t" not in checked.stdout
     # Without tomllib, which came with 3.11, a pyproject.toml is refused in one line.

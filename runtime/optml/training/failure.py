@@ -1,0 +1,118 @@
+"""The second half of runner.py: how a Python program ends that an exception has ended.
+
+The exception goes to a descriptor, for PID 1, and to TORCHELASTIC_ERROR_FILE, from which torchrun tells how
+its first rank failed. This runs in the user's interpreter, too, so it imports no more than it needs.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_LONGEST = 16 << 10
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+_NVML_PATIENCE = 5.0
+
+# Words of an exception after which the state of the GPUs is worth a look, in lower case.
+OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")
+
+
+def end(error: BaseException, fd: int, tells: bool, own_files: "tuple[str, ...]") -> None:
+    """Tell the exception, unless a child of the program has raised it, and end as the interpreter would.
+
+    Where it returns, the exception is to be raised again.
+    """
+    if isinstance(error, SystemExit):
+        if tells:
+            _tell(fd, *_of_exit(error))
+        return
+    error.__traceback__ = trace = _trace_of_program(error, own_files)
+    if tells:
+        _tell(fd, _head(error), _formatted(error, trace))
+    if isinstance(error, KeyboardInterrupt):
+        return  # the interpreter ends by the signal
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    sys.excepthook(type(error), error, trace)
+    sys.exit(1)
+
+
+def _of_exit(error: SystemExit) -> "tuple[str, str]":
+    """What a SystemExit tells: its text, or the exception that was being handled; else nothing."""
+    if not isinstance(error.code, int):
+        return str(error.code), ""
+    handled = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return (_head(handled), _formatted(handled, handled.__traceback__)) if handled else ("", "")
+
+
+def _trace_of_program(error: BaseException, own_files: "tuple[str, ...]") -> "TracebackType | None":
+    """The traceback without our own frames."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename in own_files:
+        trace = trace.tb_next
+    return trace
+
+
+def _head(error: BaseException) -> str:
+    """The exception in one line, with its notes, its parts and its cause."""
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    head = f"{name}: {text}" if text else name
+    if parts := getattr(error, "exceptions", ()):
+        head += ": " + "; ".join(_head(part) for part in parts[:8] if isinstance(part, BaseException))
+    head = "; ".join([head, *map(str, getattr(error, "__notes__", None) or ())])
+    return f"{head}; caused by {_head(error.__cause__)}" if error.__cause__ else head
+
+
+def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
+    try:
+        import traceback
+
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:
+        return ""  # a traceback.py beside the program, which is another module
+
+
+def _state_of_gpus(head: str) -> str:
+    """How the GPUs are while this process still holds their memory, and which rank that is."""
+    if not os.path.exists("/dev/nvidiactl") or not any(word in head.lower() for word in OF_GPUS):
+        return ""
+    import subprocess
+
+    program = [sys.executable, "-I", "-S", f"{_HOME}/lib/optml/nvml.py", f"{_HOME}/deps", "state"]
+    asked = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        told = asked.communicate(timeout=_NVML_PATIENCE)[0]
+    except subprocess.TimeoutExpired as error:
+        asked.kill()  # and not waited for: it may hang in the kernel
+        told = error.output or b""
+    state = "; ".join(told.decode("utf-8", "replace").splitlines()[1:])
+    rank, host = os.environ.get("RANK"), os.environ.get("SM_CURRENT_HOST", "this host")
+    return f"; GPUs{f' of rank {rank} on {host}' if rank else ''}: {state}" if state else ""
+
+
+def _tell(fd: int, head: str, trace: str) -> None:
+    try:
+        head += _state_of_gpus(head)
+        if fd >= 0:
+            text = f"{head[:_LONGEST]}\0{trace[-_LONGEST:]}"
+            os.write(fd, text.encode("utf-8", "replace"))
+        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if head and path and not os.path.exists(path):
+            import json
+            import time
+
+            details = {"py_callstack": trace, "timestamp": str(int(time.time()))}
+            with open(path, "w") as file:
+                json.dump({"message": {"message": head, "extraInfo": details}}, file)
+    except Exception:
+        pass  # nobody to tell it to

@@ -1,0 +1,115 @@
+"""What comes before the program, phase by phase, in the child of PID 1 that then becomes the program.
+
+A stop needs no care here: it kills this process. What a plain job does not need is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..report import UserError
+from . import banner, launchers, program, project, reporting, secrets, source
+from . import job as jobs
+from .arguments import arguments
+from .environment import environment
+from .preparation import NOTICE
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    import signal
+
+    from .job import Job
+    from .launchers import Launch
+    from .preparation import Teller
+    from .rendezvous import Host
+else:
+    import _signal as signal  # the same without its enums
+
+# Python ignores these two; the user's program must start with their default, as any other program does.
+_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
+    """Everything that comes before the program, phase by phase, and the program itself."""
+    tell = to_pid1.tell
+    hidden = secrets.secret_values({})
+    host = None
+    try:
+        tell(phase="reading the job")
+        job = jobs.read()
+        hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
+        host = launchers.meet(job)
+        tell(phase="fetching the code", distributed=host is not None)
+        directory, named = source.fetch(job)
+        entry = program.find(job, directory, named)
+        words = arguments(job.hyperparameters) + argv
+        variables = environment(job, entry, words)
+        banner.start(job, entry, hidden)
+        tell(phase="installing the requirements")
+        if steps := project.steps(directory):
+            from . import requirements
+
+            requirements.install(steps, entry, variables)
+        banner.warn_of_driver(job, entry)
+        tell(phase="meeting the other hosts")
+        links = host.join() if host else {}
+        order = host.order() if host and launchers.waits_for_order(job) else ""
+        tell(phase="starting the program")
+        launch = launchers.launch(job, entry, words, variables, order)
+        banner.command(launch.argv, hidden)
+        tell(
+            name=entry.name,
+            hidden=hidden,
+            upload=_upload(job),
+            links=list(links),
+            current=job.current_host,
+            follows=job.master if launch.engine == "daemon" else "",
+            gpus=job.gpus,
+            ranks=launch.engine in ("mpirun", "daemon"),
+            orders=launch.orders,
+            torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
+        )
+        to_pid1.hand_over([link.fileno() for link in links.values()])
+        _become(launch, reporting.argv(launch, entry, report), directory, stderr)
+    except UserError as problem:
+        reason = str(problem)
+    except Exception as bug:
+        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
+    tell(failed=secrets.mask(reason, hidden))
+    to_pid1.close()
+    announce(1, host=host)
+
+
+def _upload(job: Job) -> str:
+    """Where output/intermediate is copied to while the program runs; empty for nowhere."""
+    uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
+    if not uri.startswith("s3://"):
+        return ""
+    from . import intermediate
+
+    return intermediate.place(uri, job.name)
+
+
+def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> None:
+    """Tell the other hosts, if there are any, that the program of this one does not start."""
+    host = host or launchers.rendezvous_without_job()
+    if host:
+        host.announce(code, patience)
+
+
+def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> None:
+    """Become the program. Raises UserError where it cannot be started."""
+    log = os.dup(2)
+    os.set_inheritable(log, False)
+    try:
+        os.chdir(directory)
+        os.dup2(stderr, 2)
+        for number in _RESTORED:
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(argv[0], argv, launch.environment)
+    except OSError as error:
+        os.dup2(log, 2)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
+        raise UserError(f"cannot start {launch.argv[0]} in {directory}: {error.strerror}{hint}") from error
