@@ -49,21 +49,21 @@ def project(ml: Path) -> Path:
     return ml
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_has_the_same_files_as_for_amd64(image: str) -> None:
-    differ = files(tag(image, "arm64")) ^ files(tag(image, "amd64"))
+@pytest.mark.parametrize("name", IMAGES)
+def test_has_the_same_files_as_for_amd64(name: str) -> None:
+    differ = files(tag(name, "arm64")) ^ files(tag(name, "amd64"))
     # glibc's loader has another name and place, and Intel's control-flow protection no counterpart.
     assert sorted(name for name in differ if "ld-linux" not in name and name != "usr/lib64") == []
 
 
-@pytest.mark.parametrize("image", ("cpu-serve", "slim-serve"))
-def test_trains_and_serves(image: str, project: Path) -> None:
-    if image == "cpu-serve":
-        assert run(tag(image, "arm64"), "uname", "-m", options=mounts(project)).stdout == "aarch64\n"
+@pytest.mark.parametrize("name", ("cpu-serve", "slim-serve"))
+def test_trains_and_serves(name: str, project: Path) -> None:
+    if name == "cpu-serve":
+        assert run(tag(name, "arm64"), "uname", "-m", options=mounts(project)).stdout == "aarch64\n"
     trained = run(tag("cpu-serve", "arm64"), "train", options=mounts(project), timeout=300)
     assert trained.code == 0, trained.output
     assert "fitted 3 species to 150 flowers" in trained.stdout
-    with Container(tag(image, "arm64"), "serve", options=mounts(project)) as server:
+    with Container(tag(name, "arm64"), "serve", options=mounts(project)) as server:
         url = wait_for_ping(server, timeout=240)
         flowers = "5.1,3.5,1.4,0.2\n7.0,3.2,4.7,1.4\n6.3,3.3,6.0,2.5"
         answer = requests.post(

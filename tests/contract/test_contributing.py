@@ -19,7 +19,7 @@ from tests.support.matrix import ARCH, ROOT
 @pytest.mark.one_variant
 def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    dockerfile = re.search(r"images/gpu-serve/Dockerfile`:\n\n```dockerfile\n(.*?)```", text, re.S)
+    dockerfile = re.search(r"images/json-serve/Dockerfile`:\n\n```dockerfile\n(.*?)```", text, re.S)
     assert dockerfile and dockerfile[1].count("\n") == 10
     name = f"test-{uuid.uuid4().hex[:12]}"
     (tmp_path / f"images/{name}").mkdir(parents=True)
@@ -30,7 +30,7 @@ def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path:
     (entry, *_) = json.loads(printed.stdout)
     assert (entry["image"], entry["parent"]) == (name, "cpu-serve")
     built = subprocess.run(
-        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", f"PARENT={image}", "latest"],
+        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", "", "", f"PARENT={image}", "latest"],
         cwd=tmp_path,
         env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
         capture_output=True,
@@ -41,6 +41,6 @@ def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path:
         config = inspect(f"optml/{name}")["Config"]
     finally:
         docker("rmi", "--force", f"optml/{name}", check=False)
-    assert "NVIDIA_VISIBLE_DEVICES=all" in config["Env"]
+    assert "SAGEMAKER_MODEL_SERVER_ACCESS_LOG=json" in config["Env"]
     assert config["Cmd"] == ["serve"]
     assert config["Labels"]["org.opencontainers.image.title"] == "optml gpu-serve"
