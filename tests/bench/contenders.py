@@ -106,9 +106,11 @@ def build(run: Run) -> None:
     docker("build", "--force-rm", "--tag", IMAGE, WORK, timeout=900)
     for name in ENVIRONMENTS.keys() - run.absent.keys():
         listed = docker("run", "--rm", IMAGE, "pip", "--python", f"/opt/peers/{name}/bin/python3", "freeze")
-        installed = dict(line.split("==") for line in listed.stdout.split() if "==" in line)
-        for package in (package.split("<")[0] for package in ENVIRONMENTS[name]):
-            run.versions[package] = installed.get(package, "?")
+        pairs = (line.split("==") for line in listed.stdout.split() if "==" in line)
+        installed = {package.lower().replace("_", "-"): version for package, version in pairs}
+        run.versions |= {
+            package: installed[package] for package in ENVIRONMENTS[name] if package in installed
+        }
 
 
 def _fetch(folder: Path, packages: list[str]) -> str | None:

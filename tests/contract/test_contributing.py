@@ -43,4 +43,4 @@ def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path:
         docker("rmi", "--force", f"optml/{name}", check=False)
     assert "SAGEMAKER_MODEL_SERVER_ACCESS_LOG=json" in config["Env"]
     assert config["Cmd"] == ["serve"]
-    assert config["Labels"]["org.opencontainers.image.title"] == "optml gpu-serve"
+    assert config["Labels"]["org.opencontainers.image.title"] == "optml json-serve"
