@@ -41,6 +41,8 @@ class Server:
     command: str
     speaks: tuple[str, ...] = ("JSON", "CSV", "NPY")
     """The kinds of request that it takes."""
+    health: str = "/ping"
+    """Where it says that it is ready."""
 
 
 def _peer(environment: str, command: str) -> str:
@@ -53,7 +55,7 @@ _GUNICORN = "gunicorn --no-control-socket --bind 0.0.0.0:8080 --workers 2 --work
 _GRANIAN = f"granian {_BIND} --workers 2 --no-ws --interface"
 _BENTOML = f"env HOME=/tmp BENTOML_DO_NOT_TRACK=1 bentoml serve bentoml_app:Model {_BIND}"
 _MMS = (
-    f"env JAVA_HOME={JAVA} PATH=$PATH:{JAVA}/bin python3 -c"
+    f"env JAVA_HOME={JAVA} PATH=/opt/peers/mms/bin:{JAVA}/bin:/usr/bin:/bin python3 -c"
     " 'from sagemaker_inference.model_server import start_model_server; start_model_server()'"
 )
 SERVERS = [
@@ -66,7 +68,7 @@ SERVERS = [
     Server("gunicorn, sync", "web", _peer("web", f"{_GUNICORN} sync raw:app")),
     Server("flask on gthread", "web", _peer("web", f"{_GUNICORN} gthread --threads 4 flask_app:app")),
     Server("LitServe", "litserve", _peer("litserve", "python3 litserve_app.py"), ("JSON",)),
-    Server("BentoML", "bentoml", _peer("bentoml", _BENTOML), ("JSON",)),
+    Server("BentoML", "bentoml", _peer("bentoml", _BENTOML), ("JSON",), "/readyz"),
     Server("sagemaker-inference + MMS", "mms", _peer("mms", _MMS)),
 ]
 

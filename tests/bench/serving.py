@@ -56,7 +56,7 @@ def measure(run: Run, rounds: int) -> None:
         for server in servers:
             container = serve(server, "/srv/model")
             stack.enter_context(container)
-            running[server] = wait_for_ping(container)
+            running[server] = wait_for_ping(container, path=server.health)
             time.sleep(2)  # all workers, not only the first
             used = json.loads(container.exec("python3", "/srv/serving/memory.py").stdout)
             memory.add(server.name, used["Private"])
@@ -80,15 +80,14 @@ def serve(server: Server, model: str, *options: str) -> Container:
 def started(servers: list[Server], rounds: int) -> list[Row]:
     """How long after its start, inside a container, a server answers."""
     rows = {
-        path: Row("Serving: start", f"start → 200 on {path}", "ms", False)
-        for path in ("/ping", "/invocations")
+        path: Row("Serving: start", f"start → 200 on {label}", "ms", False)
+        for path, label in {"health": "/ping", "/invocations": "/invocations"}.items()
     }
     for _ in range(rounds):
         for server in servers:
             command = MODEL.format("/srv/model") + server.command
-            took = json.loads(
-                docker("run", "--rm", *LIMITS, IMAGE, "python3", "/srv/serving/stopwatch.py", command).stdout
-            )
+            stopwatch = ("python3", "/srv/serving/stopwatch.py", command, server.health)
+            took = json.loads(docker("run", "--rm", *LIMITS, IMAGE, *stopwatch).stdout)
             for path, row in rows.items():
                 row.add(server.name, took[path])
     return list(rows.values())

@@ -121,8 +121,10 @@ class Container:
             time.sleep(0.05)
 
 
-def wait_for_ping(container: Container, status: int = 200, timeout: float = 30, port: int = 8080) -> str:
-    """Block until GET /ping answers `status`; returns the base URL of the server."""
+def wait_for_ping(
+    container: Container, status: int = 200, timeout: float = 30, port: int = 8080, path: str = "/ping"
+) -> str:
+    """Block until GET on `path` answers `status`; returns the base URL of the server."""
     import requests
 
     url = f"http://{container.address}:{port}"
@@ -131,10 +133,10 @@ def wait_for_ping(container: Container, status: int = 200, timeout: float = 30, 
     while time.monotonic() < deadline:
         assert container.running, f"the server ended: {container.log().output}"
         try:
-            last = requests.get(f"{url}/ping", timeout=2).status_code
+            last = requests.get(f"{url}{path}", timeout=2).status_code
         except requests.RequestException as error:
             last = error
         if last == status:
             return url
         time.sleep(0.02)
-    raise AssertionError(f"/ping did not answer {status} within {timeout} s, but {last}")
+    raise AssertionError(f"{path} did not answer {status} within {timeout} s, but {last}")

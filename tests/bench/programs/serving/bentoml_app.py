@@ -1,4 +1,4 @@
-"""The model as a user of BentoML writes it; its own route for health is another, so /ping is a call."""
+"""The model as a user of BentoML writes it."""
 
 import bentoml
 
@@ -6,9 +6,5 @@ import bentoml
 @bentoml.service(workers=2)
 class Model:
     @bentoml.api(route="/invocations")
-    def invocations(self, data: list) -> list:
+    def invocations(self, data: list, /) -> list:
         return data[:10]
-
-    @bentoml.api(route="/ping")
-    def ping(self) -> str:
-        return ""

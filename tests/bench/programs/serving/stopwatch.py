@@ -17,7 +17,10 @@ def answered(method, path, body=None):
 began = time.perf_counter()
 server = subprocess.Popen(["sh", "-c", sys.argv[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 took = {}
-for path, request in {"/ping": ("GET", "/ping"), "/invocations": ("POST", "/invocations", "[1]")}.items():
+for path, request in {
+    "health": ("GET", sys.argv[2]),
+    "/invocations": ("POST", "/invocations", "[1]"),
+}.items():
     while not answered(*request):
         assert server.poll() is None and time.perf_counter() - began < 30, "no answer"
         time.sleep(0.002)
