@@ -64,6 +64,8 @@ def measure(run: Run, rounds: int) -> None:
         for kind, (body, content_type, accept) in payloads().items():
             speaking = {server: url for server, url in running.items() if kind.split()[0] in server.speaks}
             script = _script(body, content_type, accept)
+            for url in speaking.values():  # what comes late of libraries comes now
+                wrk(f"{url}/invocations", script, 8, 1)
             for connections in CONNECTIONS:
                 run.rows += loaded(kind, connections, speaking, script, rounds)
     run.rows += overloaded(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 TICK = 0.25  # seconds between two looks at the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
-_READ_SIZE = 256 << 10
+_READ_SIZE = 256 << 10  # of the rest of a body
+_FIRST_READ = 64 << 10  # from twice that on, each buffer is mapped and unmapped by the kernel
 ONCE = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
@@ -181,7 +182,7 @@ class Loop:
     def read(self, connection: Connection) -> None:
         """Read what has arrived, and act on the request that it completes."""
         try:
-            data = connection.sock.recv(_READ_SIZE)
+            data = connection.sock.recv(_READ_SIZE if connection.request else _FIRST_READ)
         except BlockingIOError:
             self.listen(connection)
             return
