@@ -68,7 +68,7 @@ def _circumstances(runs: list[Run]) -> str:
         f"Runs: {len(runs)}, of {' and '.join(dates)}. Machine: {', '.join(facts)}.\n\nVersions: {versions}."
     )
     if len(runs) < 3:
-        text += "\n\nFewer than three runs: these figures have not been shown to repeat, so quote none of them yet."
+        text += "\n\nFewer than three runs: whether these figures repeat has not been shown, so quote none."
     if last.absent:
         text += "\n\nNot measured: " + "; ".join(f"{name} ({why})" for name, why in last.absent.items()) + "."
     return text

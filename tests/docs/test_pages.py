@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.page import blocks, follow
+from tests.support.docker import inspect
 from tests.support.locks import exclusive
-from tests.support.matrix import ROOT, built
+from tests.support.matrix import ROOT, built, matrix
 from tests.support.wheels import fetched
 
 PAGES = sorted(
@@ -83,3 +84,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}, which is not there"
         if anchor:
             assert anchor in anchors(target), f"{page.name} links to {link}, and there is no such heading"
+
+
+def test_the_table_of_images_is_that_of_the_images() -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \|.*\| (\d+) MB \| \d+ MB \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    default = {cell.image: cell.tag for cell in reversed(built())}
+    assert {name for name, *_ in rows} == {cell.image for cell in matrix()}
+    for name, size, budget in rows:
+        dockerfile = (ROOT / f"images/{name}/Dockerfile").read_text()
+        assert f"# Budget: {budget.replace('`', '')}\n" in dockerfile, name
+        assert abs(inspect(default[name])["Size"] / 1e6 - int(size)) < 1.5, name
