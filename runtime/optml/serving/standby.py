@@ -56,7 +56,8 @@ class Standby:
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
         self.generations = [self.scoreboard.generation(row) for row in self.scoreboard.rows]
-        self.untaken: set[int] = set()  # rows of workers that may not have taken all they got
+        # Rows of workers that may not have taken all they got, and how many these are.
+        self.untaken: dict[int, int] = {}
         self.blocked: dict[int, float] = {}  # and of those that took too long, and when that was seen
         # Those that may wait for a worker, and since when: 0 while no call has begun to.
         self.since: dict[Connection, int] = {}
@@ -165,7 +166,11 @@ class Standby:
     def choose(self) -> int | None:
         """The row of the ready worker with the fewest calls, and the fewest connections among these."""
         ready = [row for row in self.scoreboard.rows if self.looks_up(row)]
-        return min(ready, key=lambda row: (self.scoreboard.calls(row), self.held[row]), default=None)
+        return min(ready, key=lambda row: (self.calls_of(row), self.held[row]), default=None)
+
+    def calls_of(self, row: int) -> int:
+        """How many calls the worker has, with those that are on their way to it."""
+        return self.scoreboard.calls(row) + self.untaken.get(row, 0)
 
     def looks_up(self, row: int) -> bool:
         """Whether the worker is ready, and takes what it gets."""
@@ -186,7 +191,7 @@ class Standby:
         self.handed[connection] = row, token
         self.by_token[token] = connection
         self.held[row] += 1
-        self.untaken.add(row)
+        self.untaken[row] = self.untaken.get(row, 0) + 1
         self.loop.await_end(connection)
         return True
 
@@ -204,13 +209,13 @@ class Standby:
         for row in list(self.untaken):
             waits = self.exchange.waits_untaken(row)
             if waits is None:
-                self.untaken.discard(row)
+                self.untaken.pop(row)
             elif waits > _PATIENCE:
                 self.blocked[row] = time.monotonic()
                 if self.choose() is None and not self.scoreboard.any_asked():
                     del self.blocked[row]  # nobody else could do more
                     continue
-                self.untaken.discard(row)
+                self.untaken.pop(row)
                 for token in self.exchange.take_back(row):
                     if connection := self.by_token.get(token):
                         self.inherit(connection, time.monotonic_ns())

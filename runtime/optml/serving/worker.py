@@ -256,7 +256,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.loop.close(connection)  # its client has hung up: the call is not run
             return False
         fresh = connection.request is None and not connection.has_input and not connection.closing
-        if fresh and self.exchange and self.slots.busy and self.let_wait(connection):
+        waits = self.exchange and (self.slots.busy or self.queue)  # nobody overtakes those that wait
+        if fresh and waits and self.let_wait(connection):
             return False
         self.queue.wake(connection)
         self.set_state(connection, READING)

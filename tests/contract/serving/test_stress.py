@@ -167,3 +167,25 @@ def test_the_death_of_all_workers_loses_only_what_they_ran(image: str, ml: Path)
         assert load.statuses.get("ConnectionError", 0) <= deaths * workers
         assert load.statuses[200] > 50
         assert requests.get(f"{server.url}/ping", timeout=10).status_code == 200
+
+
+def test_no_client_is_overtaken_again_and_again(image: str, ml: Path) -> None:
+    answers = [0] * 8
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        with requests.Session() as client:
+            while not over.is_set():
+                assert client.post(f"{server.url}/invocations", json=[1], timeout=20).status_code == 200
+                answers[number] += 1
+
+    with Server(image, ml, SLEEPER, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for client in clients:
+            client.start()
+        time.sleep(4)
+        over.set()
+        for client in clients:
+            client.join()
+    # Where one worker has three of them and the other five, its clients get more, but not many times as much.
+    assert max(answers) < 3 * min(answers), answers
