@@ -179,7 +179,7 @@ def test_no_client_is_overtaken_again_and_again(image: str, ml: Path) -> None:
                 assert client.post(f"{server.url}/invocations", json=[1], timeout=20).status_code == 200
                 answers[number] += 1
 
-    with Server(image, ml, SLEEPER, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+    with Server(image, ml, SLEEPER, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
         clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
         for client in clients:
             client.start()
@@ -187,5 +187,4 @@ def test_no_client_is_overtaken_again_and_again(image: str, ml: Path) -> None:
         over.set()
         for client in clients:
             client.join()
-    # Where one worker has three of them and the other five, its clients get more, but not many times as much.
-    assert max(answers) < 3 * min(answers), answers
+    assert max(answers) < 2 * min(answers), answers
