@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker import docker, run
-from tests.support.matrix import ROOT, built
+from tests.support.matrix import ROOT
 
 
 @pytest.mark.long
 def test_the_dry_form(torch_image: str, tmp_path: Path) -> None:
-    """The runtime is that of gpu-serve, taken out of the image."""
-    image = next(cell.tag for cell in built() if cell.image == "gpu-serve")
+    """The runtime is that of gpu-serve, taken out of the image of the same variant."""
+    image = f"optml/gpu-serve:{torch_image.rpartition(':')[2]}"
     container = docker("create", image).stdout.strip()
     docker("cp", f"{container}:/opt/optml", tmp_path / "home")
     docker("rm", container)

@@ -201,7 +201,7 @@ def test_a_host_does_not_train_alone_while_the_other_does_not_come(
 @pytest.mark.long
 def test_two_schedulers_that_disagree_end_the_job(job: Hosts) -> None:
     addresses = job.addresses(3)
-    job.start_host("node1", **trainjob(0, addresses, 1), **skypilot(0, addresses[:2], 1))
+    job.start_host("node1", **(trainjob(0, addresses, 1) | skypilot(0, addresses[:2], 1)))
     assert job.containers["node1"].wait(BOUND) == 1
     assert job.hosts["node1"].failure.startswith("host 1 of 3, by PET_NNODES, but host 1 of 2, by SkyPilot;")
 
