@@ -1,4 +1,4 @@
-"""The add-on with each Python that it supports: those of this machine, mounted, and that of the next Debian."""
+"""The add-on with each Python that it supports: those of this machine, and that of the next Debian."""
 
 from __future__ import annotations
 
