@@ -87,7 +87,7 @@ def test_the_python_of_the_next_debian(next_debian: str, ml: Path) -> None:
 def _trains_and_serves(image: str, ml: Path, version: str, *options: str) -> None:
     """A whole job, from hyperparameters and requirements to its reason; then a model in JSON and CSV."""
     seen = [int(part) for part in version.split(".")]
-    (ml / "code/requirements.txt").write_text("./" + wheel(ml / "code", "mine"))
+    (ml / "code/requirements.txt").write_text(f"/opt/ml/code/{wheel(ml / 'code', 'mine')}")
     (ml / "code/train.py").write_text(TRAIN)
     (ml / "code/inference.py").write_text(SERVE)
     (ml / "input/config/hyperparameters.json").write_text(json.dumps({"lr": "3.10"}))
