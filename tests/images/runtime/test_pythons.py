@@ -59,7 +59,8 @@ def next_debian(bare: str, cell: Cell, tmp_path_factory: pytest.TempPathFactory)
         f"""
         FROM {bare}
         RUN sed -n '1s/{cell.variant}/forky/p' /etc/apt/sources.list > /etc/apt/sources.list.d/forky.list
-        RUN apt-get update && apt-get install --yes --no-install-recommends python3.14 python3.14-venv
+        RUN apt-get update -o Acquire::Check-Valid-Until=false
+        RUN apt-get install --yes --no-install-recommends python3.14 python3.14-venv
         RUN python3.14 -m venv /opt/conda
         ENV PATH=/opt/conda/bin:$PATH
         """,
