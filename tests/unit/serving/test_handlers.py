@@ -176,6 +176,34 @@ def test_async_handlers_run_on_one_loop() -> None:
         answer(model(predict_fn=broken))
 
 
+@pytest.mark.parametrize("in_a_task", [False, True])
+@pytest.mark.timeout(30)
+def test_an_async_handler_that_exits_ends_its_own_call_alone(in_a_task: bool) -> None:
+    others_runs, exited = threading.Event(), threading.Event()
+
+    async def leave() -> None:
+        raise SystemExit("the end")
+
+    async def exits(data: Any, model: Any) -> Any:
+        await (asyncio.create_task(leave()) if in_a_task else leave())
+
+    async def waits(data: Any, model: Any) -> Any:
+        others_runs.set()
+        while not exited.is_set():
+            await asyncio.sleep(0.01)
+        return "done"
+
+    answers: list[bytes] = []
+    other = threading.Thread(target=lambda: answers.append(answer(model(predict_fn=waits))[0]), daemon=True)
+    other.start()
+    assert others_runs.wait(10)
+    with pytest.raises(SystemExit, match="the end"):
+        answer(model(predict_fn=exits))
+    exited.set()
+    other.join(10)
+    assert answers == [b'"done"']
+
+
 def test_async_handlers_run_in_a_child_of_the_process_that_loaded_them() -> None:
     async def predict_fn(data: Any, model: Any) -> Any:
         return [os.getpid()]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.pythons import interpreter
 from tests.unit.training.conftest import RUNTIME, Ml
 
-VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
+VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 PROGRAM = """
 import optml, sys
@@ -19,15 +18,6 @@ from sagemaker_training.environment import Environment
 print("%d.%d" % sys.version_info[:2], optml.job().hyperparameters, Environment().hosts)
 raise ValueError("the end")
 """
-
-
-def interpreter(version: str) -> str:
-    """The Python of this version, from PATH or from pyenv."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    for place in (shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python3")):
-        if place and subprocess.run([place, "-c", ""], capture_output=True).returncode == 0:
-            return str(place)
-    pytest.skip(f"there is no Python {version} here")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -43,8 +43,17 @@ def _run(awaitable: Awaitable[Any]) -> Any:
 def _loop() -> tuple[Any, Any]:
     asyncio = import_module("asyncio")  # by a function, which finds the user's: their code awaits its futures
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="async handlers", daemon=True).start()
+    threading.Thread(target=_keep_running, args=(loop,), name="async handlers", daemon=True).start()
     return asyncio, loop
+
+
+def _keep_running(loop: Any) -> None:
+    """Run the loop of all calls, whatever one of them does: asyncio lets these two exceptions through."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            pass
 
 
 os.register_at_fork(after_in_child=_loop.cache_clear)  # the thread stays behind
