@@ -169,14 +169,12 @@ class OtherHost(Host):
         deadline = time.monotonic() + _PATIENCE
         first = self.hosts[0]
         _wait_for_name(first, deadline)
-        while True:
-            link = self._call("")
-            if link:
-                self._link = link
-                return {first: link}
+        while not (link := self._call("")):
             if time.monotonic() > deadline:
                 raise UserError(f"host {first} does not answer on port {PORT}; see its log")
             time.sleep(_PAUSE)
+        self._link = link
+        return {first: link}
 
     def announce(self, code: int, patience: float) -> None:
         deadline = time.monotonic() + patience

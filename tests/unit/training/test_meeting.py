@@ -70,9 +70,9 @@ def test_strangers_are_turned_away_and_the_host_of_the_job_is_met(first, capfd, 
         assert call("b", ANOTHER) is None  # it knows another job
         assert call("c", KEY) is None  # it knows the job, but is none of its hosts
         assert not joined.done()
-        link = call("b", KEY)
+        link = rendezvous.OtherHost("b", [FIRST, "b"], KEY).join()[FIRST]
         links = joined.result(30)
-    assert link and list(links) == ["b"]
+    assert list(links) == ["b"]
     links["b"].sendall(b"!")
     assert link.recv(1) == b"!"
     link.close()
@@ -91,6 +91,17 @@ def test_who_says_nothing_is_not_waited_for(first, monkeypatch) -> None:  # type
         for each in (link, *joined.result(30).values()):
             assert each
             each.close()
+
+
+def test_hosts_that_never_come_are_named(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.1)
+    with pytest.raises(UserError, match=r"no sign of b in 0 s; see the logs of these hosts"):
+        first().join()
+    monkeypatch.setattr(rendezvous, "PORT", 1)
+    with pytest.raises(UserError, match=r"host 127.0.0.1 does not answer on port 1; see its log"):
+        rendezvous.OtherHost("b", [FIRST, "b"], KEY).join()
+    with pytest.raises(UserError, match=r"no address for absent.invalid after 0 s; check that every host"):
+        rendezvous.OtherHost("b", ["absent.invalid", "b"], KEY).join()
 
 
 @pytest.mark.parametrize("end", ["b 143", "b 7"])
