@@ -26,6 +26,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Key], rendezvou
     with socket.create_server((FIRST, 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setattr(rendezvous, "PORT", port)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 60.0)  # where a test fails, it need not wait so long
 
     def create(key: Key = KEY) -> rendezvous.FirstHost:
         hosts.append(rendezvous.FirstHost(FIRST, [FIRST, "b"], key))
