@@ -70,7 +70,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
         this.attempt(jobs.read_config, f"{name}.json")
     job = this.attempt(jobs.read)
     if job is None:
-        return report
+        return dict(_masked(report, secrets.secret_values({})))
     hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
     this.wrong += _beyond_limits()
     report["notes"] += [
@@ -90,11 +90,18 @@ def examine(argv: list[str]) -> dict[str, Any]:
             report["user"] = user
         _launch(this, report, job, entry, words, variables)
         report["argv"] = secrets.masked_words(report["argv"], hidden)
-        report["variables"] = _shown(
-            job, entry, report["argv"][-len(words) :] if words else [], variables, hidden
-        )
-    this.wrong[:] = [secrets.mask(problem, hidden) for problem in this.wrong]
-    return report
+        shown = report["argv"][-len(words) :] if words else []
+        report["variables"] = _shown(job, entry, shown, variables)
+    return dict(_masked(report, hidden))
+
+
+def _masked(value: Any, hidden: list[str]) -> Any:
+    """The same value, its texts without secrets."""
+    if isinstance(value, dict):
+        return {key: _masked(item, hidden) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, hidden) for item in value]
+    return secrets.mask(value, hidden) if isinstance(value, str) else value
 
 
 def _program(this: _Examination, job: Job, notes: list[str]) -> tuple[Program | None, str | None]:
@@ -148,23 +155,16 @@ def _launch(
         )
 
 
-def _shown(
-    job: Job, entry: Program, words: list[str], variables: dict[str, str], hidden: list[str]
-) -> dict[str, str]:
-    """The variables that the container does not have yet, without secrets."""
+def _shown(job: Job, entry: Program, words: list[str], variables: dict[str, str]) -> dict[str, str]:
+    """The variables that the container does not have yet, without what stands under a secret's name."""
     # From a job without secrets, because a short one is not recognized in a text.
     without = {
         name: secrets.without_secrets(vars(job)[name]) for name in ("hyperparameters", "framework_parameters")
     }
-    shown = {
-        **variables,
-        **{
-            name: written(value)
-            for name, value in table(Job(**{**vars(job), **without}), entry, words).items()
-        },
-    }
+    known = table(Job(**{**vars(job), **without}), entry, words)
+    shown = {**variables, **{name: written(value) for name, value in known.items()}}
     return {
-        name: secrets.mask(masked(name, shown[name]), hidden)
+        name: masked(name, shown[name])
         for name, text in sorted(variables.items())
         if os.environ.get(name) != text
     }

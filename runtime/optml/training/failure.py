@@ -104,8 +104,9 @@ def _tell(fd: int, head: str, trace: str) -> None:
     try:
         head += _state_of_gpus(head)
         if fd >= 0:
-            text = f"{head[:_LONGEST]}\0{trace[-_LONGEST:]}"
-            os.write(fd, text.encode("utf-8", "replace"))
+            # In bytes: the pipe holds 64 KiB, and nobody reads it before the program has ended.
+            begin, end = (text.encode("utf-8", "replace") for text in (head, trace))
+            os.write(fd, begin[:_LONGEST] + b"\0" + end[-_LONGEST:])
         path = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if head and path and not os.path.exists(path):
             import json

@@ -70,9 +70,7 @@ class Preparation:
         for _, _, fds in ancillary:
             self._fds += memoryview(fds).cast("i")
         self._begun += piece
-        while len(self._begun) >= 4 and len(self._begun) >= 4 + (
-            size := int.from_bytes(self._begun[:4], "big")
-        ):
+        while len(self._begun) >= 4 + (size := int.from_bytes(self._begun[:4], "big")):
             self.facts.update(marshal.loads(self._begun[4 : 4 + size]))
             self._begun = self._begun[4 + size :]
         self.over = not piece

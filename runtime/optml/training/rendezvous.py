@@ -25,10 +25,11 @@ import time
 
 from ..report import UserError, log
 from .keys import Key
-from .network import PATIENCE, wait_for_names
 
 PORT = 7778
+_PATIENCE = 15 * 60.0
 _PAUSE = 0.1
+_REMIND_EVERY = 30.0
 # Seconds that a connection has to say who it is.
 _INTRODUCTION = 5.0
 _LONGEST_LINE = 1024
@@ -81,11 +82,11 @@ class FirstHost(Host):
         self._poll.register(self._server, select.POLLIN)
 
     def join(self) -> dict[str, socket.socket]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _PATIENCE
         while missing := self._others - self._here.keys():
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(missing))
-                raise UserError(f"no sign of {names} in {PATIENCE:.0f} s; see the logs of these hosts")
+                raise UserError(f"no sign of {names} in {_PATIENCE:.0f} s; see the logs of these hosts")
             self._receive()
             for guest in self._here.values():
                 _check_end(guest.end)
@@ -165,17 +166,15 @@ class OtherHost(Host):
     _link: socket.socket
 
     def join(self) -> dict[str, socket.socket]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _PATIENCE
         first = self.hosts[0]
-        wait_for_names([first])
-        while True:
-            link = self._call("")
-            if link:
-                self._link = link
-                return {first: link}
+        _wait_for_name(first, deadline)
+        while not (link := self._call("")):
             if time.monotonic() > deadline:
                 raise UserError(f"host {first} does not answer on port {PORT}; see its log")
             time.sleep(_PAUSE)
+        self._link = link
+        return {first: link}
 
     def announce(self, code: int, patience: float) -> None:
         deadline = time.monotonic() + patience
@@ -211,13 +210,13 @@ class OtherHost(Host):
             if end:
                 link.close()
                 return link
-            link.settimeout(PATIENCE)
+            link.settimeout(_PATIENCE)
             told, _, proof = f" {_line(link)}".rpartition(" ")
             if self._key.proves(proof, ours, told.strip()):
                 _check_end(told.strip())
                 link.settimeout(None)
                 return link
-        except OSError:
+        except (OSError, UnicodeError):
             pass  # it has ended, or is somebody else
         link.close()
         return None
@@ -232,6 +231,29 @@ def introduction(key: Key, challenge: str, line: str) -> tuple[str, str, str]:
     """Host, challenge and end of an introduction; nothing where the proof is not right."""
     host, ours, proof, end = [*line.partition("\n")[0].split(" ", 3), "", "", "", ""][:4]
     return (host, ours, end) if key.proves(proof, challenge, f"{host} {ours} {end}") else ("", "", "")
+
+
+def _wait_for_name(host: str, deadline: float) -> None:
+    """A name resolves only some time after its container has started. Raises UserError where it does not."""
+    reminder = time.monotonic() + _REMIND_EVERY
+    while not _resolves(host):
+        now = time.monotonic()
+        if now > deadline:
+            raise UserError(
+                f"no address for {host} after {_PATIENCE:.0f} s; check that every host of resourceconfig.json"
+                " was started, in the same network"
+            )
+        if now > reminder:
+            reminder = now + _REMIND_EVERY
+            log(f"waiting for the name of {host}")
+        time.sleep(_PAUSE)
+
+
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError):
+        return False
 
 
 def _check_end(end: str) -> None:

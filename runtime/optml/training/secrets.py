@@ -73,9 +73,9 @@ def masked_words(argv: list[str], secrets: list[str]) -> list[str]:
         option, equals, value = argument.partition("=")
         if hidden and argument and not argument.startswith("--" if first else "-"):
             argument, first = MASK, False
-        elif names_secret := option.startswith("-") and is_secret(option):
+        elif option.startswith("-") and is_secret(option):
             argument = f"{option}={MASK}" if equals and value else argument
-            hidden = first = names_secret and not equals
+            hidden = first = not equals
         else:
             hidden = first = False
         shown.append(mask(argument, secrets))

@@ -46,6 +46,23 @@ def test_no_secret_is_printed(job: Ml) -> None:
     assert "******" in done.stdout
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SAGEMAKER_PROGRAM": "hunter2.py"},
+        {"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/hunter2.tar.gz"},
+        {"PET_NNODES": "hunter2"},
+    ],
+    ids=["program", "note", "no job"],
+)
+def test_no_part_of_the_report_holds_a_secret(job: Ml, variables: dict[str, str], form: tuple[str]) -> None:
+    job.code("hunter2.py", "")
+    done = job.train("--check", *form, DB_PASSWORD="hunter2", **variables)
+    assert "******" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_all_that_is_wrong(job: Ml) -> None:
     hyperparameters = {
         "sagemaker_program": "absent.py",
@@ -96,6 +113,25 @@ def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
     wrong = check(job, 1)["wrong"]
     assert any("there are 1200 hyperparameters; SageMaker takes 100" in problem for problem in wrong)
     assert any("the longest is SM_HP_H" in problem for problem in wrong)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "wrong"),
+    [
+        ({"a": "x" * 2500}, []),
+        ({"a": "x" * 2501}, ["hyperparameter 'a' has 2501 characters; SageMaker takes 2500"]),
+        (dict.fromkeys(map(str, range(100)), "1"), []),
+        (
+            dict.fromkeys(map(str, range(101)), "1"),
+            ["there are 101 hyperparameters; SageMaker takes 100"],
+        ),
+    ],
+    ids=["2500 characters", "2501 characters", "100", "101"],
+)
+def test_the_limits_of_a_request(ml: Ml, hyperparameters: dict[str, str], wrong: list[str]) -> None:
+    ml.code("train.py", "")
+    ml.config("hyperparameters.json", hyperparameters)
+    assert check(ml, int(bool(wrong)))["wrong"] == wrong
 
 
 def test_a_variable_that_no_request_can_hold_is_noted(job: Ml) -> None:

@@ -102,6 +102,17 @@ def test_heterogeneous_cluster() -> None:
     assert found["SM_CURRENT_HOST_RANK"] == "2"
 
 
+def test_one_group_is_no_heterogeneous_cluster() -> None:
+    group = {"instance_group_name": "gpu", "instance_type": "ml.x", "hosts": ["algo-1"]}
+    assert variables(instance_group="gpu", instance_groups={"gpu": group})["SM_IS_HETERO"] == "false"
+
+
+@pytest.mark.parametrize("host", ["algo-1", "algo-2"])
+def test_one_host_is_the_master(host: str) -> None:
+    told = json.loads(variables(hosts=["algo-1", "algo-2"], current_host=host)["SM_TRAINING_ENV"])
+    assert (told["master_hostname"], told["is_master"]) == ("algo-1", host == "algo-1")
+
+
 @pytest.mark.parametrize(("topology", "there"), [(None, False), ([{"x": 1}], True)])
 def test_topology_only_where_there_is_one(topology: object, there: bool) -> None:
     assert ("SM_TOPOLOGY" in variables(resource_config={"topology": topology})) is there

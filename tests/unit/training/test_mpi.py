@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +45,47 @@ def test_a_number_of_ranks_that_is_none_is_refused() -> None:
     parameters = {"sagemaker_mpi_num_processes": "abc"}
     with pytest.raises(UserError, match="sagemaker_mpi_num_processes is 'abc'; it must be a number"):
         mpi.mpirun(a_job(framework_parameters=parameters), ["train"], 1, {})
+
+
+@pytest.fixture
+def fake_mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    path = tmp_path / "mpirun"
+    path.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return str(path)
+
+
+def test_mpirun_on_one_host_starts_no_daemons(fake_mpirun: str) -> None:
+    argv, environment, orders = mpi.mpirun(a_job(), ["train", "--k"], 4, {"MINE": "1"})
+    assert argv == [fake_mpirun, "-np", "4", "--host", f"{os.uname().nodename}:4", "train", "--k"]
+    assert orders == ""
+    assert environment["OMPI_ALLOW_RUN_AS_ROOT"] == environment["PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
+    assert environment["MINE"] == "1"
+    assert not any("agent" in name for name in environment)
+
+
+def test_mpirun_on_several_hosts_starts_its_daemons_by_the_agent(fake_mpirun: str) -> None:
+    parameters = {
+        "sagemaker_mpi_num_processes": "3",
+        "sagemaker_mpi_custom_mpi_options": "-x 'A B' -v",
+    }
+    hosts = {"hosts": ["algo-1", "algo-2"], "network_interface": "eth7", "framework_parameters": parameters}
+    own = {"OMPI_MCA_btl_tcp_if_include": "ib0"}
+    argv, environment, orders = mpi.mpirun(a_job(**hosts), ["train"], 2, own)
+    assert argv == [
+        *[fake_mpirun, "-np", "3", "--host", f"{os.uname().nodename}:2,algo-2:2"],
+        *["-x", "A B", "-v", "train"],
+    ]
+    assert stat.S_ISFIFO(os.stat(orders).st_mode)
+    assert environment["OMPI_MCA_plm_rsh_agent"] == environment["PRTE_MCA_plm_ssh_agent"]
+    assert (
+        environment["OMPI_MCA_plm_rsh_no_tree_spawn"] == environment["PRTE_MCA_plm_ssh_no_tree_spawn"] == "1"
+    )
+    assert environment["OMPI_MCA_oob_tcp_if_include"] == environment["PRTE_MCA_prte_if_include"] == "eth7"
+    assert environment["OMPI_MCA_btl_tcp_if_include"] == "ib0"  # what the user set stands
+
+
+def test_mpirun_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/absent")
+    with pytest.raises(UserError, match="MPI needs mpirun, which is not here; add to the Dockerfile"):
+        mpi.mpirun(a_job(), ["train"], 1, {})

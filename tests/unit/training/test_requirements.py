@@ -153,17 +153,46 @@ def uv_to_be_fetched(ml: Ml) -> None:
         archive.writestr("uv-1.0.dist-info/RECORD", "")
 
 
-def test_a_lock_of_uv(ml: Ml, installer: str) -> None:
+def test_a_lock_of_uv(ml: Ml, installer: str, virtual: Path) -> None:
+    """It is taken as it is, without what only developers need, and what the image has stays."""
     put_wheel(ml, "one")
+    put_wheel(ml, "two")
     uv_to_be_fetched(ml)
-    ml.code("pyproject.toml", pyproject("one") + '[tool.uv]\nfind-links = ["wheels"]\nno-index = true\n')
+    site = next(virtual.glob("lib/python3*/site-packages"))
+    with zipfile.ZipFile(ml.root / wheel(ml.root, "baked")) as archive:
+        archive.extractall(site)
+        record = "".join(f"{name},,\n" for name in archive.namelist())
+        (site / "baked-1.0.dist-info/RECORD").write_text(record)
+    settings = '[tool.uv]\nfind-links = ["wheels"]\nno-index = true\n[dependency-groups]\ndev = ["two"]\n'
+    ml.code("pyproject.toml", pyproject("one") + settings)
     assert UV
     lock = [UV, "lock", "--offline", "--python", sys.executable, "--cache-dir", f"{ml.root}/cache"]
     subprocess.run(lock, cwd=ml.root / "code", check=True, capture_output=True, timeout=60)
-    done = train(ml, {"train.py": USE})
+    ml.code("pyproject.toml", pyproject("one", "two") + settings)  # edited since, but not locked again
+    use = "import baked, one; from importlib.util import find_spec; print(one.NAME, find_spec('two'))"
+    done = train(ml, {"train.py": use})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("one\n")
+    assert done.stdout.endswith("one None\n")
     assert f"optml: installing uv.lock with {installer}" in done.stderr
+
+
+def test_the_users_own_settings_of_an_installer_hold(ml: Ml, tmp_path: Path) -> None:
+    uv = tmp_path / "bin/uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\necho link:$UV_LINK_MODE, downloads:$UV_PYTHON_DOWNLOADS\n")
+    uv.chmod(0o755)
+    ml.code("requirements.txt", "x")
+    ml.code("train.py", "")
+    done = ml.train(PATH=f"{uv.parent}:{os.environ['PATH']}", UV_LINK_MODE="symlink")
+    assert "link:symlink, downloads:never" in done.stdout + done.stderr
+
+
+def test_a_package_beside_a_lock_brings_nothing_that_is_not_locked(tmp_path: Path) -> None:
+    (tmp_path / "setup.py").touch()
+    (tmp_path / "pylock.toml").touch()
+    locked, package = project.steps(str(tmp_path))
+    assert (locked.words, package.words) == (["-r", "pylock.toml"], ["--no-deps", "."])
+    assert (locked.only_uv, package.only_uv) == (True, False)
 
 
 def test_a_lock_of_any_tool(ml: Ml, installer: str) -> None:

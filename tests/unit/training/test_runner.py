@@ -24,6 +24,7 @@ REASONS = {
     LOGGED + "sys.exit('the data set is empty')": "the data set is empty",
     LOGGED + "  sys.exit(3)": "ZeroDivisionError: division by zero",
     LOGGED + "print('no data', file=sys.stderr)\nsys.exit(3)": "no data",
+    LOGGED + "  print('no data', file=sys.stderr)\n  raise SystemExit(3) from None": "no data",
     "import os, atexit\natexit.register(lambda: os.write(2, b'wandb: bye\\n' * 9000))\nraise KeyError(1)": (
         "KeyError: 1"
     ),
@@ -49,6 +50,20 @@ def test_the_reason_is_what_ended_the_program(ml: Ml, code: str) -> None:
     assert done.returncode in (1, 3)
     assert ml.failure.splitlines()[0] == REASONS[code]
     assert "runner.py" not in ml.failure + done.stderr
+
+
+def test_an_exception_of_any_length_is_told(ml: Ml) -> None:
+    """In bytes it is more than a pipe holds that nobody reads yet."""
+    ml.code("train.py", "raise ValueError('\\N{SNOWMAN}' * 40_000)")
+    assert ml.train().returncode == 1
+    assert ml.failure.startswith("ValueError: \N{SNOWMAN}\N{SNOWMAN}")
+    assert ml.failure.endswith("\N{SNOWMAN}")
+
+
+def test_an_interrupt_ends_the_program_as_it_would_without_us(ml: Ml) -> None:
+    ml.code("train.py", "raise KeyboardInterrupt")
+    assert ml.train().returncode == 130
+    assert ml.failure.startswith("train.py was killed by signal 2 (SIGINT)\n")
 
 
 def test_the_exception_of_a_module_and_of_a_function(ml: Ml) -> None:

@@ -86,6 +86,19 @@ def test_a_value_is_masked_wherever_it_turns_up() -> None:
     assert mask("abc123 hunter2 hf_tok 64", SECRETS) == "****** ****** ****** 64"
 
 
+def test_a_secret_within_another_leaves_nothing_of_that() -> None:
+    secrets = secret_values(
+        {}, {"A_TOKEN": "hunter2", "B_TOKEN": "hunter2-and-more", "C_TOKEN": "my-hunter2"}
+    )
+    assert mask("hunter2 hunter2-and-more my-hunter2", secrets) == "****** ****** ******"
+
+
+def test_the_frame_of_a_key_is_no_secret() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
+    text = "-----BEGIN PRIVATE KEY----- is missing"
+    assert mask(text, secret_values({}, {"SSH_PRIVATE_KEY": key})) == text
+
+
 FORMS = {
     "raw": str,
     "repr": repr,

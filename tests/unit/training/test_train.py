@@ -219,6 +219,13 @@ def test_secrets_are_in_no_log_and_not_in_the_reason(ml: Ml) -> None:
     assert "s3cr3t" not in ml.failure and "ValueError" in ml.failure
 
 
+def test_a_secret_of_the_platforms_parameters_is_one_too(ml: Ml) -> None:
+    ml.code("train.py", "raise ValueError('s3cr3t-1')")
+    ml.config("hyperparameters.json", {"sagemaker_api_key": "s3cr3t-1"})
+    ml.train()
+    assert ml.failure.startswith("ValueError: ******\n")
+
+
 def test_output_passes_through_byte_for_byte(ml: Ml) -> None:
     ml.code(
         "train.py",

@@ -1,0 +1,72 @@
+"""How a program is run as another user: by setpriv, with what it writes given to that user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optml.report import UserError
+from optml.training import privilege
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """As root, beside a folder of checkpoints with a link that leads out of it: what is given to whom."""
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "epoch").mkdir(parents=True)
+    (checkpoints / "epoch/1").touch()
+    (tmp_path / "shadow").touch()
+    (checkpoints / "link").symlink_to(tmp_path / "shadow")
+    owners: dict[str, tuple[int, int]] = {}
+
+    def chown(path: str, user: int, group: int, *, follow_symlinks: bool = True) -> None:
+        owners[os.path.realpath(path) if follow_symlinks else os.path.normpath(path)] = user, group
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(privilege, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(privilege, "_WRITTEN", (f"{tmp_path}/model",))
+    monkeypatch.setattr(privilege.paths, "CHECKPOINTS", str(checkpoints))
+    return owners
+
+
+@pytest.mark.parametrize("name", ["nobody", str(NOBODY.pw_uid)])
+def test_it_has_no_right_and_can_get_none(given: Any, name: str) -> None:
+    argv, environment = privilege.drop(["train", "x"], {"SAGEMAKER_TRAINING_USER": name, "HOME": "/root"})
+    assert argv[0] == "/usr/bin/setpriv"
+    assert set(argv[1:-3]) == {
+        *[f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--init-groups"],
+        *["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"],
+    }
+    assert argv[-3:] == ["--", "train", "x"]
+    assert [environment[name] for name in ("HOME", "USER", "LOGNAME")] == [NOBODY.pw_dir, "nobody", "nobody"]
+
+
+def test_what_it_writes_is_given_to_it_and_nothing_that_a_link_leads_to(
+    given: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
+    parts = ("model", "checkpoints", "checkpoints/epoch", "checkpoints/epoch/1", "checkpoints/link")
+    assert given == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
+
+
+def test_who_it_is_already_needs_nothing(given: Any) -> None:
+    variables = {"SAGEMAKER_TRAINING_USER": "root"}
+    assert privilege.drop(["train"], variables) == (["train"], variables)
+    assert given == {}
+
+
+@pytest.mark.parametrize(("user", "setpriv"), [(1000, "/usr/bin/setpriv"), (0, None)])
+def test_who_cannot_become_another_says_so(
+    given: Any, monkeypatch: pytest.MonkeyPatch, user: int, setpriv: str | None
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(privilege, "which", lambda _: setpriv)
+    with pytest.raises(UserError, match="cannot become SAGEMAKER_TRAINING_USER=nobody: that takes root"):
+        privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
