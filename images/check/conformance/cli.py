@@ -23,7 +23,8 @@ from conformance import clauses, report
 from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
 from conformance.engine import Engine
 from conformance.report import Result
-from conformance.subject import Options, Subject
+from conformance.subject import Subject
+from conformance.target import Options
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SOCKET = "/var/run/docker.sock"
