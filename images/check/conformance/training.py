@@ -117,12 +117,12 @@ class Training(Target):
                 tree |= _configuration({})
         else:
             variables |= {"SAGEMAKER_PROGRAM": program, "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/code"}
-            given = {
+            hyperparameters = {
                 "sagemaker_program": program,
                 "sagemaker_submit_directory": "/opt/ml/code",
                 **(parameters or {}),
             }
-            tree |= _configuration({"hyperparameters": given} | (config or {}))
+            tree |= _configuration({"hyperparameters": hyperparameters} | (config or {}))
             tree |= {
                 "/opt/ml/code/conformance_probe.py": probe("train.py", plan),
                 "/opt/ml/input/data/train": None,

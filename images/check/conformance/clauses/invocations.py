@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from conformance.clause import NotChecked, clause, expect
 from conformance.server import Answer, Server
-from conformance.sources import BATCH, HTTP, INVOKE, SERVE, SERVE_TOOLKIT
+from conformance.sources import BATCH, ERRORS, HTTP, INVOKE, SERVE
 from conformance.subject import Subject
 
 LARGEST = 6 * 1024 * 1024  # bytes of a call to a real-time endpoint
@@ -141,7 +141,7 @@ def failing(subject: Subject) -> None:
 @clause(
     "V-ERROR-2",
     "recommended",
-    SERVE_TOOLKIT,
+    ERRORS,
     "The answer to a call that goes wrong is short JSON or text, and shows no traceback and no file of the server",
     "Answer with a message for the client, and keep the traceback in the log.",
     verb="serve",

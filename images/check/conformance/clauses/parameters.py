@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.clause import clause, expect
-from conformance.sources import TRAIN_ENVIRONMENT, TRAIN_INPUT
+from conformance.sources import LOGGING, TRAIN_ENVIRONMENT, TRAIN_INPUT
 from conformance.subject import Subject
 
 NEWER = {
@@ -220,7 +220,7 @@ def cpus(subject: Subject) -> None:
 @clause(
     "C-SECRET-1",
     "hardened",
-    TRAIN_ENVIRONMENT,
+    LOGGING,
     "A value whose name says that it is a secret is not in the log",
     "Mask the values of names with PASSWORD, SECRET, TOKEN or KEY wherever you print arguments or variables.",
     verb="train",
