@@ -6,16 +6,7 @@ import re
 
 from conformance.clause import NotChecked, clause, expect
 from conformance.engine import remove, root_files
-from conformance.sources import (
-    BIND_TO_PORT,
-    CAPABILITIES,
-    DOCKER_SECRETS,
-    HARDENING,
-    LAYERS,
-    SERVE,
-    SERVERLESS,
-    TRAIN_RUN,
-)
+from conformance.sources import BIND_TO_PORT, DOCKER_SECRETS, HARDENING, LABELS, LAYERS, SERVERLESS, TRAIN_RUN
 from conformance.subject import Subject
 
 CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
@@ -73,7 +64,7 @@ def port_label(subject: Subject) -> None:
 @clause(
     "I-LABEL-2",
     "required",
-    CAPABILITIES,
+    LABELS,
     "Each label of a capability is true or false",
     "Write the label as true.",
     verb="serve",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.sources import HARDENING, ISOLATION, SERVE, SERVERLESS
+from conformance.sources import HARDENING, ISOLATION, LAMBDA, SERVE
 from conformance.subject import Subject
 
 ANY_USER = {"user": "12345"}
@@ -110,7 +110,7 @@ def train_read_only(subject: Subject) -> None:
 @clause(
     "X-ROOT-2",
     "recommended",
-    SERVERLESS,
+    LAMBDA,
     "Serving works with a read-only root, where /tmp can be written, as on serverless endpoints",
     "Write to /tmp: logs, sockets, caches and process ids, too.",
     verb="serve",
