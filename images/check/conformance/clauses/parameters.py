@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from conformance.clause import clause, expect
@@ -167,6 +168,36 @@ def channel_list(subject: Subject) -> None:
         seen["environment"].get("SM_CHANNELS") == '["alpha","train","zeta"]',
         f"SM_CHANNELS is {seen['environment'].get('SM_CHANNELS')!r}",
     )
+
+
+@clause(
+    "C-CHANNEL-3",
+    "recommended",
+    TRAIN_INPUT,
+    "A channel of Pipe mode, which has no folder, has its SM_CHANNEL_NAME, and the program runs",
+    "Open no channel yourself: the platform makes NAME_0, NAME_1, … for the program to read, one for each epoch.",
+    verb="train",
+)
+def pipe_mode(subject: Subject) -> None:
+    modes = {"train": {"TrainingInputMode": "File"}, "stream": {"TrainingInputMode": "Pipe"}}
+    seen = reported(subject, config={"inputdataconfig": modes})["environment"].get("SM_CHANNEL_STREAM")
+    expect(seen == "/opt/ml/input/data/stream", f"SM_CHANNEL_STREAM is {seen!r}")
+
+
+@clause(
+    "C-HOSTS-1",
+    "recommended",
+    TRAIN_INPUT,
+    "One of several hosts learns its own name and those of all: SM_CURRENT_HOST, SM_HOSTS",
+    CONVENTION,
+    verb="train",
+)
+def several_hosts(subject: Subject) -> None:
+    hosts = ["algo-1", "algo-2", "algo-3"]
+    resources = {"current_host": "algo-2", "hosts": hosts, "network_interface_name": "eth0"}
+    seen = reported(subject, config={"resourceconfig": resources})["environment"]
+    learned = seen.get("SM_CURRENT_HOST"), json.loads(seen.get("SM_HOSTS", "[]"))
+    expect(learned == ("algo-2", hosts), f"SM_CURRENT_HOST and SM_HOSTS are {learned}")
 
 
 @clause(

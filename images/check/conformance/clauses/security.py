@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.sources import HARDENING, ISOLATION, LAMBDA, SERVE
+from conformance.sources import HARDENING, ISOLATION, LAMBDA, SERVE, SERVERLESS
 from conformance.subject import Subject
 
 ANY_USER = {"user": "12345"}
@@ -69,6 +69,18 @@ def serve_isolated(subject: Subject) -> None:
 )
 def model_read_only(subject: Subject) -> None:
     serves(subject, sealed=True)
+
+
+@clause(
+    "X-MEMORY-1",
+    "recommended",
+    SERVERLESS,
+    "Serving works with 1 GB of memory, the least that a serverless endpoint has",
+    "Start as many workers as the memory of the container allows, and not as the machine has processors.",
+    verb="serve",
+)
+def serve_in_little_memory(subject: Subject) -> None:
+    serves(subject, mem_limit="1g", memswap_limit="1g")
 
 
 @clause(
