@@ -7,8 +7,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.server import Answer, Server
 from conformance.clauses.security import serves
+from conformance.server import Answer, Server
 from conformance.sources import BATCH, ERRORS, HTTP, INVOKE, SERVE
 from conformance.subject import Subject
 
