@@ -65,6 +65,7 @@ def built(name: str) -> str:
 
 def check(name: str, image: str) -> None:
     """All levels and clauses; the result is kept, so that one image can be checked again."""
+    result(name).unlink(missing_ok=True)
     command = [
         ROOT / "scripts/check",
         image,
