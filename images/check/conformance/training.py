@@ -134,7 +134,7 @@ class Training(Target):
             *command,
             files=tree,
             environment=variables,
-            **options,
+            **{"hostname": "algo-1"} | options,  # toolkits wait until each host has an address
         )
         try:
             start(container)

@@ -195,7 +195,9 @@ def pipe_mode(subject: Subject) -> None:
 def several_hosts(subject: Subject) -> None:
     hosts = ["algo-1", "algo-2", "algo-3"]
     resources = {"current_host": "algo-2", "hosts": hosts, "network_interface_name": "eth0"}
-    seen = reported(subject, config={"resourceconfig": resources})["environment"]
+    others = {"algo-1": "127.0.0.1", "algo-3": "127.0.0.1"}
+    how = {"hostname": "algo-2", "extra_hosts": others}
+    seen = reported(subject, config={"resourceconfig": resources}, **how)["environment"]
     learned = seen.get("SM_CURRENT_HOST"), json.loads(seen.get("SM_HOSTS", "[]"))
     expect(learned == ("algo-2", hosts), f"SM_CURRENT_HOST and SM_HOSTS are {learned}")
 

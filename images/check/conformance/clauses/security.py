@@ -44,7 +44,7 @@ def serves(subject: Subject, **how: Any) -> None:
     verb="train",
 )
 def train_isolated(subject: Subject) -> None:
-    trains(subject, network="none")
+    trains(subject, network="none", extra_hosts={"algo-1": "127.0.0.1"})
 
 
 @clause(
