@@ -13,7 +13,7 @@ def model_fn(model_dir, *context):
 
 
 def input_fn(body, content_type, *context):
-    return body if isinstance(body, bytes) else body.encode()
+    return body.encode() if isinstance(body, str) else bytes(body)
 
 
 def predict_fn(data, model, *context):
