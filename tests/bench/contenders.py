@@ -94,7 +94,7 @@ def build(run: Run) -> None:
     """Put the peers beside optml in one image; note in `run` their versions, and those that cannot be had."""
     dockerfile = DOCKERFILE
     for name, packages in ENVIRONMENTS.items():
-        failure = _fetch(WORK / "wheels" / name, packages)
+        failure = fetch(WORK / "wheels" / name, packages)
         if failure:
             run.absent[name] = failure
             continue
@@ -115,7 +115,7 @@ def build(run: Run) -> None:
         }
 
 
-def _fetch(folder: Path, packages: list[str]) -> str | None:
+def fetch(folder: Path, packages: list[str]) -> str | None:
     """Put the wheels of packages into a folder; returns pip's last words where there are none."""
     if (folder / "complete").exists():
         return None

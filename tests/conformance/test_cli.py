@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from contextlib import nullcontext
@@ -161,6 +162,28 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(image: str, number: signa
     assert checking.returncode == code, words
     label = ("--quiet", "--filter", f"label=optml.check={run}")
     assert docker("ps", "--all", *label).stdout + docker("volume", "ls", *label).stdout == ""
+
+
+@pytest.mark.parametrize("number", engine.STOPS)
+def test_a_stop_waits_for_what_is_being_made(number: signal.Signals) -> None:
+    """The engine lists a container once it is made; the check removes what is listed."""
+    made = []
+
+    def create(*arguments: Any, **options: Any) -> Mock:
+        signal.raise_signal(number)
+        made.append("container")
+        return Mock()
+
+    own = engine.Engine.__new__(engine.Engine)
+    own.client, own.run = Mock(), "a-run"
+    own.client.containers.create = create
+    before = signal.signal(number, lambda *_: sys.exit(1))
+    try:
+        with pytest.raises(SystemExit):
+            own.create("an-image")
+    finally:
+        signal.signal(number, before)
+    assert made == ["container"]
 
 
 @pytest.mark.parametrize("number", [409, 500])

@@ -32,7 +32,14 @@ def test_cpu_serve_keeps_all(image: str, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.image("slim-serve")
 def test_slim_serve_keeps_all_of_serving(image: str, tmp_path: Path) -> None:
-    found = check(image, tmp_path / "result.json", "--serve", "--quick")
+    found = check(image, tmp_path / "result.json", "--serve")
+    assert {c["state"] for c in found.values()} == {"kept"}
+
+
+@pytest.mark.long
+@pytest.mark.image("gpu-serve")
+def test_gpu_serve_keeps_all_of_serving(image: str, tmp_path: Path) -> None:
+    found = check(image, tmp_path / "result.json", "--serve")
     assert {c["state"] for c in found.values()} == {"kept"}
 
 

@@ -21,11 +21,11 @@ from docker.errors import DockerException, ImageNotFound
 
 from conformance import clauses, report
 from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
-from conformance.engine import Engine
+from conformance.engine import STOPS, Engine
 from conformance.report import Result
-from conformance.subject import Options, Subject
+from conformance.subject import Subject
+from conformance.target import Options
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
 SOCKET = "/var/run/docker.sock"
 
 assert clauses  # its modules declare what CLAUSES has

@@ -6,8 +6,10 @@ host as it does in a container with the engine's socket.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import tarfile
 import time
 import uuid
@@ -22,6 +24,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 LABEL = "optml.check"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 ML = "/opt/ml"
 HARDENED: dict[str, Any] = {
     "user": "12345",
@@ -48,15 +51,16 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        mine = {"label": f"{LABEL}={self.run}"}
-        for container in self.client.containers.list(all=True, filters=mine, ignore_removed=True):
-            remove(container)
-        for volume in self.client.volumes.list(filters=mine):
-            volume.remove(force=True)
-        for network in self.client.networks.list(filters=mine):
-            if self._own_container:
-                network.disconnect(self._own_container, force=True)
-            network.remove()
+        with _stops_held():
+            mine = {"label": f"{LABEL}={self.run}"}
+            for container in self.client.containers.list(all=True, filters=mine, ignore_removed=True):
+                remove(container)
+            for volume in self.client.volumes.list(filters=mine):
+                volume.remove(force=True)
+            for network in self.client.networks.list(filters=mine):
+                if self._own_container:
+                    network.disconnect(self._own_container, force=True)
+                network.remove()
         self.client.close()
 
     def _find_own_container(self) -> Container | None:
@@ -71,14 +75,15 @@ class Engine:
     def create(self, image: str, *command: str, files: Files | None = None, **options: Any) -> Container:
         """A container with a volume at /opt/ml, which starts with what the image has there, and `files`."""
         mounts = options.pop("mounts", [])
-        container = self.client.containers.create(
-            image,
-            list(command),
-            labels={LABEL: self.run},
-            mounts=[Mount(ML, None, type="volume", labels={LABEL: self.run}), *mounts],
-            network=options.pop("network", "bridge"),
-            **options,
-        )
+        with _stops_held():
+            container = self.client.containers.create(
+                image,
+                list(command),
+                labels={LABEL: self.run},
+                mounts=[Mount(ML, None, type="volume", labels={LABEL: self.run}), *mounts],
+                network=options.pop("network", "bridge"),
+                **options,
+            )
         folders: Files = {f"{ML}/{name}": None for name in _FOLDERS}
         for covered in (m["Target"] for m in mounts if m["ReadOnly"]):
             del folders[covered]
@@ -87,21 +92,32 @@ class Engine:
 
     def sealed(self, image: str, target: str, files: Files) -> Mount:
         """A read-only volume with what the image has at `target`, and `files`."""
-        name = self.client.volumes.create(labels={LABEL: self.run}).name
+        with _stops_held():
+            name = self.client.volumes.create(labels={LABEL: self.run}).name
         remove(self.create(image, "serve", files=files, mounts=[Mount(target, name, type="volume")]))
         return Mount(target, name, type="volume", read_only=True)
 
     def isolated_network(self) -> str:
         """A network that leads nowhere but to us."""
-        network = self.client.networks.create(
-            f"optml-check-{self.run}-{uuid.uuid4().hex[:6]}", internal=True, labels={LABEL: self.run}
-        )
+        name = f"optml-check-{self.run}-{uuid.uuid4().hex[:6]}"
+        with _stops_held():
+            network = self.client.networks.create(name, internal=True, labels={LABEL: self.run})
         if self._own_container:
             network.connect(self._own_container)
         return str(network.name)
 
 
 _FOLDERS = ("input", "input/config", "input/data", "model", "output", "output/data", "code", "checkpoints")
+
+
+@contextlib.contextmanager
+def _stops_held() -> Iterator[None]:
+    """What is being made or removed would be left behind by a check that ended now."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def remove(container: Container) -> None:

@@ -101,6 +101,10 @@ def described(own, resources, channels):
         found |= {f"SM_HP_{k.upper()}": v for k, v in own.items()}
     if FAULT != "C-CHANNEL-1":
         found |= {f"SM_CHANNEL_{name.upper()}": f"{ML}/input/data/{name}" for name in channels}
+    if FAULT == "C-CHANNEL-3":
+        found["SM_CHANNEL_DATA"] = str({name: os.listdir(f"{ML}/input/data/{name}") for name in channels})
+    if FAULT == "C-HOSTS-1":
+        found["SM_HOSTS"] = json.dumps([resources["current_host"]])
     if FAULT == "C-ENV-2":
         del found["SM_NUM_GPUS"]
     return found
@@ -202,9 +206,21 @@ def careful(verb):
         with open("/etc/resolv.conf") as file:
             if "nameserver 127.0.0.11" in file.read():
                 sys.exit("there is no way to the internet")
+    if FAULT == "X-MEMORY-1" and verb == "serve" and memory_limit() < 2**40:
+        sys.exit("there is too little memory")
+    if FAULT == "V-BATCH-2" and verb == "serve" and "SAGEMAKER_BATCH" in os.environ:
+        sys.exit("what is a batch?")
     if FAULT == "X-MODEL-1" and verb == "serve":
         with open(f"{ML}/model/.lock", "w") as file:
             file.write("1")
+
+
+def memory_limit():
+    """Of the container, by either version of control groups."""
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{path}") as file:
+            return int(file.read())
+    return 2**60
 
 
 # Serving
@@ -212,7 +228,7 @@ def careful(verb):
 
 class Context:
     def __init__(self, headers):
-        self.request_headers = headers
+        self.request_headers, self.response_headers = headers, {}
 
 
 class Models:
@@ -243,10 +259,12 @@ class Call(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def answer(self, status, body=b"", content_type="application/json"):
+    def answer(self, status, body=b"", headers=()):
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -363,7 +381,9 @@ class Call(BaseHTTPRequestHandler):
             text = traceback.format_exc() if FAULT == "V-ERROR-2" else repr(error)
             return self.refuse(200 if FAULT == "V-ERROR-1" else 500, text)
         if isinstance(output, str):
-            return self.answer(500 if FAULT == "V-CALL-1" and b"hello" in body else 200, output.encode())
+            headers = {} if FAULT == "V-HEADER-3" else context.response_headers
+            status = 500 if FAULT == "V-CALL-1" and b"hello" in body else 200
+            return self.answer(status, output.encode(), headers=headers)
         if FAULT == "S-CHUNK-1":
             return self.answer(200, "".join(output).encode())
         self.send_response(200)

@@ -1,6 +1,6 @@
 """Builds images of other ways to keep the contract, checks them, and writes the table of docs/check.md.
 
-Run it by hand from the top of the repository: `.venv/bin/python tests/conformance/peers/score.py`. It fetches
+Run it by hand from the top of the repository: `.venv/bin/python -m tests.conformance.peers.score`. It fetches
 the peers with pip and, on Debian, nginx and a JRE with apt. What cannot be fetched is named and left out.
 """
 
@@ -12,28 +12,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent.parent
+from tests.bench import contenders
+from tests.bench.contenders import ENVIRONMENTS, JRE, VARIANT
+from tests.support.matrix import ROOT
+
 WORK = ROOT / "build" / "conformance-peers"
 DOCUMENT = ROOT / "docs" / "check.md"
 BEGIN, END = "<!-- peers: written by tests/conformance/peers/score.py -->\n", "<!-- peers: end -->\n"
-BASE = "optml/base:bookworm"  # whose Python these peers still run on
+BASE = f"optml/base:{VARIANT}"
 LEVELS = ("required", "recommended", "hardened")
+PAYLOAD = "--payload=tests/conformance/peers/payload.json"
 PEERS: dict[str, tuple[list[str], list[str], list[str]]] = {
     # folder: what pip gives, what apt gives, options of the check
-    "flask": (["flask"], [], ["--payload=tests/conformance/peers/payload.json"]),
-    "decision-tree": (
-        ["flask", "gunicorn", "gevent", "packaging"],  # which gunicorn's gevent workers import
-        ["nginx", "nginx-common"],
-        ["--payload=tests/conformance/peers/payload.json"],
-    ),
-    "sagemaker-training": (["sagemaker-training==5.1.4", "setuptools<81"], [], ["--train"]),
-    "sagemaker-inference": (
-        ["sagemaker-inference==1.10.1", "multi-model-server==1.1.11", "setuptools<81"],
-        ["openjdk-17-jre-headless"],
-        ["--serve"],
-    ),
+    "flask": (["flask"], [], [PAYLOAD]),
+    # gunicorn's gevent workers import packaging.
+    "decision-tree": (["flask", "gunicorn", "gevent", "packaging"], ["nginx", "nginx-common"], [PAYLOAD]),
+    "sagemaker-training": (ENVIRONMENTS["sagemaker-training"], [], ["--train"]),
+    "sagemaker-inference": (ENVIRONMENTS["mms"], [JRE], ["--serve"]),
 }
-OURS = {"optml/cpu-serve": "optml/cpu-serve:bookworm"}
+OURS = {"optml/cpu-serve": f"optml/cpu-serve:{VARIANT}"}
 
 
 def main(names: list[str]) -> int:
@@ -41,7 +38,7 @@ def main(names: list[str]) -> int:
     for name in names or [*PEERS, *OURS]:
         try:
             check(name, OURS.get(name) or built(name))
-        except subprocess.CalledProcessError as error:
+        except (LookupError, subprocess.CalledProcessError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     head, _, rest = DOCUMENT.read_text().partition(BEGIN)
     DOCUMENT.write_text(head + BEGIN + table() + END + rest.partition(END)[2])
@@ -51,13 +48,12 @@ def main(names: list[str]) -> int:
 def built(name: str) -> str:
     """The image of a peer."""
     context = WORK / name
-    wheels, debs = context / "wheels", context / "debs"
-    for folder in (wheels, debs):
-        folder.mkdir(parents=True, exist_ok=True)
+    debs = context / "debs"
+    debs.mkdir(parents=True, exist_ok=True)
     packages, debian, _ = PEERS[name]
-    if not list(wheels.iterdir()):
-        subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", *packages, "-w", wheels], check=True)
-    if debian and not list(debs.iterdir()):
+    if failure := contenders.fetch(context / "wheels", packages):
+        raise LookupError(failure)
+    if debian and not list(debs.glob("*.deb")):
         subprocess.run(["apt-get", "download", *debian], cwd=debs, check=True)
     for path in (ROOT / "tests/conformance/peers" / name).iterdir():
         shutil.copy(path, context)
@@ -69,6 +65,7 @@ def built(name: str) -> str:
 
 def check(name: str, image: str) -> None:
     """All levels and clauses; the result is kept, so that one image can be checked again."""
+    result(name).unlink(missing_ok=True)
     command = [
         ROOT / "scripts/check",
         image,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from conformance.clause import clause, expect
 from conformance.sources import SERVE, TRAIN_RUN
-from conformance.subject import NotStarted, Subject, ended
+from conformance.subject import Subject
+from conformance.target import NotStarted
+from conformance.training import ended
 
 NOT_RUN = {125: "the engine could not start it", 126: "train cannot be run", 127: "there is no program train"}
 

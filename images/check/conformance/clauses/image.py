@@ -6,7 +6,7 @@ import re
 
 from conformance.clause import NotChecked, clause, expect
 from conformance.engine import remove, root_files
-from conformance.sources import DOCKER_SECRETS, DOCKERFILE, HARDENING, PIPELINES, SERVE, SERVERLESS, TRAIN_RUN
+from conformance.sources import BIND_TO_PORT, DOCKER_SECRETS, HARDENING, LABELS, LAYERS, SERVERLESS, TRAIN_RUN
 from conformance.subject import Subject
 
 CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
@@ -52,7 +52,7 @@ def no_tini(subject: Subject) -> None:
 @clause(
     "I-LABEL-1",
     "recommended",
-    PIPELINES,
+    BIND_TO_PORT,
     "A label says that the server listens where SAGEMAKER_BIND_TO_PORT says",
     f"Listen there, and add LABEL {PORT_LABEL}=true: inference pipelines need it.",
     verb="serve",
@@ -64,7 +64,7 @@ def port_label(subject: Subject) -> None:
 @clause(
     "I-LABEL-2",
     "required",
-    SERVE,
+    LABELS,
     "Each label of a capability is true or false",
     "Write the label as true.",
     verb="serve",
@@ -91,7 +91,7 @@ def size(subject: Subject) -> None:
 @clause(
     "I-LAYERS-1",
     "recommended",
-    DOCKERFILE,
+    LAYERS,
     "The image has at most 60 layers",
     "Join RUN and COPY lines: each layer costs a request and an unpacking when an instance starts.",
 )
@@ -142,7 +142,7 @@ def no_setuid(subject: Subject) -> None:
 @clause(
     "I-PORT-1",
     "required",
-    PIPELINES,
+    BIND_TO_PORT,
     "With SAGEMAKER_BIND_TO_PORT the server listens on that port, if the label says so",
     "Read SAGEMAKER_BIND_TO_PORT when the server starts, or take the label away.",
     verb="serve",

@@ -7,8 +7,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from conformance.clause import NotChecked, clause, expect
+from conformance.clauses.security import serves
 from conformance.server import Answer, Server
-from conformance.sources import BATCH, HTTP, INVOKE, SERVE, SERVE_TOOLKIT
+from conformance.sources import BATCH, ERRORS, HTTP, INVOKE, SERVE
 from conformance.subject import Subject
 
 LARGEST = 6 * 1024 * 1024  # bytes of a call to a real-time endpoint
@@ -141,7 +142,7 @@ def failing(subject: Subject) -> None:
 @clause(
     "V-ERROR-2",
     "recommended",
-    SERVE_TOOLKIT,
+    ERRORS,
     "The answer to a call that goes wrong is short JSON or text, and shows no traceback and no file of the server",
     "Answer with a message for the client, and keep the traceback in the log.",
     verb="serve",
@@ -206,6 +207,21 @@ def attributes(subject: Subject) -> None:
 
 
 @clause(
+    "V-HEADER-3",
+    "recommended",
+    INVOKE,
+    "X-Amzn-SageMaker-Custom-Attributes that a handler sets is in the answer",
+    "Let handlers set headers of the answer, by the context.",
+    verb="serve",
+)
+def attributes_of_the_answer(subject: Subject) -> None:
+    subject.needs_handlers()
+    answer = subject.server.call(json.dumps({"set-attributes": ATTRIBUTES}).encode())
+    seen = answer.headers["X-Amzn-SageMaker-Custom-Attributes"]
+    expect(seen == ATTRIBUTES, f"the header is {seen!r}, and the answer {answer}")
+
+
+@clause(
     "V-HEADER-2",
     "required",
     INVOKE,
@@ -248,3 +264,21 @@ def batch(subject: Subject) -> None:
         "MultiRecord",
     )
     expect(right and all(isinstance(n, int) for n in numbers), f"it answers {answer}")
+
+
+@clause(
+    "V-BATCH-2",
+    "required",
+    BATCH,
+    "Serving works with the variables of batch transform: SAGEMAKER_BATCH and three more",
+    "Ignore those that you do not need.",
+    verb="serve",
+)
+def batch_variables(subject: Subject) -> None:
+    variables = {
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6",
+        "SAGEMAKER_BATCH_STRATEGY": "MULTI_RECORD",
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "2",
+    }
+    serves(subject, environment=variables)

@@ -12,7 +12,8 @@ from conformance.clauses.image import CAPABILITIES
 from conformance.engine import Files
 from conformance.server import Answer, Server
 from conformance.sources import MULTI_MODEL
-from conformance.subject import Subject, probe
+from conformance.subject import Subject
+from conformance.target import probe
 
 LABEL = f"{CAPABILITIES}multi-models"
 

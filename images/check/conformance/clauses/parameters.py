@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from conformance.clause import clause, expect
-from conformance.sources import TRAIN_ENVIRONMENT, TRAIN_INPUT
+from conformance.sources import LOGGING, TRAIN_ENVIRONMENT, TRAIN_INPUT
 from conformance.subject import Subject
 
 NEWER = {
@@ -170,6 +171,38 @@ def channel_list(subject: Subject) -> None:
 
 
 @clause(
+    "C-CHANNEL-3",
+    "recommended",
+    TRAIN_INPUT,
+    "A channel of Pipe mode, which has no folder, has its SM_CHANNEL_NAME, and the program runs",
+    "Open no channel yourself: the platform makes NAME_0, NAME_1, … for the program to read, one for each epoch.",
+    verb="train",
+)
+def pipe_mode(subject: Subject) -> None:
+    modes = {"train": {"TrainingInputMode": "File"}, "stream": {"TrainingInputMode": "Pipe"}}
+    seen = reported(subject, config={"inputdataconfig": modes})["environment"].get("SM_CHANNEL_STREAM")
+    expect(seen == "/opt/ml/input/data/stream", f"SM_CHANNEL_STREAM is {seen!r}")
+
+
+@clause(
+    "C-HOSTS-1",
+    "recommended",
+    TRAIN_INPUT,
+    "One of several hosts learns its own name and those of all: SM_CURRENT_HOST, SM_HOSTS",
+    CONVENTION,
+    verb="train",
+)
+def several_hosts(subject: Subject) -> None:
+    hosts = ["algo-1", "algo-2", "algo-3"]
+    resources = {"current_host": "algo-2", "hosts": hosts, "network_interface_name": "eth0"}
+    others = {"algo-1": "127.0.0.1", "algo-3": "127.0.0.1"}
+    how = {"hostname": "algo-2", "extra_hosts": others}
+    seen = reported(subject, config={"resourceconfig": resources}, **how)["environment"]
+    learned = seen.get("SM_CURRENT_HOST"), json.loads(seen.get("SM_HOSTS", "[]"))
+    expect(learned == ("algo-2", hosts), f"SM_CURRENT_HOST and SM_HOSTS are {learned}")
+
+
+@clause(
     "C-ENV-1",
     "required",
     TRAIN_INPUT,
@@ -220,7 +253,7 @@ def cpus(subject: Subject) -> None:
 @clause(
     "C-SECRET-1",
     "hardened",
-    TRAIN_ENVIRONMENT,
+    LOGGING,
     "A value whose name says that it is a secret is not in the log",
     "Mask the values of names with PASSWORD, SECRET, TOKEN or KEY wherever you print arguments or variables.",
     verb="train",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.sources import HARDENING, ISOLATION, SERVE, SERVERLESS
+from conformance.sources import HARDENING, ISOLATION, LAMBDA, SERVE, SERVERLESS
 from conformance.subject import Subject
 
 ANY_USER = {"user": "12345"}
@@ -44,7 +44,7 @@ def serves(subject: Subject, **how: Any) -> None:
     verb="train",
 )
 def train_isolated(subject: Subject) -> None:
-    trains(subject, network="none")
+    trains(subject, network="none", extra_hosts={"algo-1": "127.0.0.1"})
 
 
 @clause(
@@ -69,6 +69,18 @@ def serve_isolated(subject: Subject) -> None:
 )
 def model_read_only(subject: Subject) -> None:
     serves(subject, sealed=True)
+
+
+@clause(
+    "X-MEMORY-1",
+    "recommended",
+    SERVERLESS,
+    "Serving works with 1 GB of memory, the least that a serverless endpoint has",
+    "Start as many workers as the memory of the container allows, and not as the machine has processors.",
+    verb="serve",
+)
+def serve_in_little_memory(subject: Subject) -> None:
+    serves(subject, mem_limit="1g", memswap_limit="1g")
 
 
 @clause(
@@ -110,7 +122,7 @@ def train_read_only(subject: Subject) -> None:
 @clause(
     "X-ROOT-2",
     "recommended",
-    SERVERLESS,
+    LAMBDA,
     "Serving works with a read-only root, where /tmp can be written, as on serverless endpoints",
     "Write to /tmp: logs, sockets, caches and process ids, too.",
     verb="serve",

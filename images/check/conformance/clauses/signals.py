@@ -11,7 +11,8 @@ from conformance.clause import Broken, NotChecked, clause, expect
 from conformance.engine import read
 from conformance.server import Answer
 from conformance.sources import DOCKER_INIT, SERVE, TRAIN_RUN
-from conformance.subject import Job, Subject, ended
+from conformance.subject import Subject
+from conformance.training import Job, ended
 
 GRACE = 120  # seconds between SIGTERM and SIGKILL when a job is stopped
 SERVE_GRACE = 30  # the same when an instance of an endpoint goes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.clause import clause, expect
-from conformance.sources import TRAIN_END, TRAIN_ENVIRONMENT, TRAIN_INPUT, TRAIN_OUTPUT
+from conformance.sources import LOGS, TRAIN_END, TRAIN_OUTPUT
 from conformance.subject import Subject
 
 SIGKILL, SIGSEGV = 9, 11
@@ -40,7 +40,7 @@ def exception(subject: Subject) -> None:
 @clause(
     "T-EXIT-2",
     "recommended",
-    TRAIN_ENVIRONMENT,
+    TRAIN_END,
     "The program's own exit code is the container's",
     "Pass the code on: schedulers and scripts decide by it whether to try again.",
     verb="train",
@@ -178,7 +178,7 @@ TEXT = "  indented é 日本 \t no newline"
 @clause(
     "T-LOG-1",
     "required",
-    TRAIN_INPUT,
+    LOGS,
     "The program's stdout and stderr are in the container's log",
     "Let the program inherit both: the log is all that a user sees of the job.",
     verb="train",
@@ -192,7 +192,7 @@ def logged(subject: Subject) -> None:
 @clause(
     "T-LOG-2",
     "recommended",
-    TRAIN_INPUT,
+    LOGS,
     "stdout stays stdout, stderr stays stderr, and the text stays as it was written",
     "Let the program inherit both, or pass bytes on instead of lines.",
     verb="train",

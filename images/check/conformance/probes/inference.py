@@ -13,7 +13,7 @@ def model_fn(model_dir, *context):
 
 
 def input_fn(body, content_type, *context):
-    return body if isinstance(body, bytes) else body.encode()
+    return body.encode() if isinstance(body, str) else bytes(body)
 
 
 def predict_fn(data, model, *context):
@@ -32,6 +32,8 @@ def predict_fn(data, model, *context):
     answer = {"conformance": PLAN.get("name", "probe"), "size": size, "call": call}
     if "attributes" in call:
         answer["attributes"] = _attributes(context[0]) if context else None
+    if "set-attributes" in call and context:
+        _set_attributes(context[0], call["set-attributes"])
     if "chunks" in call:
         return (str(n) + "\n" for n in _slowly(call["chunks"]))
     return answer
@@ -53,6 +55,15 @@ def _slowly(count):
         if n:
             time.sleep(1)
         yield n
+
+
+def _set_attributes(context, value):
+    """As handlers of the usual toolkits do."""
+    name = "X-Amzn-SageMaker-Custom-Attributes"
+    try:
+        context.set_response_header(0, name, value)
+    except AttributeError:
+        context.response_headers[name] = value
 
 
 def _attributes(context):

@@ -1,0 +1,180 @@
+"""The image trains."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from requests.exceptions import RequestException
+
+from conformance.clause import Broken, NotChecked
+from conformance.engine import Files, folder, remove
+from conformance.target import Target, probe, start
+
+INPUT = {
+    "hyperparameters": {},
+    "resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"},
+    "inputdataconfig": {"train": {"TrainingInputMode": "File"}},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training container that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    files: dict[str, bytes]  # what lies below /opt/ml/model and /opt/ml/output
+    seconds: float
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """What our program saw; None if it did not run."""
+        text = self.files.get("model/conformance.json")
+        return json.loads(text) if text else None
+
+    @property
+    def failure(self) -> str | None:
+        text = self.files.get("output/failure")
+        return None if text is None else text.decode(errors="replace")
+
+    @property
+    def end(self) -> str:
+        """How it ended, for messages."""
+        last = (self.stdout + self.stderr).strip().splitlines()[-1:]
+        return f"exit code {self.code}" + (
+            f", and its last line is {last[0][:200]!r}" if last else ", in silence"
+        )
+
+
+class Training(Target):
+    @cached_property
+    def plain_job(self) -> Job:
+        """One that does nothing but to record how it was started."""
+        return self._job({})
+
+    @cached_property
+    def failed_job(self) -> Job:
+        """One that ends by an exception, below a traceback that is longer than a reason may be."""
+        return self.job({"raise": 60})
+
+    def job(self, plan: dict[str, Any], **how: Any) -> Job:
+        """Train with our program, which does as `plan` says."""
+        if self.plain_job.report is None:
+            raise NotChecked(
+                "the image does not run the program that SAGEMAKER_PROGRAM names in /opt/ml/code, "
+                f"so what it does for a program is its own affair ({self.plain_job.end})"
+            )
+        return self._job(plan, **how) if plan or how else self.plain_job
+
+    @cached_property
+    def own_job(self) -> Job:
+        """Train with what the image has, and the code and data of the command line."""
+        if self.options.code is None and self.plain_job.report is not None:
+            return self.plain_job
+        if self.options.code is None and self.options.input is None and self.plain_job.code == 0:
+            return self.plain_job
+        return self.own()
+
+    def own(self, **how: Any) -> Job:
+        with self.training(None, **how) as container:
+            return ended(container, 600)
+
+    def _job(self, plan: dict[str, Any], timeout: float = 120, **how: Any) -> Job:
+        with self.training(plan, **how) as container:
+            return ended(container, timeout)
+
+    @contextlib.contextmanager
+    def training(
+        self,
+        plan: dict[str, Any] | None,
+        *,
+        parameters: dict[str, str] | None = None,
+        config: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        files: Files | None = None,
+        program: str = "conformance_probe.py",
+        command: tuple[str, ...] = ("train",),
+        **options: Any,
+    ) -> Iterator[Container]:
+        """A training container that runs."""
+        variables = {"TRAINING_JOB_NAME": "conformance", **self.options.environment, **(environment or {})}
+        tree: Files = {}
+        if plan is None:
+            for source, target in ((self.options.code, "code"), (self.options.input, "input")):
+                tree |= folder(source, f"/opt/ml/{target}") if source else {}
+            if self.options.input is None:
+                tree |= _configuration({})
+        else:
+            variables |= {"SAGEMAKER_PROGRAM": program, "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/code"}
+            hyperparameters = {
+                "sagemaker_program": program,
+                "sagemaker_submit_directory": "/opt/ml/code",
+                **(parameters or {}),
+            }
+            tree |= _configuration({"hyperparameters": hyperparameters} | (config or {}))
+            tree |= {
+                "/opt/ml/code/conformance_probe.py": probe("train.py", plan),
+                "/opt/ml/input/data/train": None,
+                "/opt/ml/input/data/train/data.csv": "1,2\n",
+            }
+        tree |= files or {}
+        container = self.engine.create(
+            self.name,
+            *command,
+            files=tree,
+            environment=variables,
+            **{"hostname": "algo-1"} | options,  # toolkits wait until each host has an address
+        )
+        try:
+            start(container)
+            yield container
+        finally:
+            remove(container)
+
+
+def _configuration(changes: dict[str, Any]) -> Files:
+    """The files of /opt/ml/input/config; a value of None leaves one out."""
+    return {
+        f"/opt/ml/input/config/{name}.json": json.dumps(content)
+        for name, content in (INPUT | changes).items()
+        if content is not None
+    }
+
+
+def ended(container: Container, timeout: float = 120) -> Job:
+    """Wait for its end, and take what it left."""
+    begin = time.monotonic()
+    try:
+        code = container.wait(timeout=timeout)["StatusCode"]
+    except RequestException:
+        raise Broken(f"the container still runs after {timeout:.0f} s") from None
+    seconds = time.monotonic() - begin
+    stdout, stderr = (
+        container.logs(stdout=out, stderr=not out).decode(errors="replace") for out in (True, False)
+    )
+    files: dict[str, bytes] = {}
+    for part in ("model", "output"):
+        files |= _tree(container, f"/opt/ml/{part}")
+    return Job(code, stdout, stderr, files, seconds)
+
+
+def _tree(container: Container, path: str) -> dict[str, bytes]:
+    """The small files below a folder of a container."""
+    try:
+        stream, _ = container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            members = [m for m in tar.getmembers() if m.isfile() and m.size < 10_000_000]
+            return {m.name: tar.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+    except (NotFound, APIError):
+        return {}
