@@ -42,14 +42,15 @@ def write(runs: list[Run]) -> None:
     PLOTS.mkdir(exist_ok=True)
     rows = [row for row in merged(runs) if "optml" in row.values]
     compared = [row for row in rows if row.best_peer()]
-    alone = [row for row in rows if not row.best_peer()]
+    alone = [row for row in rows if "bare" in row.values or not row.best_peer()]
     compared.sort(key=lambda row: row.advantage(row.best_peer() or ""))
     lost = [row for row in compared if row.advantage(row.best_peer() or "") < 1]
     won = [row for row in compared if row not in lost]
     parts = [INTRODUCTION, _circumstances(runs)]
-    parts += ["## Rows that optml loses", _rows(lost, runs), "## Rows that optml wins", _rows(won, runs)]
+    parts += ["## Rows that optml loses", _rows(lost, runs)]
     if alone:
-        parts += ["## Without a peer", _alone(alone)]
+        parts += ["## Against bare Python, which does nothing for a job, and without a peer", _alone(alone)]
+    parts += ["## Rows that optml wins", _rows(won, runs)]
     parts += ["## Everybody", *_everybody(rows)]
     curves = [curve for run in runs[-1:] for curve in run.curves]
     if curves:

@@ -43,7 +43,7 @@ class Row:
     def ratio(self, peer: str) -> float:
         """optml to a peer: the median of the ratios of the rounds."""
         pairs = zip(self.values["optml"], self.values[peer], strict=False)
-        return statistics.median(mine / max(theirs, 1e-9) for mine, theirs in pairs)
+        return statistics.median(1 if mine == theirs else mine / max(theirs, 1e-9) for mine, theirs in pairs)
 
     def advantage(self, peer: str) -> float:
         """How many times better than a peer: above 1 is better, whichever way the figure counts."""
