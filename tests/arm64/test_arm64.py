@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.support.docker import Container, docker, run, wait_for_ping
+from scripts.lib.image import exported
+from tests.support.docker import Container, run, wait_for_ping
 from tests.support.matrix import ROOT
 
 EXAMPLE = ROOT / "examples/one-image"
@@ -27,10 +26,7 @@ def tag(image: str, machine: str) -> str:
 
 def files(image: str) -> set[str]:
     """The names of the image's files, with those of machines made equal."""
-    container = docker("create", "--pull=never", image).stdout.strip()
-    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
-    docker("rm", container)
-    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+    with exported(image) as tar:
         names = {member.name for member in tar}
     return {re.sub("aarch64|x86_64|x86-64|arm64|amd64", "MACHINE", name) for name in names}
 

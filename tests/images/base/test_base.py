@@ -233,6 +233,13 @@ def test_is_within_its_budget(cell: Cell) -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
+def test_what_takes_room_is_named(cell: Cell) -> None:
+    size, tag = ROOT / "scripts/size", cell.tag.rpartition(":")[2]
+    shown = subprocess.run([size, "--packages", "--tag", tag, cell.image], capture_output=True, text=True)
+    (unnamed,) = re.findall(r"([\d.]+) MB  of no package", shown.stdout) or ["0"]
+    assert float(unnamed) < 4, shown.stdout + shown.stderr  # dpkg's own database and caches
+
+
 def test_no_layer_holds_a_trace_of_the_build(cell: Cell) -> None:
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", cell.tag).stdout
     assert "proxy" not in history.lower()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
+from scripts.lib.image import exported
 from tests.support.docker import Container, docker, run, wait_for_ping
 from tests.support.matrix import ARCH, Cell, matrix
 
@@ -56,10 +54,7 @@ ENTRYPOINT ["/opt/optml/bin/entrypoint"]
 @pytest.fixture(scope="session")
 def files(cell: Cell) -> set[str]:
     """All that the image holds, but for what the engine puts into every container."""
-    container = docker("create", cell.tag, "nothing").stdout.strip()
-    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
-    docker("rm", container)
-    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+    with exported(cell.tag) as tar:
         return {
             member.name
             for member in tar

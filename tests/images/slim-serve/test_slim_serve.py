@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
 import requests
 
+from scripts.lib.image import exported
 from tests.support.docker import HARDENED, Container, docker, inspect, run, wait_for_ping
 from tests.support.matrix import ROOT, Cell
 
@@ -26,10 +25,7 @@ def predict_fn(data, model):
 @pytest.fixture(scope="session")
 def files(cell: Cell) -> dict[str, bytes]:
     """Every regular file of the image."""
-    container = docker("create", cell.tag).stdout.strip()
-    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
-    docker("rm", container)
-    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+    with exported(cell.tag) as tar:
         return {f"/{member.name}": tar.extractfile(member).read() for member in tar if member.isreg()}  # type: ignore[union-attr]
 
 
