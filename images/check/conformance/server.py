@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from docker.models.containers import Container
@@ -53,11 +54,11 @@ class Server:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
         timeout: float = 60,
     ) -> Answer:
-        """One request on a connection of its own."""
+        """One request on a connection of its own. An iterator is sent in chunks, without a length."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         begin = time.monotonic()
         try:

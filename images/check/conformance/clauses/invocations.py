@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,25 +87,11 @@ def large(subject: Subject) -> None:
 )
 def chunked(subject: Subject) -> None:
     server = answered(subject)
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
-    try:
-        body = server.payload
-        connection.request(
-            "POST",
-            "/invocations",
-            iter([body[:1], body[1:]]),
-            {"Content-Type": server.content_type, "Transfer-Encoding": "chunked"},
-            encode_chunked=True,
-        )
-        response = connection.getresponse()
-        content = response.read()
-    except http.client.HTTPException as error:
-        raise ConnectionError(repr(error)) from None
-    finally:
-        connection.close()
-    expect(response.status == 200, f"it answers {response.status} {content[:100]!r}")
+    body, headers = server.payload, {"Content-Type": server.content_type}
+    answer = server.ask("POST", "/invocations", iter([body[:1], body[1:]]), headers, timeout=30)
+    expect(answer.status == 200, f"it answers {answer}")
     if subject.handlers_run:
-        expect(f'"size": {len(body)}'.encode() in content, f"not all of it arrives: {content[:100]!r}")
+        expect(f'"size": {len(body)}'.encode() in answer.body, f"not all of it arrives: {answer}")
 
 
 @clause(
