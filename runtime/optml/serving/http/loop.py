@@ -27,7 +27,6 @@ _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connec
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
 _READ_SIZE = 256 << 10  # of the rest of a body
 _FIRST_READ = 64 << 10  # from twice that on, each buffer is mapped and unmapped by the kernel
-ONCE = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
 _END = select.EPOLLRDHUP | select.EPOLLONESHOT
@@ -108,13 +107,9 @@ class Loop:
 
     # Other things to wait for
 
-    def watch(self, fd: int, action: Callable[[], None], events: int = select.EPOLLIN) -> None:
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action
-        self._poller.register(fd, events)
-
-    def watch_again(self, fd: int) -> None:
-        """After an event of one that is watched for ONCE."""
-        self._poller.modify(fd, ONCE)
+        self._poller.register(fd, select.EPOLLIN)
 
     def ignore(self, fd: int) -> None:
         if self._actions.pop(fd, None):
