@@ -27,7 +27,7 @@ from ..report import UserError, log
 from .keys import Key
 
 PORT = 7778
-_PATIENCE = 15 * 60.0
+PATIENCE = 15 * 60.0
 _PAUSE = 0.1
 _REMIND_EVERY = 30.0
 # Seconds that a connection has to say who it is.
@@ -82,11 +82,11 @@ class FirstHost(Host):
         self._poll.register(self._server, select.POLLIN)
 
     def join(self) -> dict[str, socket.socket]:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while missing := self._others - self._here.keys():
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(missing))
-                raise UserError(f"no sign of {names} in {_PATIENCE:.0f} s; see the logs of these hosts")
+                raise UserError(f"no sign of {names} in {PATIENCE:.0f} s; see the logs of these hosts")
             self._receive()
             for guest in self._here.values():
                 _check_end(guest.end)
@@ -166,9 +166,9 @@ class OtherHost(Host):
     _link: socket.socket
 
     def join(self) -> dict[str, socket.socket]:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         first = self.hosts[0]
-        _wait_for_name(first, deadline)
+        wait_for_name(first, deadline)
         while not (link := self._call("")):
             if time.monotonic() > deadline:
                 raise UserError(f"host {first} does not answer on port {PORT}; see its log")
@@ -210,7 +210,7 @@ class OtherHost(Host):
             if end:
                 link.close()
                 return link
-            link.settimeout(_PATIENCE)
+            link.settimeout(PATIENCE)
             told, _, proof = f" {_line(link)}".rpartition(" ")
             if self._key.proves(proof, ours, told.strip()):
                 _check_end(told.strip())
@@ -233,14 +233,14 @@ def introduction(key: Key, challenge: str, line: str) -> tuple[str, str, str]:
     return (host, ours, end) if key.proves(proof, challenge, f"{host} {ours} {end}") else ("", "", "")
 
 
-def _wait_for_name(host: str, deadline: float) -> None:
+def wait_for_name(host: str, deadline: float) -> None:
     """A name resolves only some time after its container has started. Raises UserError where it does not."""
     reminder = time.monotonic() + _REMIND_EVERY
     while not _resolves(host):
         now = time.monotonic()
         if now > deadline:
             raise UserError(
-                f"no address for {host} after {_PATIENCE:.0f} s; check that every host of resourceconfig.json"
+                f"no address for {host} after {PATIENCE:.0f} s; check that every host of resourceconfig.json"
                 " was started, in the same network"
             )
         if now > reminder:

@@ -1,20 +1,14 @@
 """What scripts for several hosts call before they speak to the others."""
 
-import socket
 import time
 
 
-def _wait_hostname_resolution(timeout: float = 15 * 60) -> None:
-    """Block until the names of all hosts resolve; raises OSError if one does not in `timeout` seconds."""
+def _wait_hostname_resolution() -> None:
+    """Block until the names of all hosts resolve. Raises optml.UserError if one does not in time."""
+    from optml.training.rendezvous import PATIENCE, wait_for_name
+
     from . import training_env
 
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     for host in training_env().hosts:
-        while True:
-            try:
-                socket.getaddrinfo(host, None)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
+        wait_for_name(host, deadline)

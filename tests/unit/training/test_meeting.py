@@ -26,7 +26,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Key], rendezvou
     with socket.create_server((FIRST, 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setattr(rendezvous, "PORT", port)
-    monkeypatch.setattr(rendezvous, "_PATIENCE", 60.0)  # where a test fails, it need not wait so long
+    monkeypatch.setattr(rendezvous, "PATIENCE", 60.0)  # where a test fails, it need not wait so long
 
     def create(key: Key = KEY) -> rendezvous.FirstHost:
         hosts.append(rendezvous.FirstHost(FIRST, [FIRST, "b"], key))
@@ -95,7 +95,7 @@ def test_who_says_nothing_is_not_waited_for(first, monkeypatch) -> None:  # type
 
 
 def test_hosts_that_never_come_are_named(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.1)
+    monkeypatch.setattr(rendezvous, "PATIENCE", 0.1)
     with pytest.raises(UserError, match=r"no sign of b in 0 s; see the logs of these hosts"):
         first().join()
     monkeypatch.setattr(rendezvous, "PORT", 1)
