@@ -14,7 +14,7 @@ import requests
 
 from tests.bench.contenders import IMAGE, SERVERS
 from tests.bench.record import Curve, Run
-from tests.bench.serving import _script, serve, wrk
+from tests.bench.serving import script_for, serve, wrk
 from tests.support.docker import Container, docker, wait_for_ping
 
 # Runs inside a container: writes the configuration of a job with so many of something, and times its start.
@@ -105,7 +105,7 @@ def _models(most: int) -> Curve:
 
 def _connections(counts: tuple[int, ...]) -> list[Curve]:
     """Answers a second by so many connections at once; refusals are none."""
-    script = _script(b"[1, 2, 3]", "application/json", "application/json")
+    script = script_for(b"[1, 2, 3]", "application/json", "application/json")
     curve = Curve("Serving", "good answers a second, by connections", "connections", "1/s")
     with _ours("/srv/model", "--env=SAGEMAKER_MODEL_JOB_QUEUE_SIZE=4000", "--ulimit=nofile=20000") as server:
         url = wait_for_ping(server)

@@ -63,7 +63,7 @@ def measure(run: Run, rounds: int) -> None:
         run.rows.append(memory)
         for kind, (body, content_type, accept) in payloads().items():
             speaking = {server: url for server, url in running.items() if kind.split()[0] in server.speaks}
-            script = _script(body, content_type, accept)
+            script = script_for(body, content_type, accept)
             for url in speaking.values():  # what comes late of libraries comes now
                 wrk(f"{url}/invocations", script, 8, 1)
             for connections in CONNECTIONS:
@@ -109,7 +109,7 @@ def payloads() -> dict[str, tuple[bytes, str, str]]:
     }
 
 
-def _script(body: bytes, content_type: str, accept: str) -> Path:
+def script_for(body: bytes, content_type: str, accept: str) -> Path:
     data, script = WORK / "body", WORK / "body.lua"
     data.write_bytes(body)
     script.write_text(WRK % (content_type, accept, data))
@@ -149,7 +149,7 @@ def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, r
 
 def overloaded(servers: list[Server], rounds: int) -> list[Row]:
     """A model that computes for 5 ms, by 8 connections and by 256; meanwhile somebody asks for /ping."""
-    script = _script(b"[1]", "application/json", "application/json")
+    script = script_for(b"[1]", "application/json", "application/json")
     rows: dict[str, Row] = {}
     with ExitStack() as stack:
         urls = {}

@@ -8,13 +8,13 @@ from tests.bench.contenders import IMAGE
 from tests.bench.record import Row, Run
 from tests.support.docker import docker
 
-FIGURES = {
-    "first line": Row("Training", "start → the program's first line", "ms", False),
-    "cpu": Row("Training", "CPU time of the whole job", "ms", False),
-    "memory": Row("Training", "memory of PID 1, at most", "MiB", False),
-    "output": Row("Training", "output passed through", "1000 lines/s", True),
-    "after exception": Row("Training", "the same after a line with “Exception”", "1000 lines/s", True),
-    "SIGTERM": Row("Training", "SIGTERM → the program", "ms", False),
+FIGURES: dict[str, tuple[str, str, bool]] = {
+    "first line": ("start → the program's first line", "ms", False),
+    "cpu": ("CPU time of the whole job", "ms", False),
+    "memory": ("memory of PID 1, at most", "MiB", False),
+    "output": ("output passed through", "1000 lines/s", True),
+    "after exception": ("the same after a line with “Exception”", "1000 lines/s", True),
+    "SIGTERM": ("SIGTERM → the program", "ms", False),
 }
 CONFIG = {
     "hyperparameters.json": {"learning-rate": "0.1", "epochs": "3", "layers": "[64, 32]"},
@@ -35,11 +35,12 @@ def measure(run: Run, rounds: int) -> None:
     peers = [name for name in ("sagemaker-training", "sagemaker-containers") if name not in run.absent]
     measured, failed = _rounds(["bare", "optml", *peers], rounds)
     run.absent |= failed
+    rows = {figure: Row("Training", *facts) for figure, facts in FIGURES.items()}
     for each in measured:
         for contender, figures in each.items():
             for figure, value in figures.items():
-                FIGURES[figure].add(contender, value)
-    run.rows += FIGURES.values()
+                rows[figure].add(contender, value)
+    run.rows += rows.values()
 
 
 def _rounds(contenders: list[str], rounds: int) -> tuple[list[dict[str, dict[str, float]]], dict[str, str]]:

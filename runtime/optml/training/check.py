@@ -139,7 +139,7 @@ def _launch(
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
     if this.attempt(job.enabled, "sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts:
-        this.attempt(mpi._need, "mpirun")
+        this.attempt(mpi.need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
     launch = this.attempt(launchers.launch, job, entry, words, variables)

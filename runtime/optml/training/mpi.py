@@ -82,7 +82,7 @@ def mpirun(
             "PRTE_MCA_prte_if_include": job.network_interface,
             "OMPI_MCA_btl_tcp_if_include": job.network_interface,
         }
-    return [_need("mpirun"), *options, *argv], {**settings, **environment}, orders
+    return [need("mpirun"), *options, *argv], {**settings, **environment}, orders
 
 
 def daemon(order: str) -> list[str]:
@@ -106,7 +106,7 @@ def _own_options(text: str) -> list[str]:
         raise UserError(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
 
 
-def _need(command: str) -> str:
+def need(command: str) -> str:
     path = which(command)
     if not path:
         raise UserError(

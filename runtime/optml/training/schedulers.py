@@ -99,7 +99,7 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
 def hyperpod(environ: Mapping[str, str]) -> None:
     """The agent of HyperPod needs NNODES in the pod, and takes torchrun's own variables besides.
 
-    https://pypi.org/project/hyperpod-elastic-agent/ (run.py and rendezvous/hyperpod_rendezvous_backend.py)
+    Source: the package hyperpod-elastic-agent 1.1.3, run.py and rendezvous/hyperpod_rendezvous_backend.py
     """
     if (environ.get("NNODES") or "1") != "1" and which("hyperpodrun"):
         raise UserError(

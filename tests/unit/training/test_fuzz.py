@@ -130,7 +130,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
     monkeypatch.setattr(phases, "announce", lambda *_, **__: None)
     monkeypatch.setattr(launchers, "meet", lambda job: None)
     # What MPI needs is not on every machine that runs this.
-    monkeypatch.setattr(mpi, "_need", lambda command: command)
+    monkeypatch.setattr(mpi, "need", lambda command: command)
     monkeypatch.setattr(mpi, "rank", lambda program: program.argv)
     monkeypatch.setattr(mpi, "_agent", lambda hosts: ("agent", "orders"))
     config, nowhere = ml.root / "input/config", os.open("/dev/null", os.O_WRONLY)
