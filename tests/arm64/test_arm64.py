@@ -57,6 +57,13 @@ def test_has_the_same_files_as_for_amd64(name: str) -> None:
     assert sorted(name for name in differ if not MACHINES_OWN.fullmatch(name)) == []
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_is_within_its_budget(name: str) -> None:
+    command = [ROOT / "scripts/size", "--tag", tag(name, "arm64").rpartition(":")[2], name]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
 @pytest.mark.parametrize("name", ("cpu-serve", "slim-serve"))
 def test_trains_and_serves(name: str, project: Path) -> None:
     if name == "cpu-serve":

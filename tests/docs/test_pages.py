@@ -11,7 +11,7 @@ import pytest
 from tests.docs.page import blocks, follow
 from tests.support.docker import inspect
 from tests.support.locks import exclusive
-from tests.support.matrix import ROOT, built, matrix
+from tests.support.matrix import ARCH, ROOT, built, matrix
 from tests.support.wheels import fetched
 
 PAGES = sorted(
@@ -91,8 +91,8 @@ def test_the_table_of_images_is_that_of_the_images() -> None:
         r"^\| `([a-z-]+)` \|.*\| (\d+) MB \| \d+ MB \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
     )
     default = {cell.image: cell.tag for cell in reversed(built())}
-    assert {name for name, *_ in rows} == {cell.image for cell in matrix()}
+    assert sorted(name for name, *_ in rows) == sorted({cell.image for cell in matrix()})
     for name, size, budget in rows:
         dockerfile = (ROOT / f"images/{name}/Dockerfile").read_text()
-        assert f"# Budget: {budget.replace('`', '')}\n" in dockerfile, name
-        assert abs(inspect(default[name])["Size"] / 1e6 - int(size)) < 1.5, name
+        assert re.search(rf"^# Budget: {re.escape(budget.replace('`', ''))}(,|$)", dockerfile, re.M), name
+        assert ARCH != "amd64" or abs(inspect(default[name])["Size"] / 1e6 - int(size)) < 1.5, name

@@ -110,8 +110,8 @@ for name in sorted(sys.stdlib_module_names - {"this", "antigravity"}):
         print(name)
 """
     full = run(cell.tag.replace("slim-serve", "cpu-serve"), "python3", "-W", "ignore", "-c", script)
-    # What needs a terminal or Berkeley's database, and what only developers read.
-    left_out = {"_curses", "_curses_panel", "curses", "readline", "_dbm", "lib2to3", "pydoc_data"}
+    # What needs a terminal, Berkeley's database or NIS, and what only developers read.
+    left_out = {"_curses", "_curses_panel", "curses", "readline", "_dbm", "nis", "lib2to3", "pydoc_data"}
     assert set(python(cell, script).split()) - set(full.stdout.split()) <= left_out
 
 
