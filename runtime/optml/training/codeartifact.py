@@ -6,12 +6,16 @@ from ..report import UserError
 from . import s3
 
 
-def index_url(arn: str) -> str:
-    """The index for pip, with its token, of the repository that this ARN names:
-    `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`.
+def variables(environment: dict[str, str]) -> dict[str, str]:
+    """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
 
-    Raises UserError where the ARN is none, or AWS gives no token. The result is a secret.
+    Variables, because a process list shows arguments, but not the environment of others. Raises UserError
+    where the ARN, `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`, is none, or AWS gives
+    no token.
     """
+    arn = environment.get("CA_REPOSITORY_ARN")
+    if not arn:
+        return {}
     try:
         _, _, service, region, account, resource = arn.split(":")
         kind, domain, repository = resource.split("/")
@@ -29,4 +33,5 @@ def index_url(arn: str) -> str:
     except Exception as error:
         raise UserError(f"CodeArtifact gives no access to {arn}: {' '.join(str(error).split())}") from error
     scheme, _, place = endpoint["repositoryEndpoint"].rstrip("/").partition("://")
-    return f"{scheme}://aws:{token}@{place}/simple/"
+    url = f"{scheme}://aws:{token}@{place}/simple/"
+    return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}

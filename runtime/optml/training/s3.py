@@ -5,6 +5,7 @@ Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from ..report import UserError, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _PROGRESS_EVERY = 5.0
@@ -48,29 +50,35 @@ def download(uri: str, directory: str) -> str | None:
     """
     bucket, key = parse(uri)
     s3 = client()
-    if key and not key.endswith("/") and _exists(s3, bucket, key, uri):
-        name = key.rpartition("/")[2]
-        _fetch(s3, bucket, key, f"{directory}/{name}", uri)
-        return name
-    prefix = f"{key.rstrip('/')}/" if key else ""
-    found = 0
-    for name in _names(s3, bucket, prefix, uri):
-        path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
-        if not path.startswith(f"{directory}/"):
-            raise UserError(f"{uri} holds the key {name!r}, which lies outside the code directory; rename it")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        _fetch(s3, bucket, name, path, uri)
-        found += 1
-    if not found:
+    with _one_line(uri):
+        if key and not key.endswith("/") and _exists(s3, bucket, key):
+            name = key.rpartition("/")[2]
+            _fetch(s3, bucket, key, f"{directory}/{name}")
+            return name
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        names = [name for name in keys if not name.endswith("/")]
+        for name in names:
+            path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
+            if not path.startswith(f"{directory}/"):
+                raise UserError(
+                    f"{uri} holds the key {name!r}, which lies outside the code directory; rename it"
+                )
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _fetch(s3, bucket, name, path)
+    if not names:
         raise UserError(f"there is nothing at {uri}; check the bucket, the key and the region")
-    log(f"fetched {found} {'object' if found == 1 else 'objects'} from {uri}")
+    log(f"fetched {len(names)} {'object' if len(names) == 1 else 'objects'} from {uri}")
     return None
 
 
 def download_object(uri: str, path: str) -> None:
     """Fetch one object into a file. Raises UserError in one line."""
     bucket, key = parse(uri)
-    _fetch(client(), bucket, key, path, uri)
+    s3 = client()
+    with _one_line(uri):
+        _fetch(s3, bucket, key, path)
 
 
 def parse(uri: str) -> tuple[str, str]:
@@ -105,31 +113,30 @@ def _code(error: BaseException | None) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
-def _exists(s3: Any, bucket: str, key: str, uri: str) -> bool:
+@contextlib.contextmanager
+def _one_line(uri: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is told as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(why(error, uri)) from error
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except Exception as error:
         if _code(error) in ("404", "NoSuchKey"):
             return False
-        raise UserError(why(error, uri)) from error
+        raise
     return True
 
 
-def _names(s3: Any, bucket: str, prefix: str, uri: str) -> list[str]:
-    try:
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    except Exception as error:
-        raise UserError(why(error, uri)) from error
-    return [key for key in keys if not key.endswith("/")]
-
-
-def _fetch(s3: Any, bucket: str, key: str, path: str, uri: str) -> None:
-    try:
-        size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
-    except Exception as error:
-        raise UserError(why(error, uri)) from error
+def _fetch(s3: Any, bucket: str, key: str, path: str) -> None:
+    size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
 
 
 class _Progress:
