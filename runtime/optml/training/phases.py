@@ -70,7 +70,8 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             orders=launch.orders,
             torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
         )
-        to_pid1.hand_over([link.fileno() for link in links.values()])
+        for link in links.values():
+            to_pid1.hand_over(link.fileno())
         _become(launch, reporting.argv(launch, entry, report), directory, stderr)
     except UserError as problem:
         reason = str(problem)
