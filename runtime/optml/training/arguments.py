@@ -22,7 +22,6 @@ import os
 
 from ..report import UserError
 from . import jsontext
-from .job import NOT_CARRIED, is_carried
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -33,6 +32,9 @@ VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 
 # The kernel's MAX_ARG_STRLEN, its end included: a longer argument or `NAME=value` makes every exec fail.
 LONGEST = 128 << 10
+
+
+NOT_CARRIED = "a character that no argument can carry (NUL or half a pair)"
 
 
 def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -54,6 +56,14 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
             )
         words += new
     return words
+
+
+def is_carried(word: str) -> bool:
+    """Whether an argument or a variable can hold this."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _toolkit(option: str, value: Any) -> list[str]:

@@ -10,11 +10,12 @@ import os
 
 from .. import paths
 from ..report import UserError, masked
+from . import config, launchers, mpi, privilege, program, project, secrets, source
 from . import job as jobs
-from . import launchers, mpi, privilege, program, project, secrets, source
 from .arguments import arguments
 from .environment import environment, written
-from .job import Job
+from .job import MPI, Job
+from .record import Record
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ def check(argv: list[str]) -> int:
     return 1 if report["wrong"] else 0
 
 
+def print_environment() -> int:
+    """Print the job as JSON, secrets masked; for `python -m optml env`."""
+    import json
+
+    print(json.dumps(secrets.without_secrets(jobs.read().as_dict()), indent=2, default=Record.as_dict))
+    return 0
+
+
 class _Examination:
     """Collects what is wrong."""
 
@@ -67,7 +76,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     this = _Examination()
     report: dict[str, Any] = {"wrong": this.wrong, "notes": []}
     for name in _CONFIGS:
-        this.attempt(jobs.read_config, f"{name}.json")
+        this.attempt(config.read, f"{name}.json")
     job = this.attempt(jobs.read)
     if job is None:
         return dict(_masked(report, secrets.secret_values({})))
@@ -143,7 +152,7 @@ def _launch(
     variables: dict[str, str],
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
-    if this.attempt(job.enabled, "sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts:
+    if this.attempt(job.enabled, MPI) and job.current_host in job.distribution_hosts:
         this.attempt(mpi.need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
@@ -162,7 +171,7 @@ def _launch(
 
 def _beyond_limits() -> list[str]:
     """What SageMaker would refuse."""
-    parameters = jobs.read_config("hyperparameters.json")
+    parameters = config.read("hyperparameters.json")
     wrong = [
         f"hyperparameter {key!r} has {len(text)} characters; SageMaker takes {_LONGEST_HYPERPARAMETER}"
         for key, value in parameters.items()

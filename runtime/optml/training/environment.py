@@ -11,9 +11,9 @@ import os
 from .. import paths
 from ..report import log
 from . import jsontext
-from .arguments import LONGEST
+from .arguments import LONGEST, is_carried
 from .cluster import MASTER_PORT
-from .job import CONSUMED, is_carried
+from .job import CONSUMED
 from .program import which
 
 TYPE_CHECKING = False  # typing takes milliseconds to import

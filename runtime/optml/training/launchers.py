@@ -8,6 +8,7 @@ import os
 from ..report import UserError
 from . import job as jobs
 from .cluster import INDEX, RESOURCES
+from .job import MPI, TORCHRUN
 from .program import RUN_AS, which
 from .record import Record
 from .reporting import TORCH_VARIABLE
@@ -25,8 +26,6 @@ _UNSUPPORTED = (
     "sagemaker_distributed_dataparallel_enabled",
     "sagemaker_pytorch_xla_multi_worker_enabled",
 )
-
-_TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 
 # Where one of these is there, whoever started the container means torchrun.
 _PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
@@ -69,7 +68,7 @@ def launch(
     _check_hosts(job, environment)
     if job.cluster and job.cluster.of_processes:
         distributed = False  # by a launcher of ours: the scheduler is one
-    if distributed and job.enabled("sagemaker_mpi_enabled"):
+    if distributed and job.enabled(MPI):
         from . import mpi  # its imports take 50 ms
 
         if job.current_host == job.master:
@@ -78,7 +77,7 @@ def launch(
             argv, environment, orders = mpi.mpirun(job, argv, processes, environment)
         else:
             engine, argv = "daemon", mpi.daemon(order)
-    elif distributed and (any(map(job.enabled, _TORCHRUN)) or any(map(environment.get, _PET))):
+    elif distributed and (any(map(job.enabled, TORCHRUN)) or any(map(environment.get, _PET))):
         engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
         error_file = f"{os.environ.get('TMPDIR', '/tmp')}/optml-{os.urandom(8).hex()}.json"
         environment = {TORCH_VARIABLE: error_file, **environment}
@@ -106,8 +105,7 @@ def meet(job: Job) -> Host | None:
     if job.cluster and job.cluster.scheduler != RESOURCES:
         return None
     hosts = job.distribution_hosts
-    engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
-    if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
+    if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, (MPI, *TORCHRUN))):
         return None
     if os.environ.get(_NO_NAMES, "").lower() == "true":
         return None
@@ -118,7 +116,7 @@ def meet(job: Job) -> Host | None:
 
 def waits_for_order(job: Job) -> bool:
     """Whether the first host's mpirun says what runs on this host."""
-    waits = job.enabled("sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts[1:]
+    waits = job.enabled(MPI) and job.current_host in job.distribution_hosts[1:]
     if waits and os.environ.get(_NO_NAMES, "").lower() == "true":
         raise UserError(
             f"MPI takes hosts that find each other by name, and {_NO_NAMES} says that there are none"
@@ -129,25 +127,20 @@ def waits_for_order(job: Job) -> bool:
 def rendezvous_without_job() -> Host | None:
     """The same where the job cannot be read: its hosts are told in case they meet."""
     try:
-        return meet(jobs.read(given={_TORCHRUN[0]: "true"}))
+        return meet(jobs.read(given={TORCHRUN[0]: "true"}))
     except Exception:  # whatever it is, it has been told
         return None
 
 
 def _check_hosts(job: Job, environment: dict[str, str]) -> None:
     """What the job asks for must have its hosts: none trains alone that was meant for more."""
-    asked = next(filter(job.enabled, ("sagemaker_mpi_enabled", *_TORCHRUN)), None)
+    asked = next(filter(job.enabled, (MPI, *TORCHRUN)), None)
     if asked and not job.cluster and environment.get(INDEX):
         raise UserError(
             f"{asked} is set and {INDEX} is {environment[INDEX]}, but nothing says how many hosts there are;"
             f" {_NAMES}"
         )
-    if (
-        asked == "sagemaker_mpi_enabled"
-        and job.cluster
-        and job.cluster.scheduler != RESOURCES
-        and len(job.hosts) > 1
-    ):
+    if asked == MPI and job.cluster and job.cluster.scheduler != RESOURCES and len(job.hosts) > 1:
         raise UserError(
             f"{asked} is set, but {job.cluster.scheduler} gives mpirun no names of the hosts; {_NAMES}"
         )
