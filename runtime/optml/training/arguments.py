@@ -20,13 +20,9 @@ from __future__ import annotations
 
 import os
 
+from ..hints import Any, Callable, Mapping
 from ..report import UserError
 from . import jsontext
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
 
 VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 

@@ -7,11 +7,8 @@ from .. import machine
 from ..report import log
 from . import secrets
 from .environment import written
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
-    from .program import Program
+from .job import Job
+from .program import Program
 
 _INFO = 20
 

@@ -9,22 +9,15 @@ from __future__ import annotations
 import os
 
 from .. import paths
+from ..hints import Any, Callable
 from ..report import UserError, masked
 from . import config, launchers, mpi, privilege, program, project, secrets, source
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment, written
 from .job import MPI, Job
+from .program import Program
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
-
-    from .program import Program
-
-    T = TypeVar("T")
 
 # What a request to SageMaker may hold. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
@@ -61,7 +54,7 @@ class _Examination:
     def __init__(self) -> None:
         self.wrong: list[str] = []
 
-    def attempt(self, step: Callable[..., T], *args: Any) -> T | None:
+    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
         """What the step gives; None where it raises UserError, whose words are kept."""
         try:
             return step(*args)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+from ..hints import Callable, Iterable
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable
 else:
     import _signal as signal
 

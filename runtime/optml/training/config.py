@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 
 from .. import paths
+from ..hints import Any
 from ..report import UserError
 from . import jsontext
 from .cluster import are_names, is_name
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def read(name: str) -> dict[str, Any]:

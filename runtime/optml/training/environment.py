@@ -9,20 +9,13 @@ from __future__ import annotations
 import os
 
 from .. import paths
+from ..hints import Any, Mapping
 from ..report import log
 from . import jsontext
 from .arguments import LONGEST, is_carried
 from .cluster import MASTER_PORT
-from .job import CONSUMED
-from .program import which
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from .job import Job
-    from .program import Program
+from .job import CONSUMED, Job
+from .program import Program, which
 
 
 def environment(

@@ -12,15 +12,9 @@ import select
 import stat
 
 from .. import paths
+from ..hints import Any, Iterator, TracebackType
 from ..report import UserError, log
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any
-
-    from .supervisor import Supervisor
+from .supervisor import Supervisor
 
 _EVERY = 1.0
 

@@ -9,17 +9,12 @@ from __future__ import annotations
 import os
 
 from .. import gpus, machine, paths
+from ..hints import Any, Mapping
 from ..report import UserError
 from . import cluster, config, jsontext
 from .arguments import NOT_CARRIED, is_carried
+from .cluster import Cluster
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from .cluster import Cluster
 
 # Hyperparameters that speak to the runtime, not to the user's program: these and all `sagemaker_…`.
 _PREFIX = "sagemaker_"

@@ -10,9 +10,7 @@ from __future__ import annotations
 import _json
 import math
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from typing import Any
+from ..hints import Any
 
 _SPACE = " \t\n\r"
 

@@ -11,10 +11,7 @@ import hmac
 import os
 
 from . import jsontext
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
+from .job import Job
 
 SECRET = "SAGEMAKER_MPI_SECRET"
 

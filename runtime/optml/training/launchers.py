@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import os
 
+from .. import paths
 from ..report import UserError
 from . import job as jobs
 from .cluster import INDEX, RESOURCES
-from .job import MPI, TORCHRUN
-from .program import RUN_AS, which
+from .job import MPI, TORCHRUN, Job
+from .program import RUN_AS, Program, which
 from .record import Record
 from .reporting import TORCH_VARIABLE
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .job import Job
-    from .program import Program
     from .rendezvous import Host
 
 # Distributions of the toolkits that are no engine of ours.
@@ -37,6 +36,10 @@ PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 
 # Where the libraries under torch.distributed listen: else they may guess an interface that leads nowhere.
 _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+
+
+_RUNNER = f"{paths.LIB}/optml/training/runner.py"
+_NOBODY = -1
 
 
 class Launch(Record):
@@ -93,6 +96,22 @@ def launch(
             raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
     return Launch(engine=engine, argv=argv, environment=environment, orders=orders)
+
+
+def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:
+    """The command line of this launch with the runner in front of the program, if that is Python."""
+    words, own = launch.argv, program.argv
+    kinds = {"script": "script", "module": "module", "function": "code"}
+    if program.kind not in kinds:
+        return words
+    runner = [kinds[program.kind], own[-1]]
+    if launch.engine == "process":
+        os.set_inheritable(fd, True)
+        return _replaced(words, own, [program.python, _RUNNER, str(fd), *runner])
+    if launch.engine == "torchrun":
+        in_words = [program.name] if program.kind == "script" else ["--module", program.module]
+        return _replaced(words, in_words, [_RUNNER, str(_NOBODY), *runner])
+    return words
 
 
 def meet(job: Job) -> Host | None:
@@ -189,3 +208,11 @@ def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     if job.framework_parameters.get(parameter) is not None:
         return jobs.number(parameter, job.framework_parameters[parameter])
     return job.gpus or 1
+
+
+def _replaced(words: list[str], old: list[str], new: list[str]) -> list[str]:
+    """The words with the first appearance of the old ones replaced."""
+    for at in range(len(words)):
+        if words[at : at + len(old)] == old:
+            return words[:at] + new + words[at + len(old) :]
+    return words

@@ -11,7 +11,7 @@ import os
 from .. import paths
 from ..report import log, log_error
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .reporting import Report
     from .supervisor import Ended

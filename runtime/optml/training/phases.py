@@ -13,15 +13,14 @@ from . import banner, launchers, program, project, reporting, secrets, source
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment
-from .preparation import NOTICE
+from .job import Job
+from .launchers import Launch
+from .preparation import NOTICE, Teller
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 
-    from .job import Job
-    from .launchers import Launch
-    from .preparation import Teller
     from .rendezvous import Host
 else:
     import _signal as signal  # the same without its enums
@@ -72,7 +71,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         )
         for link in links.values():
             to_pid1.hand_over(link.fileno())
-        _become(launch, reporting.argv(launch, entry, report), directory, stderr)
+        _become(launch, launchers.with_runner(launch, entry, report), directory, stderr)
     except UserError as problem:
         reason = str(problem)
     except Exception as bug:

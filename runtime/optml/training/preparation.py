@@ -11,12 +11,12 @@ import marshal
 import os
 import sys
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+from ..hints import Any
+from .supervisor import Supervisor
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
-
-    from .supervisor import Supervisor
 else:
     import _socket as socket  # the same without its enums
 

@@ -8,7 +8,7 @@ from .. import paths
 from ..report import UserError, log
 from .program import RUN_AS, which
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pwd import struct_passwd
 

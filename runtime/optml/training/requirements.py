@@ -6,13 +6,9 @@ import os
 
 from ..report import UserError, log
 from . import codeartifact, privilege
-from .program import RUN_AS, which
+from .program import RUN_AS, Program, which
+from .project import Step
 from .stderr import Tail
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .program import Program
-    from .project import Step
 
 _DEFAULTS = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",

@@ -11,12 +11,8 @@ import sys
 import time
 
 from .. import paths
+from ..hints import Any, Iterator
 from ..report import UserError, log
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
 
 _PROGRESS_EVERY = 5.0
 _PROGRESS_FROM = 16 << 20

@@ -10,10 +10,7 @@ import os
 
 from .. import paths
 from ..report import UserError, log
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
+from .job import Job
 
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
 ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"

@@ -12,15 +12,14 @@ import os
 import select
 import time
 
+from ..hints import Callable, FrameType
 from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send
 from .record import Record
 from .stderr import Tail
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
-    from types import FrameType
 
     from .peers import Peers
 else:

@@ -13,7 +13,7 @@ from . import outcome
 from .preparation import NOTICE, Preparation
 from .supervisor import Supervisor
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .peers import Peers
 
