@@ -69,7 +69,7 @@ class Preparation:
     @property
     def links(self) -> dict[str, int]:
         """The connections to other hosts, by host."""
-        return dict(zip(self.facts.get("links", ()), self._fds, strict=True))
+        return dict(zip(self.facts.get("links", ()), self._fds, strict=False))
 
     def _hear(self) -> bool:
         piece, ancillary, *_ = self._socket.recvmsg(1 << 16, socket.CMSG_SPACE(_FD), socket.MSG_CMSG_CLOEXEC)

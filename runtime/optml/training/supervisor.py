@@ -96,7 +96,7 @@ class Supervisor:
         self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
         return done()
 
-    def run(self, program: Child, stderr: int, peers: Peers | None = None, ranks: bool = False) -> Ended:
+    def run(self, program: Child, stderr: int, peers: Peers, ranks: bool = False) -> Ended:
         """Wait until the program has ended, and tell how. Signals reach its whole process group.
 
         With `ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a moment
@@ -108,18 +108,18 @@ class Supervisor:
         """
         tail = Tail(stderr)
         self.watch(stderr, tail.copy)
+        for fd in peers.fds:
+            self.watch(fd, lambda fd=fd: self._hear(peers, fd))  # type: ignore[misc]
         self._receives = program.signal
         if ranks:
             self._receives = lambda number: self._signal_ranks(number, program, peers)
-        if peers:
-            self._listen(peers)
         if self.stopped:
             self._receives(self.stopped)  # it came just before
-        follows = bool(peers and peers.follows)  # then the end of that host is what counts
-        self._wait(lambda: (program.ended and not follows) or bool(self.stopped or (peers and peers.lost)))
-        if peers and (follows or not program.ended):
+        # Where this host follows another, the end of that is what counts.
+        self._wait(lambda: (program.ended and not peers.follows) or bool(self.stopped or peers.lost))
+        if peers.follows or not program.ended:
             self._end_with_others(program, peers)
-        if self.stopped or (peers and peers.lost):
+        if self.stopped or peers.lost:
             self._let_all_end(program)
         self._receives = None
         for fd in list(self._readers):
@@ -131,23 +131,19 @@ class Supervisor:
             signal=max(0, -code),
             stopped=self.stopped,
             tail=tail.text,
-            lost=peers.lost if peers else None,
+            lost=peers.lost,
         )
 
-    def _listen(self, peers: Peers) -> None:
-        def hear(fd: int) -> bool:
-            more = peers.read(fd)
-            if peers.stopped and not self.stopped:
-                self._take(peers.stopped)
-            return more
+    def _hear(self, peers: Peers, fd: int) -> bool:
+        more = peers.read(fd)
+        if peers.stopped and not self.stopped:
+            self._take(peers.stopped)
+        return more
 
-        for fd in peers.fds:
-            self.watch(fd, lambda fd=fd: hear(fd))  # type: ignore[misc]
-
-    def _signal_ranks(self, number: int, program: Child, peers: Peers | None) -> None:
+    def _signal_ranks(self, number: int, program: Child, peers: Peers) -> None:
         for group in groups_of_ranks() or {program.pid}:
             send(group, number)
-        if peers and number in _STOPPING:
+        if number in _STOPPING:
             peers.stop(number)
 
     def _end_with_others(self, program: Child, peers: Peers) -> None:
