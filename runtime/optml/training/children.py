@@ -9,9 +9,9 @@ from ..hints import Callable, Iterable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
+    import signal as signal
 else:
-    import _signal as signal
+    import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -12,7 +12,6 @@ from .cluster import INDEX, RESOURCES
 from .job import MPI, TORCHRUN, Job
 from .program import RUN_AS, Program, which
 from .record import Record
-from .reporting import TORCH_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ _PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
 
 _NO_NAMES = "SM_STUDIO_LOCAL_MODE"
 _NAMES = f"name all hosts in {RESOURCES}"
+
+# torchrun copies to this file how its first rank failed.
+TORCH_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 

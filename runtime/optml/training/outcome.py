@@ -10,11 +10,8 @@ import os
 
 from .. import paths
 from ..report import log, log_error
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .reporting import Report
-    from .supervisor import Ended
+from .record import Record
+from .supervisor import Ended
 
 # The platform shows the first 1024 characters.
 _LONGEST = 1024
@@ -28,6 +25,15 @@ _CRASHES = (6, 7, 11)  # abort, bus error, segmentation fault
 
 # Where torchrun reports which of its programs failed first, and its exit code: -N where signal N killed it.
 _FAILED_FIRST = r"Root Cause \(first observed failure\):[^=]*?\n\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
+
+
+class Report(Record):
+    """The exception that ended a program."""
+
+    head: str
+    """Type and message; empty where the program ended itself without one."""
+    trace: str
+    """Its traceback."""
 
 
 def prepare() -> None:
@@ -57,7 +63,7 @@ def succeed() -> int:
 def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
-    from .secrets import mask  # only here and below: PID 1 of a job that succeeds does without
+    from .secrets import mask
 
     reason = mask(reason, secrets)
     try:
@@ -69,6 +75,26 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
     log_error(reason.partition("\n")[0])
     log("Reporting training FAILURE")
     return code
+
+
+def read_report(fd: int, file: str) -> Report | None:
+    """What came through the pipe, or lies in the file of torchrun. None where the program told nothing."""
+    from . import jsontext  # only here and below: PID 1 of a job that succeeds does without
+
+    os.set_blocking(fd, False)
+    try:
+        text = os.read(fd, 1 << 16).decode("utf-8", "replace")
+    except BlockingIOError:
+        text = ""  # a child of the program holds it open
+    if text:
+        head, _, trace = text.partition("\0")
+        return Report(head=head, trace=trace)
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            message = jsontext.loads(opened.read())["message"]
+        return Report(head=str(message["message"]), trace=str(message["extraInfo"]["py_callstack"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def reason(

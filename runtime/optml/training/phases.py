@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import os
 
+from .. import paths
 from ..report import UserError
-from . import banner, launchers, program, project, reporting, secrets, source
+from . import banner, launchers, program, project, secrets, source
 from . import job as jobs
 from .arguments import arguments
+from .children import signal
 from .environment import environment
 from .job import Job
 from .launchers import Launch
@@ -19,11 +21,7 @@ from .preparation import NOTICE, Teller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-
     from .rendezvous import Host
-else:
-    import _signal as signal  # the same without its enums
 
 # Python ignores these two; the user's program must start with their default, as any other program does.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -67,7 +65,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             gpus=job.gpus,
             ranks=launch.engine in ("mpirun", "daemon"),
             orders=launch.orders,
-            torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
+            torch_report=launch.environment.get(launchers.TORCH_VARIABLE, ""),
         )
         for link in links.values():
             to_pid1.hand_over(link.fileno())
@@ -86,9 +84,9 @@ def _upload(job: Job) -> str:
     uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
     if not uri.startswith("s3://"):
         return ""
-    from . import intermediate
-
-    return intermediate.place(uri, job.name)
+    if not os.path.isdir(f"{paths.DEPS}/boto3"):
+        raise UserError("this image cannot upload to S3: boto3 is missing; use the cpu-train image")
+    return "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
 
 
 def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> None:

@@ -54,7 +54,7 @@ def is_fetched(job: Job) -> bool:
     """Whether the code is still to be downloaded or unpacked."""
     if source := job.submit_directory:
         return source.startswith("s3://") or source.endswith(_ARCHIVES)
-    return os.path.isfile(ISOLATED) and not _names(paths.CODE)
+    return os.path.isfile(ISOLATED) and not (os.access(paths.CODE, os.R_OK) and os.listdir(paths.CODE))
 
 
 def _from_s3(uri: str) -> tuple[str, str | None]:
@@ -105,10 +105,3 @@ def _scratch_directory() -> str:
         raise UserError(
             f"there is no writable directory to fetch the code into: {error.strerror}; mount a tmpfs on /tmp"
         ) from error
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

@@ -13,17 +13,13 @@ import select
 import time
 
 from ..hints import Callable, FrameType
-from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send
+from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send, signal
 from .record import Record
 from .stderr import Tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-
     from .peers import Peers
-else:
-    import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

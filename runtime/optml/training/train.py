@@ -59,9 +59,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
         peers.close(code)
     if code == 0:
         return outcome.succeed()
-    from . import reporting
-
-    report = reporting.read(start.report, facts["torch_report"])
+    report = outcome.read_report(start.report, facts["torch_report"])
     kills, hidden = machine.oom_kills() - kills_before, facts["hidden"]
     reason = outcome.reason(facts["name"], ended, kills, hidden, report, facts["gpus"] > 0)
     return outcome.fail(code, reason, hidden)

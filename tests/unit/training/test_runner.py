@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from optml.training import launchers, reporting
+from optml.training import launchers, outcome
 from optml.training.launchers import Launch
 from tests.unit.training.conftest import Ml, a_program
 
@@ -144,6 +144,6 @@ def test_torchrun_gets_the_exception_of_a_rank_in_its_own_form(ml: Ml) -> None:
         [sys.executable, "-u", *words[4:]], cwd=ml.root / "code", env=environment, capture_output=True
     )
     assert done.returncode == 1
-    report = reporting.read(os.open("/dev/null", os.O_RDONLY), str(file))
+    report = outcome.read_report(os.open("/dev/null", os.O_RDONLY), str(file))
     assert report and report.head == "ValueError: of rank 3" and "line 1, in <module>" in report.trace
     assert json.loads(file.read_text())["message"]["extraInfo"]["timestamp"].isdecimal()
