@@ -15,7 +15,7 @@ from . import config, launchers, mpi, privilege, program, project, secrets, sour
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment, written
-from .job import MPI, Job
+from .job import Job
 from .program import Program
 from .record import Record
 
@@ -145,7 +145,7 @@ def _launch(
     variables: dict[str, str],
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
-    if this.attempt(job.enabled, MPI) and job.current_host in job.distribution_hosts:
+    if this.attempt(launchers.engine, job) in ("mpirun", "daemon"):
         this.attempt(mpi.need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return

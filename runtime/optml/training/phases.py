@@ -51,7 +51,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
         links = host.join() if host else {}
-        order = host.order() if host and launchers.waits_for_order(job) else ""
+        order = host.order() if host and launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
         banner.command(launch.argv, hidden)

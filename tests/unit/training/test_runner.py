@@ -145,5 +145,5 @@ def test_torchrun_gets_the_exception_of_a_rank_in_its_own_form(ml: Ml) -> None:
     )
     assert done.returncode == 1
     report = outcome.read_report(os.open("/dev/null", os.O_RDONLY), str(file))
-    assert report and report.head == "ValueError: of rank 3" and "line 1, in <module>" in report.trace
+    assert report and report[0] == "ValueError: of rank 3" and "line 1, in <module>" in report[1]
     assert json.loads(file.read_text())["message"]["extraInfo"]["timestamp"].isdecimal()
