@@ -8,11 +8,11 @@ to word an error.
 from __future__ import annotations
 
 import _json
-import math
 
 from ..hints import Any
 
 _SPACE = " \t\n\r"
+_INFINITE = float("inf")
 
 # Levels of arrays and objects. Whatever goes over a value later goes one call deeper for each.
 _DEEPEST = 100
@@ -31,7 +31,7 @@ class Float(float):
 
 def _parse_float(text: str) -> float | str:
     value = Float(text)
-    if math.isinf(value):
+    if abs(value) == _INFINITE:
         return text  # 123e4567 is somebody's commit, not a number
     if float.__repr__(value) == text:
         return float(value)
