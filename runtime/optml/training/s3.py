@@ -8,14 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 
 from .. import paths
 from ..hints import Any, Iterator
 from ..report import UserError, log
-
-_PROGRESS_EVERY = 5.0
-_PROGRESS_FROM = 16 << 20
 
 
 def client(service: str = "s3", region: str | None = None) -> Any:
@@ -49,7 +45,7 @@ def download(uri: str, directory: str) -> str | None:
     with _one_line(uri):
         if key and not key.endswith("/") and _exists(s3, bucket, key):
             name = key.rpartition("/")[2]
-            _fetch(s3, bucket, key, f"{directory}/{name}")
+            s3.download_file(bucket, key, f"{directory}/{name}")
             return name
         prefix = f"{key.rstrip('/')}/" if key else ""
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -62,19 +58,11 @@ def download(uri: str, directory: str) -> str | None:
                     f"{uri} holds the key {name!r}, which lies outside the code directory; rename it"
                 )
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            _fetch(s3, bucket, name, path)
+            s3.download_file(bucket, name, path)
     if not names:
         raise UserError(f"there is nothing at {uri}; check the bucket, the key and the region")
     log(f"fetched {len(names)} {'object' if len(names) == 1 else 'objects'} from {uri}")
     return None
-
-
-def download_object(uri: str, path: str) -> None:
-    """Fetch one object into a file. Raises UserError in one line."""
-    bucket, key = parse(uri)
-    s3 = client()
-    with _one_line(uri):
-        _fetch(s3, bucket, key, path)
 
 
 def parse(uri: str) -> tuple[str, str]:
@@ -128,23 +116,3 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
             return False
         raise
     return True
-
-
-def _fetch(s3: Any, bucket: str, key: str, path: str) -> None:
-    size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
-    s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
-
-
-class _Progress:
-    """Says every few seconds how far a long transfer has come. Called by the threads of the transfer."""
-
-    def __init__(self, name: str, size: int) -> None:
-        self.name, self.size, self.done = name, size, 0
-        self.said = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if self.size >= _PROGRESS_FROM and time.monotonic() - self.said >= _PROGRESS_EVERY:
-            self.said = time.monotonic()
-            share = 100 * self.done // self.size
-            log(f"{self.name}: {self.done >> 20} of {self.size >> 20} MiB ({share} %)")
