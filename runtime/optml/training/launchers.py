@@ -145,14 +145,6 @@ def meet(job: Job) -> Host | None:
     return rendezvous.host(job.current_host, job.distribution_hosts, keys.Key(keys.seed(job)))
 
 
-def rendezvous_without_job() -> Host | None:
-    """The same where the job cannot be read: its hosts are told in case they meet."""
-    try:
-        return meet(jobs.read(given={TORCHRUN[0]: "true"}))
-    except Exception:  # whatever it is, it has been told
-        return None
-
-
 def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:
     """What the job asks for must have its hosts: none trains alone that was meant for more."""
     asked = next(filter(job.enabled, (MPI, *TORCHRUN)), None)

@@ -90,8 +90,14 @@ def _upload(job: Job) -> str:
 
 
 def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> None:
-    """Tell the other hosts, if there are any, that the program of this one does not start."""
-    host = host or launchers.rendezvous_without_job()
+    """Tell the other hosts, if there are any, that the program of this one does not start.
+
+    Where the job cannot be read, they are told in case they meet.
+    """
+    try:
+        host = host or launchers.meet(jobs.read(given={jobs.TORCHRUN[0]: "true"}))
+    except Exception:
+        return  # whatever it is, it has been told
     if host:
         host.announce(code, patience)
 
