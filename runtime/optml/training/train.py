@@ -42,15 +42,16 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
     outcome.prepare()
     supervisor.patience = _patience()
     start = Preparation(supervisor, argv)
-    from .. import machine  # these while the child is at work
-    from . import intermediate
-    from .peers import Peers
+    from .. import machine  # while the child is at work
 
     kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)
     facts = start.facts
     if not start.runs:
         return _fail_before_the_program(supervisor, start)
+
+    from . import intermediate  # these while the program starts
+    from .peers import Peers
 
     peers = Peers(facts["current"], start.links, facts["follows"], facts["orders"])
     with intermediate.upload(supervisor, facts["upload"]):
