@@ -3,12 +3,12 @@ milliseconds to import, and the user's program waits for them."""
 
 from __future__ import annotations
 
-__all__ = ["Any", "Callable", "FrameType", "Iterable", "Iterator", "Mapping", "TracebackType"]
+__all__ = ["Any", "Callable", "Iterable", "Iterator", "Mapping", "TracebackType"]
 
 TYPE_CHECKING = False  # but for type checkers, which know this name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import FrameType, TracebackType
+    from types import TracebackType
     from typing import Any
 else:
-    Any = Callable = FrameType = Iterable = Iterator = Mapping = TracebackType = None
+    Any = Callable = Iterable = Iterator = Mapping = TracebackType = None

@@ -70,10 +70,6 @@ def _toolkit(option: str, value: Any) -> list[str]:
     return [option, str(value)]
 
 
-def _json(option: str, value: Any) -> list[str]:
-    return [option, _text(value)]
-
-
 def _flags(option: str, value: Any) -> list[str]:
     if value is True:
         return [option]
@@ -91,4 +87,8 @@ def _text(value: Any) -> str:
     return jsontext.dumps(value, spaced=True)
 
 
-_STYLES: dict[str, Callable[[str, Any], list[str]]] = {"toolkit": _toolkit, "json": _json, "flags": _flags}
+_STYLES: dict[str, Callable[[str, Any], list[str]]] = {
+    "toolkit": _toolkit,
+    "json": lambda option, value: [option, _text(value)],
+    "flags": _flags,
+}

@@ -1,5 +1,4 @@
-"""What the log says before the program starts: one block about the job, then the command line,
-without secrets."""
+"""What the log says about the job before the program starts, without secrets."""
 
 from __future__ import annotations
 
@@ -45,11 +44,6 @@ def warn_of_driver(job: Job, program: Program) -> None:
 
         for problem in cuda.problems(program.python, False, job.gpu_facts):
             log(f"warning: {problem}")
-
-
-def command(argv: list[str], hidden: list[str]) -> None:
-    """The command line that is about to run."""
-    log(f"$ {secrets.mask_command(argv, hidden)}")
 
 
 def _gpus(job: Job) -> str:

@@ -9,7 +9,7 @@ import errno
 import os
 
 from .. import paths
-from ..report import UserError
+from ..report import UserError, log
 from . import banner, launchers, program, project, secrets, source
 from . import job as jobs
 from .arguments import arguments
@@ -54,7 +54,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         order = host.order() if host and launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
-        banner.command(launch.argv, hidden)
+        log(f"$ {secrets.mask_command(launch.argv, hidden)}")
         tell(
             name=entry.name,
             hidden=hidden,
@@ -104,8 +104,8 @@ def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> N
 
 def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> None:
     """Become the program. Raises UserError where it cannot be started."""
-    log = os.dup(2)
-    os.set_inheritable(log, False)
+    own_stderr = os.dup(2)
+    os.set_inheritable(own_stderr, False)
     try:
         os.chdir(directory)
         os.dup2(stderr, 2)
@@ -113,7 +113,7 @@ def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> Non
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], argv, launch.environment)
     except OSError as error:
-        os.dup2(log, 2)
+        os.dup2(own_stderr, 2)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
         raise UserError(f"cannot start {launch.argv[0]} in {directory}: {error.strerror}{hint}") from error

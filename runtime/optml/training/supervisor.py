@@ -12,7 +12,7 @@ import os
 import select
 import time
 
-from ..hints import Callable, FrameType
+from ..hints import Callable
 from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send, signal
 from .record import Record
 from .stderr import Tail
@@ -68,7 +68,7 @@ class Supervisor:
         self._poll.register(self._awake, select.POLLIN)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (*_FORWARDED, signal.SIGCHLD):
-            signal.signal(number, _nothing)
+            signal.signal(number, lambda *_: None)  # the byte in the pipe is all that counts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # the entry point has blocked them
         adopt_orphans()
 
@@ -212,7 +212,3 @@ class Supervisor:
     def _forget(self, fd: int) -> None:
         del self._readers[fd]
         self._poll.unregister(fd)
-
-
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    pass
