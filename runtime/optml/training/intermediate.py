@@ -44,12 +44,12 @@ class upload:  # noqa: N801  # a context manager reads as a verb
 
 def _work(uri: str, over: int, its_other_end: int) -> None:
     """Upload what has changed until PID 1 closes the pipe, and what is left then."""
-    from . import s3
+    from . import aws
 
     os.close(its_other_end)
-    bucket, prefix = s3.parse(uri)
+    bucket, prefix = aws.parse(uri)
     try:
-        client = s3.client()
+        client = aws.client()
     except UserError as problem:
         log(f"nothing of {paths.OUTPUT_INTERMEDIATE} is uploaded: {problem}")
         return
@@ -66,7 +66,7 @@ def _work(uri: str, over: int, its_other_end: int) -> None:
             except FileNotFoundError:
                 pass  # renamed or removed meanwhile
             except Exception as error:
-                failed[name] = s3.why(error, f"{uri}/{name}")
+                failed[name] = aws.why(error, f"{uri}/{name}")
             else:
                 uploaded[name] = state
                 failed.pop(name, None)

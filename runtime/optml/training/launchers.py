@@ -40,9 +40,7 @@ PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 # Where the libraries under torch.distributed listen: else they may guess an interface that leads nowhere.
 _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 
-
 _RUNNER = f"{paths.LIB}/optml/training/runner.py"
-_NOBODY = -1
 
 
 class Launch(Record):
@@ -110,16 +108,15 @@ def launch(
 def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:
     """The command line of this launch with the runner in front of the program, if that is Python."""
     words, own = launch.argv, program.argv
-    kinds = {"script": "script", "module": "module", "function": "code"}
-    if program.kind not in kinds:
+    if program.kind not in ("script", "module", "function"):
         return words
-    runner = [kinds[program.kind], own[-1]]
+    runner = [program.kind, own[-1]]
     if launch.engine == "process":
         os.set_inheritable(fd, True)
         return _replaced(words, own, [program.python, _RUNNER, str(fd), *runner])
     if launch.engine == "torchrun":
         in_words = [program.name] if program.kind == "script" else ["--module", program.module]
-        return _replaced(words, in_words, [_RUNNER, str(_NOBODY), *runner])
+        return _replaced(words, in_words, [_RUNNER, "-1", *runner])
     return words
 
 

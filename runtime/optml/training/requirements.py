@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import codeartifact, privilege
+from . import aws, privilege
 from .program import RUN_AS, Program, which
 from .project import Step
 from .stderr import Tail
@@ -37,7 +37,7 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
     Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
     with the installer's reason, which names the package.
     """
-    environment = {**_DEFAULTS, **environment, **codeartifact.variables(environment)}
+    environment = {**_DEFAULTS, **environment, **aws.package_index(environment)}
     del environment["PYTHONPATH"]  # it begins with the code
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)

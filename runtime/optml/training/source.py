@@ -60,15 +60,15 @@ def is_fetched(job: Job) -> bool:
 def _from_s3(uri: str) -> tuple[str, str | None]:
     import shutil  # takes 10 ms to import
 
-    from . import s3
+    from . import aws
 
     log(f"code: {uri}")
     if not uri.endswith(_ARCHIVES):
         target = _writable_code_directory()
-        return target, s3.download(uri, target)
+        return target, aws.download(uri, target)
     scratch = _scratch_directory()
     try:
-        return _unpacked(f"{scratch}/{s3.download(uri, scratch)}"), None
+        return _unpacked(f"{scratch}/{aws.download(uri, scratch)}"), None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Fetch code from S3 and put results there, with boto3 and its transfer manager.
+"""What training asks AWS for, with boto3: code and places for results in S3, a package index of CodeArtifact.
 
 Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL names another endpoint.
 """
@@ -116,3 +116,34 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
             return False
         raise
     return True
+
+
+def package_index(environment: dict[str, str]) -> dict[str, str]:
+    """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
+
+    Variables, because a process list shows arguments, but not the environment of others. Raises UserError
+    where the ARN, `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`, is none, or AWS gives
+    no token.
+    """
+    arn = environment.get("CA_REPOSITORY_ARN")
+    if not arn:
+        return {}
+    try:
+        _, _, service, region, account, resource = arn.split(":")
+        kind, domain, repository = resource.split("/")
+        if (service, kind) != ("codeartifact", "repository"):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
+        ) from None
+    api = client("codeartifact", region)
+    try:
+        owner = {"domain": domain, "domainOwner": account}
+        token = api.get_authorization_token(**owner)["authorizationToken"]
+        endpoint = api.get_repository_endpoint(**owner, repository=repository, format="pypi")
+    except Exception as error:
+        raise UserError(f"CodeArtifact gives no access to {arn}: {' '.join(str(error).split())}") from error
+    scheme, _, place = endpoint["repositoryEndpoint"].rstrip("/").partition("://")
+    url = f"{scheme}://aws:{token}@{place}/simple/"
+    return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
