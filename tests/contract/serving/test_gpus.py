@@ -132,10 +132,17 @@ def test_as_many_workers_as_fit_into_the_memory_of_the_gpus(image: str, ml: Path
 
 @pytest.mark.long
 def test_metrics_are_answered_where_nvml_hangs(image: str, ml: Path, library: Path) -> None:
-    with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="init", KIND="hangs")) as server:
+    with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="nvmlInit", KIND="hangs")) as server:
         metrics = requests.get(f"{server.url}/metrics", timeout=30).text
         assert "optml_workers_ready" in metrics and "gpu" not in metrics
         assert server.ping() == 200
+
+
+def test_a_stop_is_obeyed_while_nvml_hangs(image: str, ml: Path, library: Path) -> None:
+    options = nvml.options(library, TROUBLE="nvmlInit", KIND="stops")
+    with Server(image, ml, FAULTY, *options, ready=False) as server:
+        assert server.wait() == 0
+        assert server.log().stderr == ""  # nobody waited for the end of NVML's time
 
 
 def test_out_of_gpu_memory_is_507_and_the_worker_goes_on(image: str, ml: Path, library: Path) -> None:

@@ -60,7 +60,13 @@ def test_a_driver_that_does_not_fit_is_told_before_the_program(training: Trainin
     )
 
 
-@pytest.mark.parametrize("call", ["init", "memory"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        call if call in ("nvmlInit", "nvmlDeviceGetMemoryInfo") else pytest.param(call, marks=pytest.mark.long)
+        for call in nvml.FACTS
+    ],
+)
 def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     training: Training, library: Path, call: str
 ) -> None:
@@ -122,7 +128,7 @@ def test_a_failure_that_is_none_of_cuda_asks_nobody(training: Training, library:
 def test_the_state_is_not_waited_for_where_nvml_hangs(training: Training, library: Path) -> None:
     training.code("train.py", TORCH_LIKE)
     start = time.monotonic()
-    done = training.train(*nvml.options(library, TROUBLE="init", KIND="hangs"))
+    done = training.train(*nvml.options(library, TROUBLE="nvmlInit", KIND="hangs"))
     assert done.code == 1
     assert training.failure.startswith("torch.OutOfMemoryError: CUDA out of memory.")
     assert time.monotonic() - start < 30
