@@ -21,7 +21,6 @@ from optml import nvml as asker
 from tests.support.matrix import ROOT
 
 
-
 def _calls(*functions: Callable[..., object]) -> list[str]:
     """Those of NVML in the source of these functions, so that a new one cannot go untested."""
     text = "".join(map(inspect.getsource, functions))
@@ -32,6 +31,8 @@ FACTS = _calls(asker.facts, asker._line)
 STATE = _calls(asker.state)
 NEEDED = ("nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID")
 """What no GPU can be named without."""
+OF_SLICES = ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex")
+"""What is asked where there are slices."""
 
 _SOURCE = r"""
 #include <signal.h>
@@ -89,7 +90,8 @@ int nvmlDeviceGetName(size_t handle, char *name, unsigned length) {
 }
 #ifndef OLD
 int nvmlSystemGetDriverVersion(char *text, unsigned length) {
-    strncpy(text, lies("nvmlSystemGetDriverVersion") ? "\xff\nnone\t" : text_of("DRIVER", "535.54.03"), length);
+    const char *told = text_of("DRIVER", "535.54.03");
+    strncpy(text, lies("nvmlSystemGetDriverVersion") ? "\xff\nnone\t" : told, length);
     return trouble("nvmlSystemGetDriverVersion");
 }
 int nvmlSystemGetCudaDriverVersion_v2(int *version) {

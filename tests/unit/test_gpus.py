@@ -12,7 +12,7 @@ import pytest
 
 from optml import gpus, machine, nvml, paths
 from optml.gpus import Gpu, find, for_one_process
-from tests.support.nvml import FACTS, NEEDED, STATE, build, wheel
+from tests.support.nvml import FACTS, NEEDED, OF_SLICES, STATE, build, wheel
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch, call: str, kind: str) -> None:
     monkeypatch.setenv("KIND", kind)
     if kind == "hangs" or call == "nvmlDeviceGetMaxMigDeviceCount":
         monkeypatch.setattr(gpus, "_PATIENCE", 0.2)
-    if call in ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex"):
+    if call in OF_SLICES:
         monkeypatch.setenv("SLICES", "2")
 
 

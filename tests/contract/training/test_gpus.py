@@ -60,22 +60,22 @@ def test_a_driver_that_does_not_fit_is_told_before_the_program(training: Trainin
     )
 
 
+SHORT = ("nvmlInit", "nvmlDeviceGetMemoryInfo")
+
+
 @pytest.mark.parametrize(
-    "call",
-    [
-        call if call in ("nvmlInit", "nvmlDeviceGetMemoryInfo") else pytest.param(call, marks=pytest.mark.long)
-        for call in nvml.FACTS
-    ],
+    "call", [pytest.param(call, marks=[pytest.mark.long] * (call not in SHORT)) for call in nvml.FACTS]
 )
 def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     training: Training, library: Path, call: str
 ) -> None:
     training.code("train.py", "import os; print(os.environ['SM_NUM_GPUS'], flush=True)")
-    options = nvml.options(library, 2, TROUBLE=call, KIND="hangs")
+    slices = {"SLICES": 2} if call in nvml.OF_SLICES else {}
+    options = nvml.options(library, 2, TROUBLE=call, KIND="hangs", **slices)
     done = training.train(*options)
     assert done.stdout == "2\n", done.output
     assert done.stderr.count("NVML does not tell the GPUs (no answer within 1.8 s): /dev has 2") == 1
-    stopped = training.train(*nvml.options(library, 2, TROUBLE=call, KIND="stops"))
+    stopped = training.train(*nvml.options(library, 2, TROUBLE=call, KIND="stops", **slices))
     assert (stopped.code, stopped.stdout) == (143, ""), stopped.output
     assert "NVML does not tell" not in stopped.stderr  # nobody waits for the end of its time
 
