@@ -80,9 +80,14 @@ def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     assert "NVML does not tell" not in stopped.stderr  # nobody waits for the end of its time
 
 
-def test_out_of_memory_tells_who_holds_it(training: Training, library: Path) -> None:
-    training.code("train.py", TORCH_LIKE)
-    done = training.train(*nvml.options(library, 1, USED=16128))
+@pytest.mark.parametrize("wsl2", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_out_of_memory_tells_who_holds_it(training: Training, library: Path, wsl2: bool) -> None:
+    """The program's own interpreter asks, while the memory is held."""
+    training.code("train.py", f"import optml; assert optml.job().gpus == 1\n{TORCH_LIKE}")
+    options = nvml.options(library, 1, USED=16128)
+    if wsl2:  # it has one device for all GPUs
+        options = [text.replace("nvidiactl", "dxg") for text in options if "/dev/nvidia0" not in text]
+    done = training.train(*options)
     assert done.code == 1
     first = training.failure.splitlines()[0]
     assert first == (
