@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 
 from optml import gpus, machine, nvml, paths
 from optml.gpus import Gpu, find, for_one_process
+from tests.support.matrix import ROOT
 from tests.support.nvml import FACTS, NEEDED, OF_SLICES, STATE, build, wheel
 
 
@@ -130,6 +132,24 @@ def test_without_a_driver_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, driv
     (driver / "nvidiactl").unlink()
     monkeypatch.setattr(sys, "executable", "/absent")
     assert find(None) == [] and gpus.memory() == [] and gpus.state() == ""
+
+
+def test_start_up_without_a_gpu_costs_no_file_no_process_and_no_import() -> None:
+    code = """if True:
+        import __future__, os, sys
+        sys.path.insert(0, sys.argv[1])
+        before = set(sys.modules)
+        from optml import gpus, machine
+        added = set(sys.modules) - before
+        machine.DEV, events = "/absent", []
+        sys.addaudithook(lambda event, _: events.append(event))
+        found = gpus.find(None), gpus.find("0"), gpus.memory(), gpus.state()
+        sys.stdout.write(f"{found} {events} {sorted(added)}")
+    """
+    command = [sys.executable, "-I", "-S", "-c", code, str(ROOT / "runtime")]
+    printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    ours = ["optml", "optml.gpus", "optml.machine", "optml.paths", "optml.report"]
+    assert printed == f"([], [], [], '') [] {ours}"
 
 
 def test_wsl2_has_one_device_for_all_gpus(driver: Path) -> None:
