@@ -37,11 +37,10 @@ def pings(server: Server, seconds: float) -> None:
     verb="serve",
 )
 def ready(subject: Subject) -> None:
-    server = subject.first_server
-    if subject.not_ready and not server.runs:
+    if subject.has_ended:
         raise NotChecked("the server has ended: see E-SERVE-1")
     expect(not subject.not_ready, subject.not_ready)
-    pings(server, 1)
+    pings(subject.first_server, 1)
 
 
 @clause(
