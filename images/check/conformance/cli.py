@@ -16,9 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import docker
 import requests
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NullResource
 
 from conformance import clauses, report
 from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
@@ -52,8 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with engine, contextlib.closing(Subject(engine, options.image, _known(options))) as subject:
             results = [_result(clause, subject) for clause in chosen]
-    except ImageNotFound:
+    except (ImageNotFound, NullResource):
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
+    except APIError as error:
+        parser.error(f"the Docker Engine refuses: {error.explanation}")
     except requests.RequestException as error:
         parser.error(f"the Docker Engine no longer answers ({error})")
     report.write_table(options.image, results)
@@ -97,9 +98,11 @@ def _result(clause: Clause, subject: Subject) -> Result:
         state, seen = "broken", str(error)
     except NotChecked as error:
         state, seen = "not checked", str(error)
-    except requests.RequestException:  # of the engine, which is not the image's fault
+    except APIError as error:
+        state, seen = "broken", f"the engine refuses: {error.explanation}"
+    except requests.RequestException:  # the engine is gone, which is not the image's fault
         raise
-    except (OSError, docker.errors.APIError) as error:
+    except OSError as error:
         state, seen = "broken", f"{type(error).__name__}: {error}"
     except (ValueError, LookupError, TypeError, tarfile.TarError) as error:  # what is found has another form
         state, seen = "broken", f"the answer cannot be read: {error!r}"

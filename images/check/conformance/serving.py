@@ -57,9 +57,9 @@ class Serving(Target):
             return str(error)
         return ""
 
-    @property
+    @cached_property
     def has_ended(self) -> bool:
-        """Whether the server that did not get ready has ended, or has not even started."""
+        """Whether the server that did not get ready has ended by then, or has not even started."""
         return bool(self.not_ready) and not (self._server and self._server.runs)
 
     def needs_start(self) -> None:

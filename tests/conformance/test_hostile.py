@@ -1,0 +1,68 @@
+"""Images that do not start, do not end or write without end: none breaks more than the clause of its start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.docker import docker
+from tests.support.matrix import ROOT
+
+STARTS = ["E-TRAIN-1", "E-SERVE-1"]
+
+
+def broken(dockerfile: str, tmp_path: Path, *options: str) -> list[str]:
+    """What the check of an image finds that is required; it must end by itself and leave nothing behind."""
+    tag = f"optml-hostile:{uuid.uuid4().hex}"
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    docker("build", "--force-rm", "-t", tag, tmp_path)
+    found, junit = tmp_path / "found.json", tmp_path / "found.xml"
+    try:
+        command = [ROOT / "scripts/check", tag, "--level=required", f"--json={found}", f"--junit={junit}"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=500)
+        left = docker("ps", "--all", "--quiet", "--filter", f"ancestor={tag}").stdout
+    finally:
+        docker("rmi", "--force", tag)
+    assert (done.returncode, left) == (1, ""), done.stderr
+    assert max(map(len, done.stdout.splitlines())) < 1000
+    names = [c["id"] for c in json.loads(found.read_text())["clauses"] if c["state"] == "broken"]
+    assert len(ElementTree.parse(junit).findall("testcase/failure")) == len(names)
+    return names
+
+
+def test_an_image_with_nothing_in_it(tmp_path: Path) -> None:
+    assert broken('FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\nCMD ["x"]', tmp_path) == STARTS
+
+
+@pytest.mark.long
+@pytest.mark.image("base")
+@pytest.mark.one_variant
+def test_a_script_with_the_line_endings_of_windows(image: str, tmp_path: Path) -> None:
+    script = r"printf '#!/bin/sh\r\nexit 0\r\n' > /start && chmod 755 /start"
+    assert broken(f'FROM {image}\nRUN {script}\nENTRYPOINT ["/start"]', tmp_path) == STARTS
+
+
+@pytest.mark.long
+@pytest.mark.image("base")
+@pytest.mark.one_variant
+def test_a_container_that_does_nothing_for_ever(image: str, tmp_path: Path) -> None:
+    """It is waited for once, and not for each clause."""
+    dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "trap \'\' TERM; while :; do sleep 1; done"]'
+    found = broken(dockerfile, tmp_path, "--train-timeout=3", "--start-timeout=3")
+    assert found == ["E-TRAIN-1", "P-READY-1"]
+
+
+@pytest.mark.long
+@pytest.mark.image("base")
+@pytest.mark.one_variant
+@pytest.mark.parametrize("text", ["yes hello", "cat /dev/zero"])  # in lines, and in one line without end
+def test_a_gigabyte_of_output(image: str, text: str, tmp_path: Path) -> None:
+    """The engine keeps the end of it, and the check reads no more than that."""
+    dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "{text} | head -c 1000000000; exit 3"]'
+    found = broken(f"{dockerfile}\n", tmp_path, "--only=E-TRAIN-1", "--only=E-SERVE-1", "--only=T-LOG-1")
+    assert found == STARTS
