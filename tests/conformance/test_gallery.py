@@ -33,7 +33,7 @@ FAULTS_OF_IMAGES = {
 }
 """What a Dockerfile does wrong; the other faults are those of the toolkit."""
 
-# An image without the label is made below. One of 10 GB is not: test_cli.py makes up what the engine says of it.
+# An image without the label is made below; one of 10 GB is not: test_cli.py makes up what the engine says.
 WITHOUT_LABEL, ENORMOUS = "I-LABEL-1", "I-SIZE-1"
 FAULTS = [c.id for c in CLAUSES if c.id not in (WITHOUT_LABEL, ENORMOUS)]
 SHORT = ("T-EXIT-2", "V-ERROR-1")

@@ -1,4 +1,4 @@
-"""Images that do not start, do not end or write without end: none breaks more than the clause of its start."""
+"""Images that do not start, do not end or write without end: each breaks the clause of its start alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def broken(dockerfile: str, tmp_path: Path, *options: str) -> list[str]:
     found, junit = tmp_path / "found.json", tmp_path / "found.xml"
     try:
         command = [ROOT / "scripts/check", tag, "--level=required", f"--json={found}", f"--junit={junit}"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=500)
+        limited = ["bash", "-c", 'ulimit -v 512000; exec "$@"', "bash", *command, *options]
+        done = subprocess.run(limited, capture_output=True, text=True, timeout=500)
         left = docker("ps", "--all", "--quiet", "--filter", f"ancestor={tag}").stdout
     finally:
         docker("rmi", "--force", tag)
@@ -60,9 +61,8 @@ def test_a_container_that_does_nothing_for_ever(image: str, tmp_path: Path) -> N
 @pytest.mark.long
 @pytest.mark.image("base")
 @pytest.mark.one_variant
-@pytest.mark.parametrize("text", ["yes hello", "cat /dev/zero"])  # in lines, and in one line without end
-def test_a_gigabyte_of_output(image: str, text: str, tmp_path: Path) -> None:
-    """The engine keeps the end of it, and the check reads no more than that."""
-    dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "{text} | head -c 1000000000; exit 3"]'
-    found = broken(f"{dockerfile}\n", tmp_path, "--only=E-TRAIN-1", "--only=E-SERVE-1", "--only=T-LOG-1")
-    assert found == STARTS
+def test_more_output_than_memory(image: str, tmp_path: Path) -> None:
+    """The engine keeps the end of it, and the check, which may have 512 MB here, reads no more than that."""
+    program = r"head -c 600000000 /dev/zero | tr '\\0' x; exit 3"
+    dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "{program}"]'
+    assert broken(dockerfile, tmp_path, "--only=E-TRAIN-1", "--only=T-LOG-1") == ["E-TRAIN-1"]

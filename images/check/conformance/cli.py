@@ -45,8 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         engine = Engine()
     except DockerException as error:
-        forbidden = "Permission denied" in str(error)
-        remedy = "run as root or with the socket's group" if forbidden else f"mount -v {SOCKET}:{SOCKET}"
+        remedy = f"mount its socket: -v {SOCKET}:{SOCKET}"
+        if "Permission denied" in str(error):
+            remedy = "run as root or with the socket's group"
         parser.error(f"no Docker Engine answers; {remedy} ({error})")
     try:
         with engine, contextlib.closing(Subject(engine, options.image, _known(options))) as subject:
