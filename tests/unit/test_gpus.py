@@ -148,7 +148,7 @@ def test_start_up_without_a_gpu_costs_no_file_no_process_and_no_import() -> None
     """
     command = [sys.executable, "-I", "-S", "-c", code, str(ROOT / "runtime")]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    ours = ["optml", "optml.gpus", "optml.machine", "optml.paths", "optml.report"]
+    ours = ["optml", "optml.gpus", "optml.hints", "optml.machine", "optml.paths", "optml.report"]
     assert printed == f"([], [], [], '') [] {ours}"
 
 
