@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import uuid
 from contextlib import nullcontext
@@ -17,6 +19,7 @@ from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import pytest
+import requests
 from docker.errors import APIError
 
 from conformance import cli, engine, report
@@ -40,7 +43,7 @@ def clause(name: str = "T-1", **changes: Any) -> Clause:
 
 RESULTS = [
     Result(clause("A-1"), "kept", "", 0.5),
-    Result(clause("B-1"), "broken", "saw <this> & \x00", 1.0),
+    Result(clause("B-1"), "broken", "saw <this> & \x00\x1b[31m", 1.0),
     Result(clause("C-1"), "not checked", "no label", 0.0),
 ]
 
@@ -78,11 +81,44 @@ def test_no_engine_or_image_ends_with_2(environment: dict[str, str], words: str)
     assert words in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.image("check")
+@pytest.mark.one_variant
+def test_a_socket_that_may_not_be_used_is_no_socket_that_is_not_there(image: str) -> None:
+    socket = "/var/run/docker.sock:/var/run/docker.sock"
+    done = docker("run", "--rm", "--user=12345:12345", "-v", socket, image, image, check=False)
+    assert done.code == 2
+    assert "run as root or with the socket's group" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", engine.STOPS)
+def test_a_stop_while_modules_load_ends_in_silence(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "docker.py").write_text(f"import os, time\nos.kill(os.getpid(), {number})\ntime.sleep(20)\n")
+    paths = f"{tmp_path}:{ROOT / 'images/check'}"
+    command = [sys.executable, "-m", "conformance", "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (APIError("x", explanation="no such command"), "broken"),
+        (TimeoutError("timed out"), "broken"),
+        (tarfile.ReadError("truncated"), "broken"),
+        (requests.ConnectionError("the engine is gone"), None),
+    ],
+)
+def test_an_engine_that_is_gone_breaks_no_clause(error: Exception, state: str | None) -> None:
+    with nullcontext() if state else pytest.raises(type(error)):
+        result = cli._result(clause(check=Mock(side_effect=error)), None)  # type: ignore[arg-type]
+        assert result.state == state
+
+
 def test_junit_has_each_clause_once() -> None:
     suite = ElementTree.fromstring(report.as_junit("an-image", RESULTS))
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
     failure = suite.find("testcase/failure")
-    assert failure is not None and failure.get("message") == "saw <this> &  "
+    assert failure is not None and failure.get("message") == "saw <this> &   [31m"
     assert failure.text == "Mend it\nhttps://a"
 
 
@@ -94,6 +130,8 @@ def test_json_has_what_the_table_has() -> None:
         ("B-1", "broken"),
         ("C-1", "not checked"),
     ]
+    documented = re.findall(r"^\| `clauses\[\].(\w+)` \|", (ROOT / "docs/check.md").read_text(), re.M)
+    assert [list(c) for c in found["clauses"]] == [documented] * 3
 
 
 def test_the_table_says_what_to_do_and_has_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,4 +249,4 @@ def _run_of(image: str) -> str:
 def test_the_documents_list_every_clause(capsys: pytest.CaptureFixture[str]) -> None:
     """docs/check.md has the table that --list prints."""
     assert cli.main(["--list"]) == 0
-    assert capsys.readouterr().out in (Path(ROOT) / "docs/check.md").read_text()
+    assert capsys.readouterr().out in (ROOT / "docs/check.md").read_text()

@@ -1,7 +1,16 @@
 """`python -m conformance IMAGE`."""
 
+import os
+import signal
 import sys
 
-from conformance.cli import main
 
-sys.exit(main())
+def run() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):  # while modules load, nothing is there to be removed
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    from conformance.cli import main
+
+    return main()
+
+
+sys.exit(run())

@@ -10,14 +10,14 @@ import argparse
 import contextlib
 import signal
 import sys
+import tarfile
 import time
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import docker
 import requests
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NullResource
 
 from conformance import clauses, report
 from conformance.clause import CLAUSES, LEVELS, Broken, Clause, NotChecked
@@ -45,12 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         engine = Engine()
     except DockerException as error:
-        parser.error(f"no Docker Engine answers; mount its socket: -v {SOCKET}:{SOCKET} ({error})")
+        remedy = f"mount its socket: -v {SOCKET}:{SOCKET}"
+        if "Permission denied" in str(error):
+            remedy = "run as root or with the socket's group"
+        parser.error(f"no Docker Engine answers; {remedy} ({error})")
     try:
         with engine, contextlib.closing(Subject(engine, options.image, _known(options))) as subject:
             results = [_result(clause, subject) for clause in chosen]
-    except ImageNotFound:
+    except (ImageNotFound, NullResource):
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
+    except APIError as error:
+        parser.error(f"the Docker Engine refuses: {error.explanation}")
+    except requests.RequestException as error:
+        parser.error(f"the Docker Engine no longer answers ({error})")
     report.write_table(options.image, results)
     for path, text in ((options.json, report.as_json), (options.junit, report.as_junit)):
         if path:
@@ -92,9 +99,13 @@ def _result(clause: Clause, subject: Subject) -> Result:
         state, seen = "broken", str(error)
     except NotChecked as error:
         state, seen = "not checked", str(error)
-    except (OSError, requests.RequestException, docker.errors.APIError) as error:
+    except APIError as error:
+        state, seen = "broken", f"the engine refuses: {error.explanation}"
+    except requests.RequestException:  # the engine is gone, which is not the image's fault
+        raise
+    except OSError as error:
         state, seen = "broken", f"{type(error).__name__}: {error}"
-    except (ValueError, LookupError, TypeError) as error:  # of an answer that is not of the form it must have
+    except (ValueError, LookupError, TypeError, tarfile.TarError) as error:  # what is found has another form
         state, seen = "broken", f"the answer cannot be read: {error!r}"
     result = Result(clause, state, seen, time.monotonic() - begin)
     report.progress(result)
@@ -110,6 +121,7 @@ def _known(options: argparse.Namespace) -> Options:
         options.content_type,
         dict(options.env or ()),
         options.start_timeout,
+        options.train_timeout,
     )
 
 
@@ -142,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--content-type", default="application/json", metavar="T", help="the type of the payload")
     add("--env", action="append", type=_variable, metavar="K=V", help="a variable for the image")
     add("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping (120)")
+    add("--train-timeout", type=float, default=600, metavar="S", help="seconds until the training ends (600)")
     add("--json", type=Path, metavar="FILE", help="write the result as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
     return parser

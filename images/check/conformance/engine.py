@@ -21,18 +21,13 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
-from docker.types import Mount
+from docker.types import LogConfig, Mount
 
 LABEL = "optml.check"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 ML = "/opt/ml"
-HARDENED: dict[str, Any] = {
-    "user": "12345",
-    "read_only": True,
-    "tmpfs": {"/tmp": ""},
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges"],
-}
+# The end of what it writes, however much that is: it is read whole, and a disk is not to be filled with it.
+LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 Files = dict[str, bytes | str | None]
 """Path below /opt/ml → content; None is a folder."""
 
@@ -82,6 +77,7 @@ class Engine:
                 labels={LABEL: self.run},
                 mounts=[Mount(ML, None, type="volume", labels={LABEL: self.run}), *mounts],
                 network=options.pop("network", "bridge"),
+                log_config=LOG,
                 **options,
             )
         folders: Files = {f"{ML}/{name}": None for name in _FOLDERS}
@@ -171,11 +167,9 @@ def read(container: Container, path: str) -> bytes | None:
         return content.read() if content else None
 
 
-def root_files(container: Container) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """Each file of the container's root, as it comes."""
-    with tarfile.open(fileobj=_Stream(container.export()), mode="r|") as tar:
-        for entry in tar:
-            yield entry, tar
+def streamed(chunks: Iterator[bytes]) -> tarfile.TarFile:
+    """An archive that is read as it comes, so that its size does not matter."""
+    return tarfile.open(fileobj=_Stream(chunks), mode="r|")
 
 
 class _Stream(io.RawIOBase):

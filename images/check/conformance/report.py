@@ -21,6 +21,10 @@ class Result:
     seen: str
     seconds: float
 
+    def __post_init__(self) -> None:
+        """What an image prints must not control a terminal, and XML cannot hold all of it."""
+        object.__setattr__(self, "seen", "".join(c if c.isprintable() else " " for c in self.seen))
+
 
 def announce(clause: Clause) -> None:
     """What is being checked now; on a terminal alone, where the result takes its place."""
@@ -93,16 +97,11 @@ def as_junit(image: str, results: list[Result]) -> str:
             time=f"{r.seconds:.3f}",
         )
         if r.state == "broken":
-            failure = ElementTree.SubElement(case, "failure", message=_xml(r.seen))
+            failure = ElementTree.SubElement(case, "failure", message=r.seen)
             failure.text = f"{r.clause.remedy}\n{r.clause.source}"
         elif r.state == "not checked":
-            ElementTree.SubElement(case, "skipped", message=_xml(r.seen))
+            ElementTree.SubElement(case, "skipped", message=r.seen)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _xml(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _coloured(state: str, width: int, stream: object) -> str:

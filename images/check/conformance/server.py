@@ -38,7 +38,7 @@ class Server:
         for network in self.container.attrs["NetworkSettings"]["Networks"].values():
             if network["IPAddress"]:
                 return str(network["IPAddress"])
-        raise Broken(f"the server has ended: {self.last_words}")
+        raise ConnectionError(f"the server has ended: {self.last_words}")
 
     @property
     def runs(self) -> bool:

@@ -28,16 +28,16 @@ class Serving(Target):
         """Whether the image serves with handlers in /opt/ml/model/code."""
         if self.options.model is not None:
             return False  # the user's model comes with the user's handlers
-        server = self.keep(self._serve({}))
-        with contextlib.suppress(Broken, OSError):
+        with contextlib.suppress(Broken, OSError), contextlib.ExitStack() as running:
+            server = running.enter_context(self._serve({}))
             server.wait_ready(self.options.start_timeout)
             # A server that is not ready when it says so is for P-READY-2 to find.
             for _ in range(20):
                 if b'"conformance"' in server.call(b'{"hello": 1}').body:
                     self._server = server
+                    self._servers.push(running.pop_all())
                     return True
                 time.sleep(0.1)
-        server.end()
         return False
 
     @property
@@ -56,6 +56,11 @@ class Serving(Target):
         except Broken as error:
             return str(error)
         return ""
+
+    @cached_property
+    def has_ended(self) -> bool:
+        """Whether the server that did not get ready has ended by then, or has not even started."""
+        return bool(self.not_ready) and not (self._server and self._server.runs)
 
     def needs_start(self) -> None:
         """Nothing more can be found out about a server that does not get ready."""

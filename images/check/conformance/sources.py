@@ -13,6 +13,8 @@ BIND_TO_PORT = f"{_GUIDE}multi-container-troubleshooting.html"
 LABELS = f"{_GUIDE}build-multi-model-build-container.html"
 MULTI_MODEL = f"{_GUIDE}mms-container-apis.html"
 ISOLATION = f"{_GUIDE}mkt-algo-model-internet-free.html"
+# No page of the guide says that the model's folder is read-only; the maintainers of its toolkit do.
+MODEL_READ_ONLY = "https://github.com/aws/sagemaker-containers/pull/218"
 INVOKE = "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html"
 STREAM = "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpointWithResponseStream.html"
 SERVERLESS = f"{_GUIDE}serverless-endpoints.html"

@@ -34,6 +34,7 @@ class Options:
     content_type: str = "application/json"
     environment: dict[str, str] = field(default_factory=dict)
     start_timeout: float = 120
+    train_timeout: float = 600
 
 
 class Target:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import tarfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +14,7 @@ from docker.models.containers import Container
 from requests.exceptions import RequestException
 
 from conformance.clause import Broken, NotChecked
-from conformance.engine import Files, folder, remove
+from conformance.engine import Files, folder, remove, streamed
 from conformance.target import Target, probe, start
 
 INPUT = {
@@ -26,16 +23,18 @@ INPUT = {
     "inputdataconfig": {"train": {"TrainingInputMode": "File"}},
 }
 
+NEVER_ENDED = -1
+
 
 @dataclass(frozen=True)
 class Job:
-    """A training container that has ended."""
+    """A training container that has ended, or why there is none."""
 
-    code: int
-    stdout: str
-    stderr: str
-    files: dict[str, bytes]  # what lies below /opt/ml/model and /opt/ml/output
-    seconds: float
+    code: int = NEVER_ENDED
+    stdout: str = ""
+    stderr: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)  # what lies below /opt/ml/model and /opt/ml/output
+    why: str = ""  # it did not start or did not end
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -51,6 +50,8 @@ class Job:
     @property
     def end(self) -> str:
         """How it ended, for messages."""
+        if self.why:
+            return self.why
         last = (self.stdout + self.stderr).strip().splitlines()[-1:]
         return f"exit code {self.code}" + (
             f", and its last line is {last[0][:200]!r}" if last else ", in silence"
@@ -61,7 +62,7 @@ class Training(Target):
     @cached_property
     def plain_job(self) -> Job:
         """One that does nothing but to record how it was started."""
-        return self._job({})
+        return self._first({})
 
     @cached_property
     def failed_job(self) -> Job:
@@ -80,17 +81,24 @@ class Training(Target):
     @cached_property
     def own_job(self) -> Job:
         """Train with what the image has, and the code and data of the command line."""
-        if self.options.code is None and self.plain_job.report is not None:
-            return self.plain_job
-        if self.options.code is None and self.options.input is None and self.plain_job.code == 0:
-            return self.plain_job
-        return self.own()
+        plain = self.plain_job
+        if self.options.code is None and plain.report is not None:
+            return plain
+        if self.options.code is None and self.options.input is None and (plain.code == 0 or plain.why):
+            return plain
+        return self._first(None)
 
     def own(self, **how: Any) -> Job:
-        with self.training(None, **how) as container:
-            return ended(container, 600)
+        return self._job(None, self.options.train_timeout, **how)
 
-    def _job(self, plan: dict[str, Any], timeout: float = 120, **how: Any) -> Job:
+    def _first(self, plan: dict[str, Any] | None) -> Job:
+        """A job that others depend on: if it does not start or end, it is not tried again for each clause."""
+        try:
+            return self._job(plan, self.options.train_timeout)
+        except Broken as error:
+            return Job(why=str(error))
+
+    def _job(self, plan: dict[str, Any] | None, timeout: float = 120, **how: Any) -> Job:
         with self.training(plan, **how) as container:
             return ended(container, timeout)
 
@@ -154,27 +162,25 @@ def _configuration(changes: dict[str, Any]) -> Files:
 
 def ended(container: Container, timeout: float = 120) -> Job:
     """Wait for its end, and take what it left."""
-    begin = time.monotonic()
     try:
         code = container.wait(timeout=timeout)["StatusCode"]
     except RequestException:
         raise Broken(f"the container still runs after {timeout:.0f} s") from None
-    seconds = time.monotonic() - begin
     stdout, stderr = (
         container.logs(stdout=out, stderr=not out).decode(errors="replace") for out in (True, False)
     )
     files: dict[str, bytes] = {}
     for part in ("model", "output"):
         files |= _tree(container, f"/opt/ml/{part}")
-    return Job(code, stdout, stderr, files, seconds)
+    return Job(code, stdout, stderr, files)
 
 
 def _tree(container: Container, path: str) -> dict[str, bytes]:
     """The small files below a folder of a container."""
     try:
         stream, _ = container.get_archive(path)
-        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
-            members = [m for m in tar.getmembers() if m.isfile() and m.size < 10_000_000]
-            return {m.name: tar.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+        with streamed(stream) as tar:
+            small = (m for m in tar if m.isfile() and m.size < 10_000_000)
+            return {m.name: tar.extractfile(m).read() for m in small}  # type: ignore[union-attr]
     except (NotFound, APIError):
         return {}

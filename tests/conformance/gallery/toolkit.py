@@ -99,8 +99,8 @@ def described(own, resources, channels):
     }
     if FAULT != "C-PARAM-4":
         found |= {f"SM_HP_{k.upper()}": v for k, v in own.items()}
-    if FAULT != "C-CHANNEL-1":
-        found |= {f"SM_CHANNEL_{name.upper()}": f"{ML}/input/data/{name}" for name in channels}
+    known = [name for name in channels if FAULT != "C-CHANNEL-1" or name != "train"]
+    found |= {f"SM_CHANNEL_{name.upper()}": f"{ML}/input/data/{name}" for name in known}
     if FAULT == "C-CHANNEL-3":
         found["SM_CHANNEL_DATA"] = str({name: os.listdir(f"{ML}/input/data/{name}") for name in channels})
     if FAULT == "C-HOSTS-1":

@@ -10,17 +10,20 @@ from conformance.training import ended
 
 NOT_RUN = {125: "the engine could not start it", 126: "train cannot be run", 127: "there is no program train"}
 
+SCRIPTS = "A script that is there and not found has lines that end in CR LF, or its interpreter is missing."
+
 
 @clause(
     "E-TRAIN-1",
     "required",
     TRAIN_RUN,
     "`docker run IMAGE train` runs the training",
-    "Put a program named train on PATH, or let ENTRYPOINT take the argument.",
+    f"Put a program named train on PATH, or let ENTRYPOINT take the argument. {SCRIPTS}",
     verb="train",
 )
 def train_starts(subject: Subject) -> None:
     job = subject.own_job
+    expect(not job.why, job.why)
     expect(job.code not in NOT_RUN, f"{NOT_RUN.get(job.code)}: {job.end}")
     expect(
         job.code == 0, f"the training failed: {job.end}; an image with its own code may need --input or --env"
@@ -32,12 +35,11 @@ def train_starts(subject: Subject) -> None:
     "required",
     SERVE,
     "`docker run IMAGE serve` starts a server on port 8080, and it stays",
-    "Put a program named serve on PATH, or let ENTRYPOINT take the argument; listen on 0.0.0.0:8080.",
+    f"Put a program named serve on PATH, or let ENTRYPOINT take the argument; listen on 0.0.0.0:8080. {SCRIPTS}",
     verb="serve",
 )
 def serve_starts(subject: Subject) -> None:
-    server = subject.first_server
-    expect(not subject.not_ready or server.runs, f"it has ended with {server.exit_code}: {server.last_words}")
+    expect(not subject.has_ended, subject.not_ready)
 
 
 @clause(

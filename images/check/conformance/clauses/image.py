@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.engine import remove, root_files
+from conformance.engine import remove, streamed
 from conformance.sources import BIND_TO_PORT, DOCKER_SECRETS, HARDENING, LABELS, LAYERS, SERVERLESS, TRAIN_RUN
 from conformance.subject import Subject
 
@@ -161,7 +161,7 @@ def _files(subject: Subject) -> dict[str, list[str]]:
         keys, setuid = [], []
         container = subject.engine.create(subject.name, "train")
         try:
-            for entry, _ in root_files(container):
+            for entry in streamed(container.export()):
                 if entry.isfile() and entry.size and _KEYS.search(entry.name):
                     keys.append(f"/{entry.name}")
                 if entry.isfile() and entry.mode & 0o6000:

@@ -112,7 +112,7 @@ def long(subject: Subject) -> None:
 @clause(
     "V-ERROR-1",
     "required",
-    SERVE,
+    INVOKE,
     "A call that goes wrong is answered with 4xx or 5xx, and the server goes on",
     "Let exceptions become 500: an error that comes with 200 counts as a prediction.",
     verb="serve",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.clause import NotChecked, clause, expect
-from conformance.sources import HARDENING, ISOLATION, LAMBDA, SERVE, SERVERLESS
+from conformance.sources import HARDENING, ISOLATION, LAMBDA, MODEL_READ_ONLY, SERVERLESS
 from conformance.subject import Subject
 
 ANY_USER = {"user": "12345"}
@@ -61,8 +61,8 @@ def serve_isolated(subject: Subject) -> None:
 
 @clause(
     "X-MODEL-1",
-    "required",
-    SERVE,
+    "recommended",
+    MODEL_READ_ONLY,
     "Serving writes nothing to /opt/ml/model, which is read-only",
     "Write to /tmp.",
     verb="serve",
