@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,19 @@ def test_a_file_that_nothing_explains_is_named(image: str, tmp_path: Path) -> No
         docker("rmi", f"optml/runtime:{tag}")
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[1:] == ["  /opt/stranger"]
+
+
+@pytest.mark.long
+@pytest.mark.image("base")
+@pytest.mark.one_variant
+def test_a_suite_that_has_no_number_yet_goes_by_its_name(image: str, tmp_path: Path) -> None:
+    tag = f"test-{uuid.uuid4().hex[:12]}"
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN sed -i /^VERSION_ID=/d /usr/lib/os-release\n")
+    docker("build", "--tag", f"optml/base:{tag}", tmp_path)
+    document = written(tmp_path, tag, "base")["base"]
+    docker("rmi", "--force", f"optml/base:{tag}")
+    purls = [
+        component["purl"] for component in document["components"] if "pkg:deb/" in component.get("purl", "")
+    ]
+    variant = matrix()[0].variant
+    assert purls and all(f"distro=debian-{variant}" in purl for purl in purls)
