@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
 
             return serve(rest)
         if verb == "env":
-            from optml.training.job import print_environment
+            from optml.training.check import print_environment
 
             return print_environment()
     except UserError as problem:

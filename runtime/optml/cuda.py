@@ -24,7 +24,7 @@ OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 # capability → the first CUDA that builds for it. Source:
 # https://docs.nvidia.com/datacenter/tesla/drivers/cuda-toolkit-driver-and-architecture-matrix.html
 _OLDEST_GPU = {11: (3, 5), 12: (5, 0), 13: (7, 5)}
-_FIRST_CUDA = {8: (11, 0), 9: (11, 8), 10: (12, 8), 11: (13, 0), 12: (12, 8)}
+_FIRST_CUDA = {9: (11, 8), 10: (12, 8), 11: (13, 0), 12: (12, 8)}
 
 # SageMaker's AMIs and their drivers, the oldest first, for endpoints and for batch transform. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html and
@@ -77,7 +77,7 @@ def _driver_problem(driver: str, needs: tuple[int, int, str], serving: bool, roo
         if fits := [name for name, has in amis.items() if has >= oldest]:
             ways.append(f"set {setting.format(fits[0])}")
     ways += [f"install wheels for CUDA {fitting}"] if fitting else []
-    ways += ["use a host with a newer driver", "install NVIDIA's package cuda-compat"]
+    ways += ["use a host with a newer driver", "on a data-center GPU install NVIDIA's package cuda-compat"]
     yield (
         f"the NVIDIA driver {driver} of this host is too old for CUDA {cuda}, which {wheel} brings "
         f"and which needs driver {oldest} or later: {'; or '.join(ways)}"
@@ -146,7 +146,10 @@ def _required_cuda(metadata: str) -> int:
 
 
 def _forward_compatible(root: str, oldest: int) -> bool:
-    """Whether NVIDIA's package for older drivers is here, made from a driver that is new enough."""
+    """Whether NVIDIA's package for older drivers is here, made from a driver that is new enough.
+
+    Source: https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html
+    """
     libraries = glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.*.*")
     return any(_release(path.rpartition("/libcuda.so.")[2]) >= oldest for path in libraries)
 

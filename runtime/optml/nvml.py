@@ -81,14 +81,15 @@ def state(nvml: Any) -> Iterator[str]:
             gpu = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
         except nvml.NVMLError as error:
-            found.append((2.0, f"GPU {index}: {error}{_lost(nvml, error)}"))
+            lost = error.value == nvml.NVML_ERROR_GPU_IS_LOST
+            hint = ", it has fallen off the bus or does not answer: replace the host" if lost else ""
+            found.append((2.0, f"GPU {index}: {error}{hint}"))
             continue
         words = [f"{memory.used / _GIB:.1f} of {memory.total / _GIB:.1f} GiB in use"]
         for process in _optional(nvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ():
             words.append(f"{(process.usedGpuMemory or 0) / _GIB:.1f} GiB by process {process.pid}")
-        ecc = _optional(
-            nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0
-        )  # uncorrected, since the driver was loaded
+        # Uncorrected ones, since the driver was loaded.
+        ecc = _optional(nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0)
         words += [f"{ecc} memory errors that could not be corrected"] if ecc else []
         fullness = 2.0 if ecc else memory.used / (memory.total or 1)
         found.append(
@@ -98,11 +99,6 @@ def state(nvml: Any) -> Iterator[str]:
     yield from (sentence for _, sentence in found[:_SHOWN])
     if len(found) > _SHOWN:
         yield f"{len(found) - _SHOWN} more GPUs with less"
-
-
-def _lost(nvml: Any, error: Any) -> str:
-    lost = error.value == nvml.NVML_ERROR_GPU_IS_LOST
-    return ", it has fallen off the bus or does not answer: replace the host" if lost else ""
 
 
 def xids(log: str = "/dev/kmsg") -> list[str]:

@@ -12,21 +12,8 @@ _SINGULAR = {"SECRET", "PASSWORD", "PASSWD", "KEY", "APIKEY", "TOKEN", "PRIVATE"
 SECRET_WORDS = _SINGULAR | {f"{word}S" for word in _SINGULAR}
 # What ends so says something about a secret, and what begins so counts: `s3_key_prefix`, `max_tokens`.
 _ABOUT = {"PREFIX", "PATH", "FILE", "DIR", "DIRECTORY", "FOLDER", "NAME", "COLUMN", "TYPE", "HOST", "PORT"}
-_ABOUT |= {
-    "COUNT",
-    "DIM",
-    "HEADS",
-    "LEN",
-    "LENGTH",
-    "LIMIT",
-    "SIZE",
-    "ADDRESS",
-    "ARN",
-    "DNS",
-    "HOSTNAME",
-    "IP",
-    "IPV",
-}
+_ABOUT |= {"COUNT", "DIM", "HEADS", "LEN", "LENGTH", "LIMIT", "SIZE"}
+_ABOUT |= {"ADDRESS", "ARN", "DNS", "HOSTNAME", "IP", "IPV"}
 _COUNTS = {"MAX", "MIN", "N", "NUM", "NUMBER", "TOTAL"}
 _COUNTED = {"KEYS", "TOKENS"}
 MASK = "******"

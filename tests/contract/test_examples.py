@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import HARDENED, Container, docker, run, wait_for_ping
+from tests.support.docker import HARDENED, Container, docker, inspect, run, wait_for_ping
 from tests.support.locks import exclusive
 from tests.support.matrix import ROOT
 
@@ -38,25 +40,52 @@ def example(image: str, request: pytest.FixtureRequest) -> Iterator[str]:
     docker("rmi", "--force", tag)
 
 
+def run_demo(image: str) -> str:
+    """What it printed."""
+    demo = subprocess.run(
+        [EXAMPLES / "breast-cancer/demo", image.rpartition(":")[2]],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    return demo.stdout
+
+
 @pytest.mark.image("cpu-train")
 def test_breast_cancer_from_data_to_answers(image: str) -> None:
     with exclusive("demo"):  # both variants leave their results in build/demo
-        demo = subprocess.run(
-            [EXAMPLES / "breast-cancer/demo", image.rpartition(":")[2]],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert demo.returncode == 0, demo.stdout + demo.stderr
+        printed = run_demo(image)
         metrics = json.loads((ROOT / "build/demo/ml/output/data/metrics.json").read_text())
         size = (ROOT / "build/demo/ml/model/model.joblib").stat().st_size
     assert metrics["rows"] == 114
     assert metrics["accuracy"] > 0.9
     assert size > 10_000
-    right, of = next(line.split()[:3:2] for line in demo.stdout.splitlines() if line.endswith(" right"))
+    right, of = next(line.split()[:3:2] for line in printed.splitlines() if line.endswith(" right"))
     assert int(of) == 12
     assert int(right) >= 10
-    assert "the server ended with code 0" in demo.stdout
+    assert "the server ended with code 0" in printed
+
+
+@pytest.mark.long
+@pytest.mark.image("slim-serve")
+def test_breast_cancer_in_a_slim_image_answers_as_in_a_whole_one(image: str, ml: Path) -> None:
+    example, variant = EXAMPLES / "breast-cancer", image.rpartition(":")[2]
+    slim = f"optml-test-slim:{variant}"
+    with exclusive("demo"):
+        printed = run_demo(image)
+        arguments = (f"--build-arg=TAG={variant}", "--build-arg=PIP_NO_INDEX=1")
+        docker("build", "--force-rm", "--target=slim", *arguments, "--tag", slim, example, timeout=300)
+        shutil.copytree(ROOT / "build/demo/ml", ml, dirs_exist_ok=True)
+        saved = inspect("breast-cancer-serve")["Size"] - inspect(slim)["Size"]
+    options = (*HARDENED, f"--volume={ml / 'model'}:/opt/ml/model:ro")
+    with Container(slim, "serve", options=options) as server:
+        url, rows = wait_for_ping(server), ml / "input/data/test/test.csv"
+        asked = subprocess.check_output([sys.executable, example / "ask.py", url, rows, "12"], text=True)
+    docker("rmi", "--force", slim)
+    assert "of 12 right" in asked
+    assert asked in printed
+    assert saved > 60e6
 
 
 @pytest.mark.image("base")

@@ -118,6 +118,7 @@ def test_no_batch_transform_has_a_driver_for_cuda_13(tmp_path: Path) -> None:
 def test_a_driver_that_is_too_old_for_training(tmp_path: Path) -> None:
     line = problem(machine(tmp_path, "550.54.15", "torch-2.13.0+cu130"), False)
     assert "needs driver 580 or later: install wheels for CUDA 12; or use a host with a newer driver" in line
+    assert line.endswith("; or on a data-center GPU install NVIDIA's package cuda-compat")
     assert "Ami" not in line
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from tests.support.matrix import ROOT
 
@@ -28,3 +30,14 @@ def test_without_gpu_and_torch_it_says_what_it_skipped(tmp_path: Path) -> None:
     assert report["A served model, GPU against CPU"]["found"] == f"{python} cannot import torch"
     text = (tmp_path / "out/report.md").read_text()
     assert all(f"| {name} | {result['status']} |" in text for name, result in report.items())
+
+
+def test_gpus_that_torch_does_not_use_are_a_failure(tmp_path: Path) -> None:
+    """A build of PyTorch for CPUs trains well on a machine with GPUs, by gloo."""
+    check = runpy.run_path(str(ROOT / "scripts/gpu-check"))
+    (tmp_path / "data").mkdir()
+    found = {"backend": "gloo", "sum": 3, "expected sum": 3, "losses": [8, 1]}
+    (tmp_path / "data/found.json").write_text(json.dumps(found))
+    for gpus, status in ([{}, {}], "failed"), ([], "passed"):
+        machine = SimpleNamespace(gpus=gpus, need_torch=lambda: None, train=lambda *_, **__: (0, tmp_path))
+        assert check["run"](check["distributed_training"], machine)["status"] == status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sys
 
@@ -17,6 +18,7 @@ def serve(argv: list[str]) -> int:
 
     Raises UserError for what a user can put right before the server starts.
     """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until something is served
     if argv:
         raise UserError(f"serve takes no arguments, but got {argv[0]!r}: settings are environment variables")
     settings = read_settings(os.environ)

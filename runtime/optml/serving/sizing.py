@@ -45,9 +45,9 @@ def _fitting_in_gpus(planned: int, reason: str, found: list[Gpu]) -> tuple[int, 
         return planned, reason
     first = found[0]  # that of the first worker
     used = next((gpu.used for gpu in gpus.memory() if gpu.uuid == first.uuid), 0) - first.used
-    room = int((first.memory - first.used) * 0.9)
-    if used <= 0:
+    if not 0 < used <= first.memory:  # it has no model there, or NVML does not tell what can be
         return planned, reason
+    room = int((first.memory - first.used) * 0.9)
     count = min(planned, max(1, room // used) * len(found))
     if count < planned:
         reason = (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _RECENT = 8  # runs from which we know how long one takes
 _QUICK = 0.001  # seconds of a run that is quick where a worker runs one call at a time
 _PATIENCE = 0.005  # seconds for which a call may keep the loop waiting
+_CALM = 0.02  # and while others have been quick: every look takes the interpreter from them, a tenth at 5 ms
 
 
 class Slots:
@@ -141,10 +142,11 @@ class Slots:
         self._queue.put(None)
         while True:
             self._alarm.get()
-            seen = 0
+            seen, patience = 0, _PATIENCE
             while seen != self._begun:
                 seen = self._begun
-                time.sleep(_PATIENCE)
+                time.sleep(patience)
+                patience = min(2 * patience, _CALM)
             self._alarmed = False
             if self._lead.acquire(blocking=False):  # it is in a call, and not for a moment
                 self._queue.put(None)

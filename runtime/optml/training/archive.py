@@ -12,8 +12,8 @@ from ..report import UserError
 def unpack(path: str, target: str) -> None:
     """Unpack the archive into the directory, so that nothing is written outside it.
 
-    Refused are absolute names, `..`, links that point out of the directory, and devices. A member `./x` is
-    normal; permissions stay but for setuid, setgid and write access for others; owners become ours.
+    Refused are names and links that lead outside it, and devices. A member `./x` is normal; permissions stay
+    but for setuid, setgid and write access for others; owners become ours.
     Raises UserError where the archive is unsafe, broken, or larger than the free disk.
     """
     try:
@@ -52,15 +52,10 @@ def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
         )
     name = member.name
     member.name = os.path.normpath(name)
-    if name.startswith("/") or ".." in name.split("/") or not _inside(f"{target}/{member.name}", target):
+    if not _inside(os.path.join(target, member.name), target):
         raise UserError(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
-    if member.issym():
-        link = os.path.join(os.path.dirname(f"{target}/{member.name}"), member.linkname)
-    elif member.islnk():
-        link = f"{target}/{member.linkname}"
-    else:
-        return
-    if os.path.isabs(member.linkname) or not _inside(link, target):
+    beside = os.path.dirname(member.name) if member.issym() else ""
+    if member.linkname and not _inside(os.path.join(target, beside, member.linkname), target):
         raise UserError(
             f"{path} holds the link {member.name!r} → {member.linkname!r}, which leads outside the code"
         )

@@ -20,19 +20,17 @@ from __future__ import annotations
 
 import os
 
+from ..hints import Any, Callable, Mapping
 from ..report import UserError
 from . import jsontext
-from .job import NOT_CARRIED, is_carried
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
 
 VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 
 # The kernel's MAX_ARG_STRLEN, its end included: a longer argument or `NAME=value` makes every exec fail.
 LONGEST = 128 << 10
+
+
+NOT_CARRIED = "a character that no argument can carry (NUL or half a pair)"
 
 
 def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -56,16 +54,20 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
     return words
 
 
+def is_carried(word: str) -> bool:
+    """Whether an argument or a variable can hold this."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+
+
 def _toolkit(option: str, value: Any) -> list[str]:
     if value is None:
         return [option, ""]
     if isinstance(value, dict):
         return [option, ",".join(f"{key}={value[key]}" for key in sorted(value))]
     return [option, str(value)]
-
-
-def _json(option: str, value: Any) -> list[str]:
-    return [option, _text(value)]
 
 
 def _flags(option: str, value: Any) -> list[str]:
@@ -85,4 +87,8 @@ def _text(value: Any) -> str:
     return jsontext.dumps(value, spaced=True)
 
 
-_STYLES: dict[str, Callable[[str, Any], list[str]]] = {"toolkit": _toolkit, "json": _json, "flags": _flags}
+_STYLES: dict[str, Callable[[str, Any], list[str]]] = {
+    "toolkit": _toolkit,
+    "json": lambda option, value: [option, _text(value)],
+    "flags": _flags,
+}

@@ -1,5 +1,4 @@
-"""What the log says before the program starts: one block about the job, then the command line,
-without secrets."""
+"""What the log says about the job before the program starts, without secrets."""
 
 from __future__ import annotations
 
@@ -7,11 +6,8 @@ from .. import machine
 from ..report import log
 from . import secrets
 from .environment import written
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
-    from .program import Program
+from .job import Job
+from .program import Program
 
 _INFO = 20
 
@@ -48,11 +44,6 @@ def warn_of_driver(job: Job, program: Program) -> None:
 
         for problem in cuda.problems(program.python, False, job.gpu_facts):
             log(f"warning: {problem}")
-
-
-def command(argv: list[str], hidden: list[str]) -> None:
-    """The command line that is about to run."""
-    log(f"$ {secrets.mask_command(argv, hidden)}")
 
 
 def _gpus(job: Job) -> str:

@@ -9,21 +9,15 @@ from __future__ import annotations
 import os
 
 from .. import paths
+from ..hints import Any, Callable
 from ..report import UserError, masked
+from . import config, launchers, mpi, privilege, program, project, secrets, source
 from . import job as jobs
-from . import launchers, mpi, privilege, program, project, secrets, source
 from .arguments import arguments
-from .environment import environment, table, written
+from .environment import environment, written
 from .job import Job
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
-
-    from .program import Program
-
-    T = TypeVar("T")
+from .program import Program
+from .record import Record
 
 # What a request to SageMaker may hold. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
@@ -46,13 +40,21 @@ def check(argv: list[str]) -> int:
     return 1 if report["wrong"] else 0
 
 
+def print_environment() -> int:
+    """Print the job as JSON, secrets masked; for `python -m optml env`."""
+    import json
+
+    print(json.dumps(secrets.without_secrets(jobs.read().as_dict()), indent=2, default=Record.as_dict))
+    return 0
+
+
 class _Examination:
     """Collects what is wrong."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
 
-    def attempt(self, step: Callable[..., T], *args: Any) -> T | None:
+    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
         """What the step gives; None where it raises UserError, whose words are kept."""
         try:
             return step(*args)
@@ -67,7 +69,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     this = _Examination()
     report: dict[str, Any] = {"wrong": this.wrong, "notes": []}
     for name in _CONFIGS:
-        this.attempt(jobs.read_config, f"{name}.json")
+        this.attempt(config.read, f"{name}.json")
     job = this.attempt(jobs.read)
     if job is None:
         return dict(_masked(report, secrets.secret_values({})))
@@ -79,20 +81,31 @@ def examine(argv: list[str]) -> dict[str, Any]:
         if len(text) > _LONGEST_VARIABLE
     ]
     entry, directory = _program(this, job, report["notes"])
-    words = [*_arguments(this, job), *argv]
+    for key, value in sorted(job.hyperparameters.items()):
+        this.attempt(arguments, {key: value})
     if directory:
         report["installs"] = [step.what for step in this.attempt(project.steps, directory) or []]
     if entry:
         report["program"] = entry.as_dict()
+        # From here on without secrets, because a short one is not recognized in a text.
+        job = _without_secrets(job)
+        words = secrets.masked_words([*(this.attempt(arguments, job.hyperparameters) or ()), *argv], hidden)
         variables = environment(job, entry, words)
         if user := variables.pop(program.RUN_AS, ""):
             this.attempt(privilege.named, user)
             report["user"] = user
         _launch(this, report, job, entry, words, variables)
-        report["argv"] = secrets.masked_words(report["argv"], hidden)
-        shown = report["argv"][-len(words) :] if words else []
-        report["variables"] = _shown(job, entry, shown, variables)
+        report["variables"] = {
+            name: masked(name, text)
+            for name, text in sorted(variables.items())
+            if os.environ.get(name) != text
+        }
     return dict(_masked(report, hidden))
+
+
+def _without_secrets(job: Job) -> Job:
+    names = ("hyperparameters", "framework_parameters")
+    return Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
 
 
 def _masked(value: Any, hidden: list[str]) -> Any:
@@ -123,12 +136,6 @@ def _program(this: _Examination, job: Job, notes: list[str]) -> tuple[Program | 
     return this.attempt(program.find, job, *found), found[0]
 
 
-def _arguments(this: _Examination, job: Job) -> list[str]:
-    """The arguments of those hyperparameters that can be passed."""
-    each = [this.attempt(arguments, {key: job.hyperparameters[key]}) for key in sorted(job.hyperparameters)]
-    return [word for words in each if words for word in words]
-
-
 def _launch(
     this: _Examination,
     report: dict[str, Any],
@@ -138,7 +145,7 @@ def _launch(
     variables: dict[str, str],
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
-    if this.attempt(job.enabled, "sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts:
+    if this.attempt(launchers.engine, job) in ("mpirun", "daemon"):
         this.attempt(mpi.need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
@@ -155,27 +162,9 @@ def _launch(
         )
 
 
-def _shown(job: Job, entry: Program, words: list[str], variables: dict[str, str]) -> dict[str, str]:
-    """The variables that the container does not have yet, without what stands under a secret's name."""
-    # From a job without secrets, because a short one is not recognized in a text.
-    without = {
-        name: secrets.without_secrets(vars(job)[name]) for name in ("hyperparameters", "framework_parameters")
-    }
-    known = table(Job(**{**vars(job), **without}), entry, words)
-    shown = {**variables, **{name: written(value) for name, value in known.items()}}
-    return {
-        name: masked(name, shown[name])
-        for name, text in sorted(variables.items())
-        if os.environ.get(name) != text
-    }
-
-
 def _beyond_limits() -> list[str]:
     """What SageMaker would refuse."""
-    try:
-        parameters = jobs.read_config("hyperparameters.json")
-    except UserError:
-        return []  # it is named already
+    parameters = config.read("hyperparameters.json")
     wrong = [
         f"hyperparameter {key!r} has {len(text)} characters; SageMaker takes {_LONGEST_HYPERPARAMETER}"
         for key, value in parameters.items()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+from ..hints import Callable, Iterable
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable, Iterable
+    import signal as signal
 else:
-    import _signal as signal
+    import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
 _PR_SET_CHILD_SUBREAPER = 36
 

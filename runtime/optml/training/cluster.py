@@ -7,14 +7,10 @@ else speaks must agree: a host that trains alone while something says that there
 from __future__ import annotations
 
 from .. import paths
+from ..hints import Any, Mapping
 from ..report import UserError
 from . import jsontext
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
 
 MASTER_PORT = "7777"
 RESOURCES = "resourceconfig.json"

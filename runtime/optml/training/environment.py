@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 
 from .. import paths
+from ..hints import Any, Mapping
 from ..report import log
 from . import jsontext
-from .arguments import LONGEST
+from .arguments import LONGEST, is_carried
 from .cluster import MASTER_PORT
-from .job import CONSUMED, is_carried
-from .program import which
+from .job import CONSUMED, Job
+from .program import Program, which
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from .job import Job
-    from .program import Program
+# Fields of the job that the toolkits know by the same name.
+_AS_IN_JOB = (
+    *("hosts", "current_host", "resource_config", "input_data_config", "log_level", "model_dir"),
+    *("input_dir", "input_config_dir", "output_dir", "output_data_dir", "output_intermediate_dir"),
+)
 
 
 def environment(
@@ -101,24 +100,14 @@ def training_env(job: Job, program: Program) -> dict[str, Any]:
 
 def _single(job: Job, program: Program) -> dict[str, Any]:
     return {
-        "hosts": job.hosts,
+        **{name: getattr(job, name) for name in _AS_IN_JOB},
         "network_interface_name": job.network_interface,
-        "resource_config": job.resource_config,
-        "input_data_config": job.input_data_config,
-        "output_data_dir": job.output_data_dir,
-        "output_dir": job.output_dir,
-        "output_intermediate_dir": job.output_intermediate_dir,
-        "current_host": job.current_host,
         "module_name": program.module if program.kind in ("script", "module") else program.name,
         "module_dir": job.submit_directory or program.directory,
-        "log_level": job.log_level,
         "framework_module": job.training_module,
-        "input_dir": job.input_dir,
-        "input_config_dir": job.input_config_dir,
         "num_cpus": job.cpus,
         "num_gpus": job.gpus,
         "num_neurons": job.neurons,
-        "model_dir": job.model_dir,
         "user_entry_point": program.name,
         "current_instance_type": job.instance_type,
         "current_instance_group": job.instance_group,

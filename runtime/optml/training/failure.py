@@ -84,7 +84,8 @@ def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
 
 def _state_of_gpus(head: str) -> str:
     """How the GPUs are while this process still holds their memory, and which rank that is."""
-    if not os.path.exists("/dev/nvidiactl") or not any(word in head.lower() for word in OF_GPUS):
+    has_driver = os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")  # the latter is that of WSL2
+    if not has_driver or not any(word in head.lower() for word in OF_GPUS):
         return ""
     import subprocess
 

@@ -12,31 +12,11 @@ import select
 import stat
 
 from .. import paths
+from ..hints import Iterator, TracebackType
 from ..report import UserError, log
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any
-
-    from .supervisor import Supervisor
+from .supervisor import Supervisor
 
 _EVERY = 1.0
-
-
-def place(uri: str, job: str) -> str:
-    """Where the files of the job of this name go, if `sagemaker_s3_output` is this address.
-
-    The directory is there then, as far as the mounts allow. Raises UserError where this image cannot upload.
-    """
-    if not os.path.isdir(f"{paths.DEPS}/boto3"):
-        raise UserError("this image cannot upload to S3: boto3 is missing; use the cpu-train image")
-    try:
-        os.makedirs(paths.OUTPUT_INTERMEDIATE, exist_ok=True)
-    except OSError as error:
-        log(f"cannot make {paths.OUTPUT_INTERMEDIATE}: {error.strerror}; the program will have to")
-    return "/".join(part for part in (uri.rstrip("/"), job, "output/intermediate") if part)
 
 
 class upload:  # noqa: N801  # a context manager reads as a verb
@@ -63,51 +43,35 @@ class upload:  # noqa: N801  # a context manager reads as a verb
 
 
 def _work(uri: str, over: int, its_other_end: int) -> None:
-    """Upload until PID 1 closes the pipe, and what is left then."""
-    from . import s3
+    """Upload what has changed until PID 1 closes the pipe, and what is left then."""
+    from . import aws
 
     os.close(its_other_end)
+    bucket, prefix = aws.parse(uri)
     try:
-        copy = Copy(paths.OUTPUT_INTERMEDIATE, uri, s3.client())
+        client = aws.client()
     except UserError as problem:
         log(f"nothing of {paths.OUTPUT_INTERMEDIATE} is uploaded: {problem}")
         return
-    while not select.select([over], [], [], _EVERY)[0]:
-        copy.update()
-    copy.update()
-    for reason in sorted(set(copy.failed.values())):
+    uploaded: dict[str, tuple[int, ...]] = {}
+    failed: dict[str, str] = {}
+    ends = False
+    while not ends:
+        ends = bool(select.select([over], [], [], _EVERY)[0])
+        for name, state in files(paths.OUTPUT_INTERMEDIATE):
+            if uploaded.get(name) == state:
+                continue
+            try:
+                client.upload_file(f"{paths.OUTPUT_INTERMEDIATE}/{name}", bucket, f"{prefix}/{name}")
+            except FileNotFoundError:
+                pass  # renamed or removed meanwhile
+            except Exception as error:
+                failed[name] = aws.why(error, f"{uri}/{name}")
+            else:
+                uploaded[name] = state
+                failed.pop(name, None)
+    for reason in sorted(set(failed.values())):
         log(f"not everything of {paths.OUTPUT_INTERMEDIATE} was uploaded: {reason}")
-
-
-class Copy:
-    """A directory's copy at an `s3://` address."""
-
-    def __init__(self, directory: str, uri: str, client: Any) -> None:
-        self._directory, self._uri, self._client = directory, uri, client
-        self._uploaded: dict[str, tuple[int, ...]] = {}
-        self.failed: dict[str, str] = {}
-        """Why a file could not be uploaded, by its name."""
-
-    def update(self) -> None:
-        """Upload what has changed since the last time."""
-        for name, state in files(self._directory):
-            if self._uploaded.get(name) != state:
-                self._upload(name, state)
-
-    def _upload(self, name: str, state: tuple[int, ...]) -> None:
-        from . import s3
-
-        uri = f"{self._uri}/{name}"
-        bucket, key = s3.parse(uri)
-        try:
-            self._client.upload_file(f"{self._directory}/{name}", bucket, key)
-        except FileNotFoundError:
-            return  # renamed or removed meanwhile
-        except Exception as error:
-            self.failed[name] = s3.why(error, uri)
-            return
-        self._uploaded[name] = state
-        self.failed.pop(name, None)
 
 
 def files(directory: str) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -9,17 +9,12 @@ from __future__ import annotations
 import os
 
 from .. import gpus, machine, paths
+from ..hints import Any, Mapping
 from ..report import UserError
-from . import cluster, jsontext
-from .cluster import are_names, is_name
+from . import cluster, config, jsontext
+from .arguments import NOT_CARRIED, is_carried
+from .cluster import Cluster
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from .cluster import Cluster
 
 # Hyperparameters that speak to the runtime, not to the user's program: these and all `sagemaker_…`.
 _PREFIX = "sagemaker_"
@@ -36,13 +31,8 @@ CONSUMED = (
     "sagemaker_s3_output",
 )
 
-_DISTRIBUTIONS = (
-    "sagemaker_torch_distributed_enabled",
-    "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_mpi_enabled",
-)
-
-NOT_CARRIED = "a character that no argument can carry (NUL or half a pair)"
+MPI = "sagemaker_mpi_enabled"
+TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 _INFO = 20
@@ -164,7 +154,7 @@ def read(
     """
     decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
-        for key, value in (given or read_config("hyperparameters.json")).items()
+        for key, value in (given or config.read("hyperparameters.json")).items()
     }
     platform = {key: value for key, value in decoded.items() if key.startswith(_PREFIX)}
     for key, value in platform.items():
@@ -178,18 +168,18 @@ def read(
         value = environ.get(variable) or platform.get(parameter)
         return str(value) if value else None
 
-    resources = read_config("resourceconfig.json") or read_config("resourceConfig.json")
+    resources = config.read("resourceconfig.json") or config.read("resourceConfig.json")
     usable = gpus.for_one_process(gpus.find(environ.get("CUDA_VISIBLE_DEVICES")))
     place = (cluster.believed(environ) if in_program else None) or cluster.find(
         resources, environ, len(usable)
     )
-    hosts = place.hosts if place else [_named(resources, "current_host") or "localhost"]
-    groups = _instance_groups(resources)
-    group = _named(resources, "current_group_name") or "homogeneousCluster"
+    hosts = place.hosts if place else [config.named(resources, "current_host") or "localhost"]
+    groups = config.instance_groups(resources)
+    group = config.named(resources, "current_group_name") or "homogeneousCluster"
     distributed = platform.get("sagemaker_distribution_instance_groups")
     if not isinstance(distributed, list):
-        distributed = [group] if any(_is_on(platform, name) for name in _DISTRIBUTIONS) else []
-    inputs = read_config("inputdataconfig.json")
+        distributed = [group] if any(_is_on(platform, name) for name in (MPI, *TORCHRUN)) else []
+    inputs = config.read("inputdataconfig.json")
 
     return Job(
         name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
@@ -200,10 +190,13 @@ def read(
         hosts=hosts,
         current_host=hosts[place.rank if place else 0],
         network_interface=_network_interface(
-            platform.get("sagemaker_network_interface_name") or _named(resources, "network_interface_name")
+            platform.get("sagemaker_network_interface_name")
+            or config.named(resources, "network_interface_name")
         ),
         instance_type=str(
-            _named(resources, "current_instance_type") or platform.get("sagemaker_instance_type") or "local"
+            config.named(resources, "current_instance_type")
+            or platform.get("sagemaker_instance_type")
+            or "local"
         ),
         instance_group=group,
         instance_groups=groups,
@@ -219,48 +212,9 @@ def read(
         log_level=_log_level(setting("SAGEMAKER_CONTAINER_LOG_LEVEL", "sagemaker_container_log_level")),
         resource_config=resources,
         input_data_config=inputs,
-        checkpoint_dir=str(read_config("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
+        checkpoint_dir=str(config.read("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
         cluster=place,
     )
-
-
-def print_environment() -> int:
-    """Print the job as JSON, secrets masked; for `python -m optml env`."""
-    import json
-
-    from .secrets import without_secrets
-
-    print(json.dumps(without_secrets(read().as_dict()), indent=2, default=Record.as_dict))
-    return 0
-
-
-def read_config(name: str) -> dict[str, Any]:
-    """The object in a file of input/config; empty where there is no such file."""
-    path = f"{paths.CONFIG}/{name}"
-    try:
-        with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
-    except FileNotFoundError:
-        return {}
-    except IsADirectoryError as error:
-        raise UserError(
-            f"{path} is a directory, as Docker makes one where the file to mount is not there; mount the file"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; mount it so that uid {os.geteuid()} can read it"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}); write it as JSON in UTF-8"
-        ) from error
-    try:
-        value = jsontext.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}; write it as a JSON object") from error
-    if not isinstance(value, dict):
-        raise UserError(f'{path} holds {_a(value)}; it must be a JSON object such as {{"name": "value"}}')
-    return value
 
 
 def number(name: str, value: object) -> int:
@@ -276,45 +230,6 @@ def _is_on(parameters: Mapping[str, Any], name: str) -> bool:
     if text not in ("true", "1", "false", "0"):
         raise UserError(f"hyperparameter {name!r} is {parameters[name]!r}; it must be true or false")
     return text in ("true", "1")
-
-
-def _a(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _instance_groups(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    groups = resources.get("instance_groups") or []
-    if not isinstance(groups, list) or not all(map(_is_group, groups)):
-        raise UserError(
-            f"{paths.CONFIG}/resourceconfig.json: each of instance_groups must be an object with"
-            " instance_group_name, instance_type and hosts"
-        )
-    return {group["instance_group_name"]: group for group in groups}
-
-
-def _is_group(group: Any) -> bool:
-    return (
-        isinstance(group, dict)
-        and is_name(group.get("instance_group_name"))
-        and are_names(group.get("hosts"))
-    )
-
-
-def _named(resources: dict[str, Any], key: str) -> str | None:
-    """The name under this key, None where there is none."""
-    name = resources.get(key) or None
-    if name and not is_name(name):
-        raise UserError(f"{paths.CONFIG}/resourceconfig.json: {key} must be a name")
-    return name
-
-
-def is_carried(word: str) -> bool:
-    """Whether an argument or a variable can hold this."""
-    try:
-        return b"\0" not in os.fsencode(word)
-    except UnicodeEncodeError:
-        return False
 
 
 def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:

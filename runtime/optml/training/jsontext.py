@@ -2,23 +2,17 @@
 
 `json` is a thin layer over the C module `_json`; what takes its time is `re` and `enum`, which it
 needs to say what is wrong with a text. So the C parts are used directly, and `json` comes in only
-to word an error, or where an interpreter has no C parts.
+to word an error.
 """
 
 from __future__ import annotations
 
-import math
+import _json
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from typing import Any
-
-try:
-    import _json
-except ImportError:  # an interpreter without the C parts
-    _json = None  # type: ignore[assignment]
+from ..hints import Any
 
 _SPACE = " \t\n\r"
+_INFINITE = float("inf")
 
 # Levels of arrays and objects. Whatever goes over a value later goes one call deeper for each.
 _DEEPEST = 100
@@ -37,7 +31,7 @@ class Float(float):
 
 def _parse_float(text: str) -> float | str:
     value = Float(text)
-    if math.isinf(value):
+    if abs(value) == _INFINITE:
         return text  # 123e4567 is somebody's commit, not a number
     if float.__repr__(value) == text:
         return float(value)
@@ -93,22 +87,12 @@ def decode(text: str) -> Any:
 def dumps(value: object, spaced: bool = False) -> str:
     """JSON in ASCII with sorted keys: compact, as the toolkits give it to the user's program, or `spaced`."""
     comma, colon = (", ", ": ") if spaced else (",", ":")
-    if _json:
-        ascii_string = _json.encode_basestring_ascii
-        encode = _json.make_encoder(None, _refuse, ascii_string, None, colon, comma, True, False, True)
-        return "".join(encode(value, 0))
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(comma, colon))
+    ascii_string = _json.encode_basestring_ascii
+    encode = _json.make_encoder(None, _refuse, ascii_string, None, colon, comma, True, False, True)
+    return "".join(encode(value, 0))
 
 
 def _scan(text: str) -> Any:
-    if not _json:
-        import json
-
-        return json.loads(
-            text, parse_float=_parse_float, parse_int=_parse_int, parse_constant=_parse_constant
-        )
     text = text.strip(_SPACE)
     try:
         value, end = _json.make_scanner(_Options)(text, 0)  # type: ignore[arg-type]

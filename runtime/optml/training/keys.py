@@ -1,7 +1,7 @@
 """The key that the hosts of a job share without telling each other: it comes from the facts of the job.
 
 Whoever knows all of these facts can derive them, too, unless the user mixes in a secret of the job's own,
-SAGEMAKER_MPI_SECRET.
+SAGEMAKER_JOB_SECRET.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import hmac
 import os
 
 from . import jsontext
+from .job import Job
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
-
-SECRET = "SAGEMAKER_MPI_SECRET"
+SECRET = "SAGEMAKER_JOB_SECRET"
 
 
 def seed(job: Job) -> bytes:

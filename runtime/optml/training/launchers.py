@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import os
 
+from .. import paths
+from ..hints import Mapping
 from ..report import UserError
 from . import job as jobs
 from .cluster import INDEX, RESOURCES
-from .program import RUN_AS, which
+from .job import MPI, TORCHRUN, Job
+from .program import RUN_AS, Program, which
 from .record import Record
-from .reporting import TORCH_VARIABLE
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .job import Job
-    from .program import Program
     from .rendezvous import Host
 
 # Distributions of the toolkits that are no engine of ours.
@@ -26,18 +26,21 @@ _UNSUPPORTED = (
     "sagemaker_pytorch_xla_multi_worker_enabled",
 )
 
-_TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
-
 # Where one of these is there, whoever started the container means torchrun.
 _PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
 
 _NO_NAMES = "SM_STUDIO_LOCAL_MODE"
 _NAMES = f"name all hosts in {RESOURCES}"
 
+# torchrun copies to this file how its first rank failed.
+TORCH_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 
 # Where the libraries under torch.distributed listen: else they may guess an interface that leads nowhere.
 _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+
+_RUNNER = f"{paths.LIB}/optml/training/runner.py"
 
 
 class Launch(Record):
@@ -51,103 +54,103 @@ class Launch(Record):
     """The FIFO to which mpirun's agent writes; empty for none."""
 
 
-def launch(
-    job: Job, program: Program, arguments: list[str], environment: dict[str, str], order: str = ""
-) -> Launch:
-    """The launch of this program on this host, or of the `order` that mpirun has for it.
-
-    Raises UserError for a distribution that is not supported.
-    """
+def engine(job: Job, environment: Mapping[str, str] = os.environ) -> str:
+    """What starts the program on this host, as `Launch` names it. Raises UserError for a distribution that is
+    not supported, or that lacks its hosts."""
     for name in _UNSUPPORTED:
         if job.enabled(name):
             raise UserError(
                 f"{name} is not supported; use sagemaker_torch_distributed_enabled (torchrun) or"
                 " sagemaker_mpi_enabled (Open MPI)"
             )
-    engine, argv, orders = "process", program.argv + arguments, ""
-    distributed = job.current_host in job.distribution_hosts
     _check_hosts(job, environment)
-    if job.cluster and job.cluster.of_processes:
-        distributed = False  # by a launcher of ours: the scheduler is one
-    if distributed and job.enabled("sagemaker_mpi_enabled"):
+    if job.current_host not in job.distribution_hosts or (job.cluster and job.cluster.of_processes):
+        return "process"
+    if job.enabled(MPI):
+        return "mpirun" if job.current_host == job.master else "daemon"
+    is_torchrun = any(map(job.enabled, TORCHRUN)) or any(map(environment.get, _PET))
+    return "torchrun" if is_torchrun else "process"
+
+
+def launch(
+    job: Job, program: Program, arguments: list[str], environment: dict[str, str], order: str = ""
+) -> Launch:
+    """The launch of this program on this host, or of the `order` that mpirun has for it.
+
+    Raises UserError where that cannot be.
+    """
+    name, argv, orders = engine(job, environment), program.argv + arguments, ""
+    if name in ("mpirun", "daemon"):
         from . import mpi  # its imports take 50 ms
 
-        if job.current_host == job.master:
-            engine, argv = "mpirun", mpi.rank(program) + arguments
-            processes = processes_per_host(job, environment)
-            argv, environment, orders = mpi.mpirun(job, argv, processes, environment)
+        if environment.get(RUN_AS):
+            raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
+        if name == "daemon":
+            argv = mpi.daemon(order)
         else:
-            engine, argv = "daemon", mpi.daemon(order)
-    elif distributed and (any(map(job.enabled, _TORCHRUN)) or any(map(environment.get, _PET))):
-        engine, argv = "torchrun", _torchrun(job, program, environment) + arguments
+            argv, processes = mpi.rank(program) + arguments, processes_per_host(job, environment)
+            argv, environment, orders = mpi.mpirun(job, argv, processes, environment)
+    elif name == "torchrun":
+        argv = _torchrun(job, program, environment) + arguments
         error_file = f"{os.environ.get('TMPDIR', '/tmp')}/optml-{os.urandom(8).hex()}.json"
-        environment = {TORCH_VARIABLE: error_file, **environment}
-        if len(job.distribution_hosts) > 1:
-            interfaces = dict.fromkeys(_INTERFACE_VARIABLES, job.network_interface)
-            environment = {**interfaces, **environment}
+        several = _INTERFACE_VARIABLES if len(job.distribution_hosts) > 1 else ()
+        interfaces = dict.fromkeys(several, job.network_interface)
+        environment = {TORCH_VARIABLE: error_file, **interfaces, **environment}
     elif job.cluster:
         environment = {**job.cluster.process, **environment}
     if environment.get(RUN_AS):
         from . import privilege
 
-        if engine in ("mpirun", "daemon"):
-            raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
         argv, environment = privilege.drop(argv, environment)
-    return Launch(engine=engine, argv=argv, environment=environment, orders=orders)
+    return Launch(engine=name, argv=argv, environment=environment, orders=orders)
+
+
+def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:
+    """The command line of this launch with the runner in front of the program, if that is Python."""
+    words, own = launch.argv, program.argv
+    if program.kind not in ("script", "module", "function"):
+        return words
+    runner = [program.kind, own[-1]]
+    if launch.engine == "process":
+        os.set_inheritable(fd, True)
+        return _replaced(words, own, [program.python, _RUNNER, str(fd), *runner])
+    if launch.engine == "torchrun":
+        in_words = [program.name] if program.kind == "script" else ["--module", program.module]
+        return _replaced(words, in_words, [_RUNNER, "-1", *runner])
+    return words
 
 
 def meet(job: Job) -> Host | None:
     """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
 
     None where there is one host alone, where each runs a program of its own, and under a scheduler, which has
-    to notice itself that a host is lost. Studio's local mode (SM_STUDIO_LOCAL_MODE)
-    has no names by which hosts could find each other.
+    to notice itself that a host is lost. In Studio's local mode hosts have no names to find each other by.
     """
+    name = engine(job)
     if job.cluster and job.cluster.scheduler != RESOURCES:
         return None
-    hosts = job.distribution_hosts
-    engines = ("sagemaker_mpi_enabled", *_TORCHRUN)
-    if len(hosts) == 1 or job.current_host not in hosts or not any(map(job.enabled, engines)):
+    if len(job.distribution_hosts) == 1 or name == "process":
         return None
     if os.environ.get(_NO_NAMES, "").lower() == "true":
+        if name == "daemon":
+            raise UserError(
+                f"MPI takes hosts that find each other by name, and {_NO_NAMES} says that there are none"
+            )
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
-    return rendezvous.host(job.current_host, hosts, keys.Key(keys.seed(job)))
+    return rendezvous.host(job.current_host, job.distribution_hosts, keys.Key(keys.seed(job)))
 
 
-def waits_for_order(job: Job) -> bool:
-    """Whether the first host's mpirun says what runs on this host."""
-    waits = job.enabled("sagemaker_mpi_enabled") and job.current_host in job.distribution_hosts[1:]
-    if waits and os.environ.get(_NO_NAMES, "").lower() == "true":
-        raise UserError(
-            f"MPI takes hosts that find each other by name, and {_NO_NAMES} says that there are none"
-        )
-    return waits
-
-
-def rendezvous_without_job() -> Host | None:
-    """The same where the job cannot be read: its hosts are told in case they meet."""
-    try:
-        return meet(jobs.read(given={_TORCHRUN[0]: "true"}))
-    except Exception:  # whatever it is, it has been told
-        return None
-
-
-def _check_hosts(job: Job, environment: dict[str, str]) -> None:
+def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:
     """What the job asks for must have its hosts: none trains alone that was meant for more."""
-    asked = next(filter(job.enabled, ("sagemaker_mpi_enabled", *_TORCHRUN)), None)
+    asked = next(filter(job.enabled, (MPI, *TORCHRUN)), None)
     if asked and not job.cluster and environment.get(INDEX):
         raise UserError(
             f"{asked} is set and {INDEX} is {environment[INDEX]}, but nothing says how many hosts there are;"
             f" {_NAMES}"
         )
-    if (
-        asked == "sagemaker_mpi_enabled"
-        and job.cluster
-        and job.cluster.scheduler != RESOURCES
-        and len(job.hosts) > 1
-    ):
+    if asked == MPI and job.cluster and job.cluster.scheduler != RESOURCES and len(job.hosts) > 1:
         raise UserError(
             f"{asked} is set, but {job.cluster.scheduler} gives mpirun no names of the hosts; {_NAMES}"
         )
@@ -196,3 +199,11 @@ def processes_per_host(job: Job, environment: dict[str, str]) -> int:
     if job.framework_parameters.get(parameter) is not None:
         return jobs.number(parameter, job.framework_parameters[parameter])
     return job.gpus or 1
+
+
+def _replaced(words: list[str], old: list[str], new: list[str]) -> list[str]:
+    """The words with the first appearance of the old ones replaced."""
+    for at in range(len(words)):
+        if words[at : at + len(old)] == old:
+            return words[:at] + new + words[at + len(old) :]
+    return words

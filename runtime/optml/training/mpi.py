@@ -14,13 +14,8 @@ import subprocess
 import tempfile
 
 from ..report import UserError
-from .job import number
-from .program import which
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .job import Job
-    from .program import Program
+from .job import Job, number
+from .program import Program, which
 
 # One at a time, as a long line may reach the FIFO in pieces.
 _AGENT = """#!/bin/sh

@@ -10,11 +10,7 @@ import os
 
 from .. import paths
 from ..report import log, log_error
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .reporting import Report
-    from .supervisor import Ended
+from .supervisor import Ended
 
 # The platform shows the first 1024 characters.
 _LONGEST = 1024
@@ -57,18 +53,41 @@ def succeed() -> int:
 def fail(code: int, reason: str, secrets: list[str]) -> int:
     """Record failure with this reason, unless the user's code has written its own; the exit code is
     given back."""
-    from .secrets import mask  # only here and below: PID 1 of a job that succeeds does without
+    from .secrets import mask
 
     reason = mask(reason, secrets)
     try:
         os.unlink(paths.SUCCESS)  # whoever wrote it was mistaken
     except OSError:
         pass
-    if _size(paths.FAILURE) == 0:
+    if not os.path.exists(paths.FAILURE) or not os.path.getsize(paths.FAILURE):
         _write(paths.FAILURE, reason)
     log_error(reason.partition("\n")[0])
     log("Reporting training FAILURE")
     return code
+
+
+def read_report(fd: int, file: str) -> tuple[str, str] | None:
+    """The exception that ended the program, empty where it ended itself, and its traceback.
+
+    What came through the pipe, or lies in the file of torchrun. None where the program told nothing.
+    """
+    from . import jsontext  # only here and below: PID 1 of a job that succeeds does without
+
+    os.set_blocking(fd, False)
+    try:
+        text = os.read(fd, 1 << 16).decode("utf-8", "replace")
+    except BlockingIOError:
+        text = ""  # a child of the program holds it open
+    if text:
+        head, _, trace = text.partition("\0")
+        return head, trace
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            message = jsontext.loads(opened.read())["message"]
+        return str(message["message"]), str(message["extraInfo"]["py_callstack"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def reason(
@@ -76,7 +95,7 @@ def reason(
     ended: Ended,
     oom_kills: int,
     secrets: list[str],
-    report: Report | None = None,
+    report: tuple[str, str] | None = None,
     has_gpus: bool = False,
 ) -> str:
     """Why the program of this name failed, in at most 1024 characters.
@@ -87,6 +106,7 @@ def reason(
     from .. import machine
     from .secrets import mask
 
+    head, trace = report or ("", "")
     how = f"{name} {_how(ended.code, ended.signal)}"
     if ended.stopped:
         how += f" after the container was asked to stop (signal {ended.stopped})"
@@ -98,12 +118,12 @@ def reason(
     if ended.lost:
         how = f"{ended.lost}; {how}" if ended.code else ended.lost
     elif has_gpus and not ended.stopped:
-        how += _state_of_gpus(report.head if report else "", ended)
+        how += _state_of_gpus(head, ended)
     output = mask(ended.tail, secrets).strip("\n")  # before any cut
-    trace = mask(report.trace if report else "", secrets).strip("\n") or output
+    trace = mask(trace, secrets).strip("\n") or output
     if ended.lost or ended.signal or ended.stopped or oom_kills:
         return _fit(how, trace)
-    if report and (head := mask(report.head, secrets) or _last_line(output)):
+    if report and (head := mask(head, secrets) or _last_line(output)):
         return _fit(f"{head}\n{how}", trace)
     if not output:
         return how
@@ -202,10 +222,3 @@ def _write(path: str, text: str) -> None:
             file.write(text)
     except OSError as error:
         log(f"cannot write {path}: {error.strerror}")
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

@@ -8,23 +8,20 @@ from __future__ import annotations
 import errno
 import os
 
-from ..report import UserError
-from . import banner, launchers, program, project, reporting, secrets, source
+from .. import paths
+from ..report import UserError, log
+from . import banner, launchers, program, project, secrets, source
 from . import job as jobs
 from .arguments import arguments
+from .children import signal
 from .environment import environment
-from .preparation import NOTICE
+from .job import Job
+from .launchers import Launch
+from .preparation import NOTICE, Teller
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-
-    from .job import Job
-    from .launchers import Launch
-    from .preparation import Teller
     from .rendezvous import Host
-else:
-    import _signal as signal  # the same without its enums
 
 # Python ignores these two; the user's program must start with their default, as any other program does.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -54,10 +51,10 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
         links = host.join() if host else {}
-        order = host.order() if host and launchers.waits_for_order(job) else ""
+        order = host.order() if host and launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
-        banner.command(launch.argv, hidden)
+        log(f"$ {secrets.mask_command(launch.argv, hidden)}")
         tell(
             name=entry.name,
             hidden=hidden,
@@ -68,10 +65,11 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             gpus=job.gpus,
             ranks=launch.engine in ("mpirun", "daemon"),
             orders=launch.orders,
-            torch_report=launch.environment.get(reporting.TORCH_VARIABLE, ""),
+            torch_report=launch.environment.get(launchers.TORCH_VARIABLE, ""),
         )
-        to_pid1.hand_over([link.fileno() for link in links.values()])
-        _become(launch, reporting.argv(launch, entry, report), directory, stderr)
+        for link in links.values():
+            to_pid1.hand_over(link.fileno())
+        _become(launch, launchers.with_runner(launch, entry, report), directory, stderr)
     except UserError as problem:
         reason = str(problem)
     except Exception as bug:
@@ -86,22 +84,28 @@ def _upload(job: Job) -> str:
     uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
     if not uri.startswith("s3://"):
         return ""
-    from . import intermediate
-
-    return intermediate.place(uri, job.name)
+    if not os.path.isdir(f"{paths.DEPS}/boto3"):
+        raise UserError("this image cannot upload to S3: boto3 is missing; use the cpu-train image")
+    return "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
 
 
 def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> None:
-    """Tell the other hosts, if there are any, that the program of this one does not start."""
-    host = host or launchers.rendezvous_without_job()
+    """Tell the other hosts, if there are any, that the program of this one does not start.
+
+    Where the job cannot be read, they are told in case they meet.
+    """
+    try:
+        host = host or launchers.meet(jobs.read(given={jobs.TORCHRUN[0]: "true"}))
+    except Exception:
+        return  # whatever it is, it has been told
     if host:
         host.announce(code, patience)
 
 
 def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> None:
     """Become the program. Raises UserError where it cannot be started."""
-    log = os.dup(2)
-    os.set_inheritable(log, False)
+    own_stderr = os.dup(2)
+    os.set_inheritable(own_stderr, False)
     try:
         os.chdir(directory)
         os.dup2(stderr, 2)
@@ -109,7 +113,7 @@ def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> Non
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], argv, launch.environment)
     except OSError as error:
-        os.dup2(log, 2)
+        os.dup2(own_stderr, 2)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         hint = "; begin it with #! and its interpreter" if error.errno == errno.ENOEXEC else ""
         raise UserError(f"cannot start {launch.argv[0]} in {directory}: {error.strerror}{hint}") from error

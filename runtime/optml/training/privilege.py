@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 
 from .. import paths
 from ..report import UserError, log
 from .program import RUN_AS, which
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from pwd import struct_passwd
 
 # What the program writes. The platform mounts these as root.
 _WRITTEN = (
@@ -49,17 +46,15 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
     return [setpriv, *identity, "--", *argv], {**environment, **home}
 
 
-def named(name: str) -> struct_passwd:
+def named(name: str) -> pwd.struct_passwd:
     """The user of this name or number. Raises UserError where there is none."""
-    import pwd  # only here
-
     try:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError):  # the number may be too long for one
         raise UserError(f"{RUN_AS} is {name!r}, but /etc/passwd has no such user; ml is one") from None
 
 
-def give(path: str, user: struct_passwd) -> bool:
+def give(path: str, user: pwd.struct_passwd) -> bool:
     """Whether this is the user's now, or there is no such path."""
     try:
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)

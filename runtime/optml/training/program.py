@@ -6,11 +6,8 @@ import os
 
 from ..report import UserError, log
 from . import project
+from .job import Job
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
 
 # Taken when nobody names a program and exactly one of them is there.
 _OBVIOUS = ("train.py", "train", "train.sh")

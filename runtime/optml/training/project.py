@@ -44,7 +44,8 @@ def steps(directory: str) -> list[Step]:
     itself = [Step(what="the package", words=["."], only_uv=False)] if is_package(directory) else []
     if there("requirements.txt"):
         listed = Step(what="requirements.txt", words=["-r", "requirements.txt"], only_uv=False)
-        return [listed, *([] if _lists_itself(f"{directory}/requirements.txt") else itself)]
+        lists_itself = any(line in _ITSELF for line in _lines(f"{directory}/requirements.txt"))
+        return [listed, *([] if lists_itself else itself)]
     if there("uv.lock") and there("pyproject.toml"):
         return [Step(what="uv.lock", words=[], only_uv=True)]
     if there("pylock.toml"):
@@ -63,10 +64,6 @@ def is_package(directory: str) -> bool:
     return os.path.isfile(f"{directory}/setup.py") or "[build-system]" in _lines(
         f"{directory}/pyproject.toml"
     )
-
-
-def _lists_itself(path: str) -> bool:
-    return any(line in _ITSELF for line in _lines(path))
 
 
 def _dependencies(path: str) -> list[str]:

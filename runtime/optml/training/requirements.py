@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 
 from ..report import UserError, log
-from . import command, privilege
-from .program import RUN_AS, which
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .program import Program
-    from .project import Step
+from . import aws, privilege
+from .program import RUN_AS, Program, which
+from .project import Step
+from .stderr import Tail
 
 _DEFAULTS = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -40,7 +37,7 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
     Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
     with the installer's reason, which names the package.
     """
-    environment = {**_DEFAULTS, **environment, **_code_artifact(environment)}
+    environment = {**_DEFAULTS, **environment, **aws.package_index(environment)}
     del environment["PYTHONPATH"]  # it begins with the code
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
@@ -74,26 +71,22 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
 
 
 def _run(argv: list[str], what: str, program: Program, environment: dict[str, str]) -> None:
+    """Run an installer and pass its output through. A stop kills it: it is in the process group of this."""
     environment = {"UV_PROJECT_ENVIRONMENT": os.path.dirname(os.path.dirname(program.python)), **environment}
     if environment.get(RUN_AS):
         argv, environment = privilege.drop(argv, environment)
-    done = command.run(argv, environment, program.directory)
-    if done.code:
-        raise UserError(
-            f"cannot install {what} in {program.directory}: {_why(done.tail, done.code, program)}"
-        )
-
-
-def _code_artifact(environment: dict[str, str]) -> dict[str, str]:
-    """The package index in AWS CodeArtifact that CA_REPOSITORY_ARN names, as variables: a process list shows
-    arguments, but not the environment of others."""
-    repository = environment.get("CA_REPOSITORY_ARN")
-    if not repository:
-        return {}
-    from .codeartifact import index_url  # boto3 takes 200 ms to import
-
-    url = index_url(repository)
-    return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
+    stderr, its_stderr = os.pipe()
+    os.chdir(program.directory)
+    pid = os.posix_spawnp(argv[0], argv, environment, file_actions=[(os.POSIX_SPAWN_DUP2, its_stderr, 2)])
+    os.close(its_stderr)
+    tail = Tail(stderr)
+    while tail.copy():
+        pass
+    os.close(stderr)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        code = code if code > 0 else 128 - code
+        raise UserError(f"cannot install {what} in {program.directory}: {_why(tail.text, code, program)}")
 
 
 def _why(output: str, code: int, program: Program) -> str:

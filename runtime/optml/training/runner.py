@@ -1,6 +1,6 @@
 """Runs the user's Python program as its interpreter would, and tells which exception ended it.
 
-    python3 runner.py FD script|module|code NAME ARGUMENT...
+    python3 runner.py FD script|module|function NAME ARGUMENT...
 
 The user's own interpreter compiles this anew for each job, whatever its version. So it is short, needs
 nothing of ours, and imports nothing that the interpreter has not imported anyway, not even __future__.
@@ -28,7 +28,7 @@ def main() -> None:
     module.__dict__.update(__builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = module
     try:
-        {"script": _script, "module": _module, "code": _code}[kind](name, module.__dict__)
+        {"script": _script, "module": _module, "function": _code}[kind](name, module.__dict__)
     except BaseException as error:
         if not isinstance(error, SystemExit) or error.code not in (None, 0):
             _end(error, fd, os.getpid() == own_pid)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import os
 
+from ..hints import Mapping
 from ..report import UserError
 from .cluster import MASTER_PORT, Cluster
 from .nodelist import expand
 from .program import which
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def claims(environ: Mapping[str, str], gpus: int) -> list[Cluster]:

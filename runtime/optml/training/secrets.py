@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import os
 
+from ..hints import Any, Iterator, Mapping
 from ..report import MASK, is_secret
 from . import jsontext
 from .record import Record
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
 
 # A shorter text turns up in places that have nothing to do with the secret.
 _SHORTEST = 6

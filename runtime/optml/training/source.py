@@ -10,10 +10,7 @@ import os
 
 from .. import paths
 from ..report import UserError, log
-
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .job import Job
+from .job import Job
 
 # Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
 ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
@@ -57,22 +54,23 @@ def is_fetched(job: Job) -> bool:
     """Whether the code is still to be downloaded or unpacked."""
     if source := job.submit_directory:
         return source.startswith("s3://") or source.endswith(_ARCHIVES)
-    return os.path.isfile(ISOLATED) and not _names(paths.CODE)
+    return os.path.isfile(ISOLATED) and not (os.access(paths.CODE, os.R_OK) and os.listdir(paths.CODE))
 
 
 def _from_s3(uri: str) -> tuple[str, str | None]:
-    from . import s3  # boto3 takes 200 ms to import
+    import shutil  # takes 10 ms to import
+
+    from . import aws
 
     log(f"code: {uri}")
-    target = _writable_code_directory()
-    if uri.endswith(_ARCHIVES):
-        archive = f"{_scratch_directory()}/{uri.rpartition('/')[2]}"
-        s3.download_object(uri, archive)
-        try:
-            return _unpacked(archive), None
-        finally:
-            os.unlink(archive)
-    return target, s3.download(uri, target)
+    if not uri.endswith(_ARCHIVES):
+        target = _writable_code_directory()
+        return target, aws.download(uri, target)
+    scratch = _scratch_directory()
+    try:
+        return _unpacked(f"{scratch}/{aws.download(uri, scratch)}"), None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _unpacked(archive: str) -> str:
@@ -108,10 +106,3 @@ def _scratch_directory() -> str:
         raise UserError(
             f"there is no writable directory to fetch the code into: {error.strerror}; mount a tmpfs on /tmp"
         ) from error
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

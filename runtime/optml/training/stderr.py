@@ -21,7 +21,6 @@ class Tail:
         self._fd = fd
         self._end = b""
         self._trace = b""
-        self._after_trace = 0
 
     def copy(self) -> bool:
         """Copy what is there; False where the program has closed it."""
@@ -41,19 +40,17 @@ class Tail:
     @property
     def text(self) -> str:
         """The end, after the last traceback where that lies further back."""
-        if self._after_trace > _KEPT:
-            return (self._trace + b"\n" + self._end).decode("utf-8", "replace")
-        return self._end.decode("utf-8", "replace")
+        further_back = self._trace and _TRACE_BEGINS not in self._end
+        return (self._trace + b"\n" + self._end if further_back else self._end).decode("utf-8", "replace")
 
     def _keep(self, piece: bytes) -> None:
         # From a little further back, as the header may come in two pieces.
         recent = self._end[-len(_TRACE_BEGINS) :] + piece
         found = recent.rfind(_TRACE_BEGINS)
         if found >= 0:
-            self._trace, self._after_trace = recent[found : found + _KEPT], len(recent) - found
+            self._trace = recent[found : found + _KEPT]
         elif self._trace:
-            self._trace = self._trace + piece[: _KEPT - len(self._trace)]
-            self._after_trace += len(piece)
+            self._trace += piece[: _KEPT - len(self._trace)]
         self._end = (self._end + piece[-_KEPT:])[-_KEPT:]
 
 

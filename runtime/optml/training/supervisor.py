@@ -12,19 +12,14 @@ import os
 import select
 import time
 
-from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send
+from ..hints import Callable
+from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send, signal
 from .record import Record
 from .stderr import Tail
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable
-    from types import FrameType
-
     from .peers import Peers
-else:
-    import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -73,7 +68,7 @@ class Supervisor:
         self._poll.register(self._awake, select.POLLIN)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (*_FORWARDED, signal.SIGCHLD):
-            signal.signal(number, _nothing)
+            signal.signal(number, lambda *_: None)  # the byte in the pipe is all that counts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # the entry point has blocked them
         adopt_orphans()
 
@@ -97,7 +92,7 @@ class Supervisor:
         self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
         return done()
 
-    def run(self, program: Child, stderr: int, peers: Peers | None = None, ranks: bool = False) -> Ended:
+    def run(self, program: Child, stderr: int, peers: Peers, ranks: bool = False) -> Ended:
         """Wait until the program has ended, and tell how. Signals reach its whole process group.
 
         With `ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a moment
@@ -109,18 +104,18 @@ class Supervisor:
         """
         tail = Tail(stderr)
         self.watch(stderr, tail.copy)
+        for fd in peers.fds:
+            self.watch(fd, lambda fd=fd: self._hear(peers, fd))  # type: ignore[misc]
         self._receives = program.signal
         if ranks:
             self._receives = lambda number: self._signal_ranks(number, program, peers)
-        if peers:
-            self._listen(peers)
         if self.stopped:
             self._receives(self.stopped)  # it came just before
-        follows = bool(peers and peers.follows)  # then the end of that host is what counts
-        self._wait(lambda: (program.ended and not follows) or bool(self.stopped or (peers and peers.lost)))
-        if peers and (follows or not program.ended):
+        # Where this host follows another, the end of that is what counts.
+        self._wait(lambda: (program.ended and not peers.follows) or bool(self.stopped or peers.lost))
+        if peers.follows or not program.ended:
             self._end_with_others(program, peers)
-        if self.stopped or (peers and peers.lost):
+        if self.stopped or peers.lost:
             self._let_all_end(program)
         self._receives = None
         for fd in list(self._readers):
@@ -132,23 +127,19 @@ class Supervisor:
             signal=max(0, -code),
             stopped=self.stopped,
             tail=tail.text,
-            lost=peers.lost if peers else None,
+            lost=peers.lost,
         )
 
-    def _listen(self, peers: Peers) -> None:
-        def hear(fd: int) -> bool:
-            more = peers.read(fd)
-            if peers.stopped and not self.stopped:
-                self._take(peers.stopped)
-            return more
+    def _hear(self, peers: Peers, fd: int) -> bool:
+        more = peers.read(fd)
+        if peers.stopped and not self.stopped:
+            self._take(peers.stopped)
+        return more
 
-        for fd in peers.fds:
-            self.watch(fd, lambda fd=fd: hear(fd))  # type: ignore[misc]
-
-    def _signal_ranks(self, number: int, program: Child, peers: Peers | None) -> None:
+    def _signal_ranks(self, number: int, program: Child, peers: Peers) -> None:
         for group in groups_of_ranks() or {program.pid}:
             send(group, number)
-        if peers and number in _STOPPING:
+        if number in _STOPPING:
             peers.stop(number)
 
     def _end_with_others(self, program: Child, peers: Peers) -> None:
@@ -221,7 +212,3 @@ class Supervisor:
     def _forget(self, fd: int) -> None:
         del self._readers[fd]
         self._poll.unregister(fd)
-
-
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    pass

@@ -13,10 +13,6 @@ from . import outcome
 from .preparation import NOTICE, Preparation
 from .supervisor import Supervisor
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from .peers import Peers
-
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
 
 # SageMaker kills a container 120 s after it has asked it to stop.
@@ -31,49 +27,52 @@ def train(argv: list[str]) -> int:
     `argv` is passed to the program after the hyperparameters. What is wrong with the job is told in
     one line, in the log and in `output/failure`, and gives 1.
     """
-    supervisor = Supervisor()
     try:
-        return _train(argv, supervisor)
+        return _train(argv, Supervisor())
+    except UserError as problem:
+        reason = str(problem)
     except Exception as bug:
-        return outcome.fail(1, f"optml itself failed: {type(bug).__name__}: {bug}; please report it", [])
+        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
+    from .secrets import secret_values
+
+    return outcome.fail(1, reason, secret_values({}))
 
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
     outcome.prepare()
-    try:
-        supervisor.patience = _patience()
-    except UserError as problem:
-        return outcome.fail(1, str(problem), [])
+    supervisor.patience = _patience()
     start = Preparation(supervisor, argv)
-    from .. import machine  # these while the child is at work
-    from . import intermediate
+    from .. import machine  # while the child is at work
 
     kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)
-    peers = _peers(start)
+    facts = start.facts
     if not start.runs:
-        return _fail_before_the_program(supervisor, start, peers)
+        return _fail_before_the_program(supervisor, start)
 
-    with intermediate.upload(supervisor, start.facts["upload"]):
-        ended = supervisor.run(start.child, start.stderr, peers, start.facts["ranks"])
-        code = peers.code(ended) if peers else ended.code
-        if peers:
-            peers.close(code)
+    from . import intermediate  # these while the program starts
+    from .peers import Peers
+
+    peers = Peers(facts["current"], start.links, facts["follows"], facts["orders"])
+    with intermediate.upload(supervisor, facts["upload"]):
+        ended = supervisor.run(start.child, start.stderr, peers, facts["ranks"])
+        code = peers.code(ended)
+        peers.close(code)
     if code == 0:
         return outcome.succeed()
-    from . import reporting
-
-    report = reporting.read(start.report, start.facts["torch_report"])
-    kills, hidden = machine.oom_kills() - kills_before, start.facts["hidden"]
-    reason = outcome.reason(start.facts["name"], ended, kills, hidden, report, start.facts["gpus"] > 0)
+    report = outcome.read_report(start.report, facts["torch_report"])
+    kills, hidden = machine.oom_kills() - kills_before, facts["hidden"]
+    reason = outcome.reason(facts["name"], ended, kills, hidden, report, facts["gpus"] > 0)
     return outcome.fail(code, reason, hidden)
 
 
-def _fail_before_the_program(supervisor: Supervisor, start: Preparation, peers: Peers | None) -> int:
+def _fail_before_the_program(supervisor: Supervisor, start: Preparation) -> int:
     code, reason = _why_not(supervisor, start)
     outcome.fail(code, reason, start.facts.get("hidden", []))
-    if peers:
-        peers.close(code)
+    if start.links:
+        from .peers import Peers
+
+        Peers(start.facts["current"], start.links, "").close(code)
     elif "failed" in start.facts:  # it tells the others itself
         supervisor.wait(lambda: start.child.ended, NOTICE)
     elif start.facts.get("distributed", True):
@@ -96,15 +95,6 @@ def _why_not(supervisor: Supervisor, start: Preparation) -> tuple[int, str]:
     status = os.waitstatus_to_exitcode(start.child.status or 0)
     how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
     return 128 - status if status < 0 else 1, f"optml {how} while {phase}"
-
-
-def _peers(start: Preparation) -> Peers | None:
-    links = start.links
-    if not links:
-        return None
-    from .peers import Peers  # only distributed jobs have them
-
-    return Peers(start.facts["current"], links, start.facts["follows"], start.facts["orders"])
 
 
 def _patience() -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import pytest
 import requests
 
 from tests.support import nvml
+from tests.support.docker import docker
+from tests.support.matrix import ROOT
 
 from .serving import Server, eventually
 from .test_models import Models, write_model
@@ -132,10 +137,17 @@ def test_as_many_workers_as_fit_into_the_memory_of_the_gpus(image: str, ml: Path
 
 @pytest.mark.long
 def test_metrics_are_answered_where_nvml_hangs(image: str, ml: Path, library: Path) -> None:
-    with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="init", KIND="hangs")) as server:
+    with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="nvmlInit", KIND="hangs")) as server:
         metrics = requests.get(f"{server.url}/metrics", timeout=30).text
         assert "optml_workers_ready" in metrics and "gpu" not in metrics
         assert server.ping() == 200
+
+
+def test_a_stop_is_obeyed_while_nvml_hangs(image: str, ml: Path, library: Path) -> None:
+    options = nvml.options(library, TROUBLE="nvmlInit", KIND="stops")
+    with Server(image, ml, FAULTY, *options, ready=False) as server:
+        assert server.wait() == 0
+        assert server.log().stderr == ""  # nobody waited for the end of NVML's time
 
 
 def test_out_of_gpu_memory_is_507_and_the_worker_goes_on(image: str, ml: Path, library: Path) -> None:
@@ -188,3 +200,28 @@ def test_a_driver_that_does_not_fit_is_told_with_the_ami(image: str, ml: Path, l
     with Server(image, ml, FAULTY, *nvml.options(library, 1), *mounts) as server:
         log = server.log().stderr
         assert len(re.findall("set InferenceAmiVersion al2023-ami-sagemaker-inference-gpu-4-1 on", log)) == 1
+
+
+@pytest.fixture
+def with_compatibility_libraries(image: str, tmp_path: Path) -> Iterator[str]:
+    """The image of examples/gpu/compat.Dockerfile, with the name of a library in place of NVIDIA's image."""
+    name = f"optml-test-compat:{uuid.uuid4().hex}"
+    (tmp_path / "usr/local/cuda-13.0/compat").mkdir(parents=True)
+    (tmp_path / "usr/local/cuda-13.0/compat/libcuda.so.580.65.06").touch()
+    subprocess.run(["sh", "-c", f"tar -C {tmp_path} -c usr | docker import - {name}-cuda"], check=True)
+    arguments = ("--build-arg", f"CUDA={name}-cuda", "--build-arg", f"IMAGE={image.removeprefix('optml/')}")
+    folder = ROOT / "examples/gpu"
+    docker("build", "--force-rm", *arguments, "--tag", name, "--file", folder / "compat.Dockerfile", folder)
+    yield name
+    docker("rmi", "--force", name, f"{name}-cuda")
+
+
+@pytest.mark.long
+def test_the_compatibility_libraries_stand_in_for_a_newer_driver(
+    with_compatibility_libraries: str, ml: Path, library: Path
+) -> None:
+    (ml / "wheel").mkdir()
+    mounts = [f"--volume={ml}/wheel:{site}:ro" for site in SITES]
+    with Server(with_compatibility_libraries, ml, FAULTY, *nvml.options(library, 1), *mounts) as server:
+        assert server.invoke(b"[1]").status_code == 200
+        assert "too old" not in server.log().stderr

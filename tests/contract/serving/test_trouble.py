@@ -361,9 +361,10 @@ def test_root_without_capabilities_serves(image: str, ml: Path) -> None:
 def test_requirements_are_installed_once(image: str, ml: Path) -> None:
     code = ml / "model" / "code"
     code.mkdir()
-    wheel(code, "greeting", hello="said = 'hello'\n")
+    file = wheel(code, "greeting", hello="said = 'hello'\n")
+    (code / "logging.py").write_text("raise SystemExit('the model is no part of pip')\n")
     requirements = code / "requirements.txt"
-    requirements.write_text("--no-index\n--find-links /opt/ml/model/code\ngreeting\n")
+    requirements.write_text(f"--no-index\n./{file}\n")  # beside it, as pip takes it
     source = "import hello\n" + ECHO.replace("return data", "return hello.said")
     with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
         assert server.invoke().json() == "hello"

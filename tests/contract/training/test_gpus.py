@@ -60,23 +60,34 @@ def test_a_driver_that_does_not_fit_is_told_before_the_program(training: Trainin
     )
 
 
-@pytest.mark.parametrize("call", ["init", "memory"])
+SHORT = ("nvmlInit", "nvmlDeviceGetMemoryInfo")
+
+
+@pytest.mark.parametrize(
+    "call", [pytest.param(call, marks=[pytest.mark.long] * (call not in SHORT)) for call in nvml.FACTS]
+)
 def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     training: Training, library: Path, call: str
 ) -> None:
     training.code("train.py", "import os; print(os.environ['SM_NUM_GPUS'], flush=True)")
-    options = nvml.options(library, 2, TROUBLE=call, KIND="hangs")
+    slices = {"SLICES": 2} if call in nvml.OF_SLICES else {}
+    options = nvml.options(library, 2, TROUBLE=call, KIND="hangs", **slices)
     done = training.train(*options)
     assert done.stdout == "2\n", done.output
     assert done.stderr.count("NVML does not tell the GPUs (no answer within 1.8 s): /dev has 2") == 1
-    stopped = training.train(*nvml.options(library, 2, TROUBLE=call, KIND="stops"))
+    stopped = training.train(*nvml.options(library, 2, TROUBLE=call, KIND="stops", **slices))
     assert (stopped.code, stopped.stdout) == (143, ""), stopped.output
     assert "NVML does not tell" not in stopped.stderr  # nobody waits for the end of its time
 
 
-def test_out_of_memory_tells_who_holds_it(training: Training, library: Path) -> None:
-    training.code("train.py", TORCH_LIKE)
-    done = training.train(*nvml.options(library, 1, USED=16128))
+@pytest.mark.parametrize("wsl2", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_out_of_memory_tells_who_holds_it(training: Training, library: Path, wsl2: bool) -> None:
+    """The program's own interpreter asks, while the memory is held."""
+    training.code("train.py", f"import optml; assert optml.job().gpus == 1\n{TORCH_LIKE}")
+    options = nvml.options(library, 1, USED=16128)
+    if wsl2:  # it has one device for all GPUs
+        options = [text.replace("nvidiactl", "dxg") for text in options if "/dev/nvidia0" not in text]
+    done = training.train(*options)
     assert done.code == 1
     first = training.failure.splitlines()[0]
     assert first == (
@@ -122,7 +133,7 @@ def test_a_failure_that_is_none_of_cuda_asks_nobody(training: Training, library:
 def test_the_state_is_not_waited_for_where_nvml_hangs(training: Training, library: Path) -> None:
     training.code("train.py", TORCH_LIKE)
     start = time.monotonic()
-    done = training.train(*nvml.options(library, TROUBLE="init", KIND="hangs"))
+    done = training.train(*nvml.options(library, TROUBLE="nvmlInit", KIND="hangs"))
     assert done.code == 1
     assert training.failure.startswith("torch.OutOfMemoryError: CUDA out of memory.")
     assert time.monotonic() - start < 30

@@ -31,10 +31,11 @@ def train(training: Training, s3: S3, uri: str, **variables: str) -> Result:
 
 
 def test_an_archive(training: Training, s3: S3) -> None:
-    s3.put("jobs/sourcedir.tar.gz", archive(train="print('from s3')"))
+    left = "import glob; print('from s3', glob.glob('/tmp/optml-*'))"
+    s3.put("jobs/sourcedir.tar.gz", archive(train=left))
     done = train(training, s3, f"s3://{BUCKET}/jobs/sourcedir.tar.gz")
     assert done.code == 0, done.output
-    assert done.stdout == "from s3\n"
+    assert done.stdout == "from s3 []\n"
 
 
 @pytest.mark.parametrize("prefix", ["src", "src/"])

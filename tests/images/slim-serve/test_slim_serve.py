@@ -100,6 +100,21 @@ print(zoneinfo.ZoneInfo("Europe/Berlin"))
     assert python(cell, script) == "Europe/Berlin\n"
 
 
+def test_a_module_of_python_that_imports_in_cpu_serve_imports_here(cell: Cell) -> None:
+    script = """
+import importlib, sys
+for name in sorted(sys.stdlib_module_names - {"this", "antigravity"}):
+    try:
+        importlib.import_module(name)
+    except Exception:
+        print(name)
+"""
+    full = run(cell.tag.replace("slim-serve", "cpu-serve"), "python3", "-W", "ignore", "-c", script)
+    # What needs a terminal or Berkeley's database, and what only developers read.
+    left_out = {"_curses", "_curses_panel", "curses", "readline", "_dbm", "lib2to3", "pydoc_data"}
+    assert set(python(cell, script).split()) - set(full.stdout.split()) <= left_out
+
+
 def test_a_scanner_sees_its_packages_and_a_reader_their_licences(cell: Cell) -> None:
     script = """
 import os, pathlib

@@ -45,6 +45,7 @@ def test_one_worker_for_each_gpu(settings: Settings) -> None:
         (8, 1, 8),  # it has no model there
         (4, 15, 4),
         (2, 15, 2),
+        (8, 40, 8),  # more than there is
     ],
 )
 def test_workers_that_share_gpus_are_as_many_as_fit(
@@ -62,6 +63,14 @@ def test_workers_that_share_gpus_stay_where_nvml_is_silent(
 ) -> None:
     monkeypatch.setattr(gpus, "memory", list)
     assert fitting(9, "", dataclasses.replace(settings, gpus=FOUR, workers=9), [])[0] == 9
+
+
+def test_workers_that_share_gpus_stay_where_nvml_does_not_tell_how_large_they_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "memory", lambda: [Gpu(0, "GPU-0", used=4 << 30)])
+    asked = dataclasses.replace(settings, gpus=[Gpu(0, "GPU-0")], workers=3)
+    assert fitting(3, "", asked, [])[0] == 3
 
 
 def test_what_the_user_says_counts(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import pytest
 from optml import cuda
 from optml.report import log, log_error
 from optml.training import banner
+from optml.training.secrets import mask_command
 from tests.unit.training.conftest import a_job, a_program
 
 FORGED = "3\noptml: Reporting training SUCCESS\r\033[2Joptml: x"
@@ -14,7 +15,7 @@ FORGED = "3\noptml: Reporting training SUCCESS\r\033[2Joptml: x"
 
 def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     banner.start(a_job(hyperparameters={"epochs": FORGED}), a_program(), [])
-    banner.command(["python3", "train.py", "--epochs", FORGED], [])
+    log(f"$ {mask_command(['python3', 'train.py', '--epochs', FORGED], [])}")
     log(FORGED)
     log_error(FORGED)
     written = capfd.readouterr().err

@@ -44,6 +44,9 @@ def test_no_secret_is_printed(job: Ml) -> None:
     assert "s3cr" not in done.stdout + done.stderr
     assert "hunter2" not in done.stdout + done.stderr
     assert "******" in done.stdout
+    done = job.train("--check", "--token", "cli-s3c", "--more")
+    assert "cli-s3c" not in done.stdout
+    assert "--more" in done.stdout
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])

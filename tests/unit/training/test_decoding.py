@@ -98,11 +98,3 @@ def test_loads_fails_with_the_words_of_json(text: str) -> None:
         with pytest.raises(ValueError) as found:
             jsontext.loads(text)
         assert str(found.value) == str(expected)
-
-
-def test_without_the_c_parts_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["3.10", "[1, 2.50]", "123e4567", "x", '{"a": null}']
-    fast = [(jsontext.decode(text), jsontext.dumps(jsontext.decode(text))) for text in texts]
-    monkeypatch.setattr(jsontext, "_json", None)
-    slow = [(jsontext.decode(text), jsontext.dumps(jsontext.decode(text))) for text in texts]
-    assert repr(slow) == repr(fast)

@@ -87,5 +87,5 @@ def test_hosts_of_a_job_have_one_key_and_other_jobs_another(monkeypatch: pytest.
     assert seed(a_job(**hosts, current_host="a")) == seed(a_job(**hosts, hyperparameters={"x": 1}))
     assert seed(a_job(**hosts)) != seed(a_job(**{**hosts, "arn": "other"}))
     before = seed(a_job(**hosts))
-    monkeypatch.setenv("SAGEMAKER_MPI_SECRET", "mine")
+    monkeypatch.setenv("SAGEMAKER_JOB_SECRET", "mine")
     assert seed(a_job(**hosts)) != before

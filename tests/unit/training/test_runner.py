@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from optml.training import reporting
+from optml.training import launchers, outcome
 from optml.training.launchers import Launch
 from tests.unit.training.conftest import Ml, a_program
 
@@ -110,7 +110,7 @@ def test_the_program_sees_what_it_would_see_without_us(ml: Ml, kind: str) -> Non
     launch = Launch(engine="process", argv=[*program.argv, "--x", "1"], environment=environment)
     read, write = os.pipe()
     with_us = subprocess.run(
-        reporting.argv(launch, program, write),
+        launchers.with_runner(launch, program, write),
         cwd=ml.root / "code",
         env=environment,
         capture_output=True,
@@ -136,7 +136,7 @@ def test_torchrun_gets_the_exception_of_a_rank_in_its_own_form(ml: Ml) -> None:
     program = a_program(python=sys.executable, directory=str(ml.root / "code"))
     argv = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "train.py", "--x"]
     launch = Launch(engine="torchrun", argv=argv, environment={})
-    words = reporting.argv(launch, program, -1)
+    words = launchers.with_runner(launch, program, -1)
     assert words[:4] == argv[:4] and words[-1] == "--x"
     file = ml.root / "error.json"
     environment = {**ml.environment(), "TORCHELASTIC_ERROR_FILE": str(file)}
@@ -144,6 +144,6 @@ def test_torchrun_gets_the_exception_of_a_rank_in_its_own_form(ml: Ml) -> None:
         [sys.executable, "-u", *words[4:]], cwd=ml.root / "code", env=environment, capture_output=True
     )
     assert done.returncode == 1
-    report = reporting.read(os.open("/dev/null", os.O_RDONLY), str(file))
-    assert report and report.head == "ValueError: of rank 3" and "line 1, in <module>" in report.trace
+    report = outcome.read_report(os.open("/dev/null", os.O_RDONLY), str(file))
+    assert report and report[0] == "ValueError: of rank 3" and "line 1, in <module>" in report[1]
     assert json.loads(file.read_text())["message"]["extraInfo"]["timestamp"].isdecimal()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import string
+import subprocess
+import sys
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -15,6 +17,7 @@ from optml.report import is_secret
 from optml.training import outcome
 from optml.training.secrets import mask, mask_command, secret_values, without_secrets
 from optml.training.supervisor import Ended
+from tests.unit.training.conftest import RUNTIME, Ml
 
 SECRETS = secret_values(
     {"api_key": "abc123", "nested": {"db_password": "hunter2"}, "key_dim": 64}, {"HF_TOKEN": "hf_tok"}
@@ -226,3 +229,22 @@ def test_no_part_of_a_secret_is_left_where_a_reason_is_cut(secret: str, at: int)
 )
 def test_command_line(argv: list[str], shown: str) -> None:
     assert mask_command(argv, SECRETS) == shown
+
+
+def test_a_fault_of_ours_tells_no_secret(ml: Ml) -> None:
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from optml.training import outcome, train\n"
+        "outcome.prepare = lambda: {}[f'https://{os.environ[\"API_TOKEN\"]}/']\n"
+        "sys.exit(train.train([]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(RUNTIME.parents[1])],
+        env=ml.environment(API_TOKEN="hunter2-is-it"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert ml.failure == "optml itself failed: KeyError: 'https://******/'; please report it"
+    assert "hunter2" not in done.stdout + done.stderr

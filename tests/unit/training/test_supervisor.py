@@ -12,6 +12,7 @@ BEFORE = """
 import os, signal, time
 from types import SimpleNamespace
 from optml.training import supervisor as module
+from optml.training.peers import Peers
 
 real, now, signals = time.monotonic, 1000.0, []
 
@@ -68,7 +69,7 @@ def test_programs_have_nine_tenths_of_the_time_and_the_upload_has_the_rest() -> 
     script = """
 child = program(signal.SIG_IGN)
 stop()
-ended = supervisor.run(child, stderr)
+ended = supervisor.run(child, stderr, Peers("", {}, ""))
 print(ended.code, ended.stopped, round(now - 1000))
 print(supervisor.wait(lambda: False), round(now - 1000))
 """
@@ -80,7 +81,7 @@ def test_a_second_signal_gives_no_more_time_and_is_not_the_one_that_stopped() ->
 child = program(signal.SIG_IGN)
 signals += [(50, signal.SIGINT)]
 stop()
-ended = supervisor.run(child, stderr)
+ended = supervisor.run(child, stderr, Peers("", {}, ""))
 print(ended.stopped, round(now - 1000), signals)
 print(supervisor.wait(lambda: False), round(now - 1000))
 """
@@ -91,7 +92,7 @@ def test_a_stop_just_before_the_program_is_watched_reaches_it() -> None:
     script = """
 child = program(lambda *_: os._exit(9))
 stop()
-ended = supervisor.run(child, stderr)
+ended = supervisor.run(child, stderr, Peers("", {}, ""))
 print(ended.code, ended.stopped, round(now - 1000))
 """
     assert output(script) == "9 15 0\n"

@@ -341,3 +341,19 @@ def test_the_log_level_hides_the_block(ml: Ml) -> None:
     ml.code("train.py", "")
     assert "training environment" in ml.train().stderr
     assert "training environment" not in ml.train(SAGEMAKER_CONTAINER_LOG_LEVEL="WARNING").stderr
+
+
+def test_a_plain_job_imports_nothing_that_takes_long(ml: Ml) -> None:
+    """The user's program waits for every module, here and in the child that becomes it."""
+    ml.code("train.py", "")
+    ml.config("hyperparameters.json", {"epochs": "3", "api_key": "s3cr3t"})
+    command = [sys.executable, "-I", "-S", "-X", "importtime", str(RUNTIME), "train"]
+    done = subprocess.run(command, env=ml.environment(), capture_output=True, text=True, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines}
+    assert {"optml.training.train", "optml.training.phases"} <= imported
+    slow = {"typing", "collections", "enum", "re", "json", "signal", "socket", "subprocess", "contextlib"}
+    slow |= {"tempfile", "shutil", "tarfile", "logging", "threading", "optml.training.schedulers"}
+    slow |= {"optml.training.rendezvous", "optml.training.mpi", "optml.training.requirements"}
+    assert imported & slow == set()
+    assert len([name for name in imported if name.startswith("optml.")]) <= 33

@@ -28,16 +28,9 @@ def install(path: str, folder: str | None = None) -> None:
     Raises UserError with the installer's own words.
     """
     log(f"installing {path}")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--no-input",
-        "-r",
-        path,
-    ]
+    # Isolated, because pip would find a logging.py of the user's in the directory that it works in.
+    pip = [sys.executable, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command = [*pip, "-r", path]
     import sysconfig  # only here
 
     if folder is None and not os.access(sysconfig.get_path("purelib"), os.W_OK):
@@ -47,7 +40,13 @@ def install(path: str, folder: str | None = None) -> None:
         sys.path.insert(1, folder)
     environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
     done = subprocess.run(
-        command, env=environment, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace"
+        command,
+        cwd=os.path.dirname(path),  # which `./a.whl` is relative to
+        env=environment,
+        stdout=2,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]

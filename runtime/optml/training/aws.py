@@ -1,23 +1,17 @@
-"""Fetch code from S3 and put results there, with boto3 and its transfer manager.
+"""What training asks AWS for, with boto3: code and places for results in S3, a package index of CodeArtifact.
 
 Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL names another endpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import time
 
 from .. import paths
+from ..hints import Any, Iterator
 from ..report import UserError, log
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-_PROGRESS_EVERY = 5.0
-_PROGRESS_FROM = 16 << 20
 
 
 def client(service: str = "s3", region: str | None = None) -> Any:
@@ -48,29 +42,27 @@ def download(uri: str, directory: str) -> str | None:
     """
     bucket, key = parse(uri)
     s3 = client()
-    if key and not key.endswith("/") and _exists(s3, bucket, key, uri):
-        name = key.rpartition("/")[2]
-        _fetch(s3, bucket, key, f"{directory}/{name}", uri)
-        return name
-    prefix = f"{key.rstrip('/')}/" if key else ""
-    found = 0
-    for name in _names(s3, bucket, prefix, uri):
-        path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
-        if not path.startswith(f"{directory}/"):
-            raise UserError(f"{uri} holds the key {name!r}, which lies outside the code directory; rename it")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        _fetch(s3, bucket, name, path, uri)
-        found += 1
-    if not found:
+    with _one_line(uri):
+        if key and not key.endswith("/") and _exists(s3, bucket, key):
+            name = key.rpartition("/")[2]
+            s3.download_file(bucket, key, f"{directory}/{name}")
+            return name
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        names = [name for name in keys if not name.endswith("/")]
+        for name in names:
+            path = os.path.normpath(f"{directory}/{name[len(prefix) :]}")
+            if not path.startswith(f"{directory}/"):
+                raise UserError(
+                    f"{uri} holds the key {name!r}, which lies outside the code directory; rename it"
+                )
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            s3.download_file(bucket, name, path)
+    if not names:
         raise UserError(f"there is nothing at {uri}; check the bucket, the key and the region")
-    log(f"fetched {found} {'object' if found == 1 else 'objects'} from {uri}")
+    log(f"fetched {len(names)} {'object' if len(names) == 1 else 'objects'} from {uri}")
     return None
-
-
-def download_object(uri: str, path: str) -> None:
-    """Fetch one object into a file. Raises UserError in one line."""
-    bucket, key = parse(uri)
-    _fetch(client(), bucket, key, path, uri)
 
 
 def parse(uri: str) -> tuple[str, str]:
@@ -105,43 +97,53 @@ def _code(error: BaseException | None) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
-def _exists(s3: Any, bucket: str, key: str, uri: str) -> bool:
+@contextlib.contextmanager
+def _one_line(uri: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is told as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(why(error, uri)) from error
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except Exception as error:
         if _code(error) in ("404", "NoSuchKey"):
             return False
-        raise UserError(why(error, uri)) from error
+        raise
     return True
 
 
-def _names(s3: Any, bucket: str, prefix: str, uri: str) -> list[str]:
+def package_index(environment: dict[str, str]) -> dict[str, str]:
+    """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
+
+    Variables, because a process list shows arguments, but not the environment of others. Raises UserError
+    where the ARN, `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`, is none, or AWS gives
+    no token.
+    """
+    arn = environment.get("CA_REPOSITORY_ARN")
+    if not arn:
+        return {}
     try:
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    except Exception as error:
-        raise UserError(why(error, uri)) from error
-    return [key for key in keys if not key.endswith("/")]
-
-
-def _fetch(s3: Any, bucket: str, key: str, path: str, uri: str) -> None:
+        _, _, service, region, account, resource = arn.split(":")
+        kind, domain, repository = resource.split("/")
+        if (service, kind) != ("codeartifact", "repository"):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
+        ) from None
+    api = client("codeartifact", region)
     try:
-        size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        s3.download_file(bucket, key, path, Callback=_Progress(key.rpartition("/")[2], size))
+        owner = {"domain": domain, "domainOwner": account}
+        token = api.get_authorization_token(**owner)["authorizationToken"]
+        endpoint = api.get_repository_endpoint(**owner, repository=repository, format="pypi")
     except Exception as error:
-        raise UserError(why(error, uri)) from error
-
-
-class _Progress:
-    """Says every few seconds how far a long transfer has come. Called by the threads of the transfer."""
-
-    def __init__(self, name: str, size: int) -> None:
-        self.name, self.size, self.done = name, size, 0
-        self.said = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if self.size >= _PROGRESS_FROM and time.monotonic() - self.said >= _PROGRESS_EVERY:
-            self.said = time.monotonic()
-            share = 100 * self.done // self.size
-            log(f"{self.name}: {self.done >> 20} of {self.size >> 20} MiB ({share} %)")
+        raise UserError(f"CodeArtifact gives no access to {arn}: {' '.join(str(error).split())}") from error
+    scheme, _, place = endpoint["repositoryEndpoint"].rstrip("/").partition("://")
+    url = f"{scheme}://aws:{token}@{place}/simple/"
+    return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
