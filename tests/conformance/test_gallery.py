@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,16 +49,12 @@ def broken_image(base: str, fault: str, extra: str = "") -> Iterator[str]:
     """An image of the gallery."""
     tag = f"optml-gallery:{fault.lower()}-{uuid.uuid4().hex[:8]}"
     dockerfile = (GALLERY / "Dockerfile").read_text() + extra
-    build = ["docker", "build", "--force-rm", "-q", "-t", tag, "-f", "-", str(GALLERY)]
+    build = ["docker", "build", "--force-rm", "-q", "-t", tag]
     build += ["--build-arg", f"BASE={base}", "--build-arg", f"FAULT={fault}"]
-    # The classic builder takes no Dockerfile from a pipe beside a context, so it lies in the context's stead.
-    with_dockerfile = GALLERY / f".{uuid.uuid4().hex}.Dockerfile"
-    build[build.index("-")] = str(with_dockerfile)
-    with_dockerfile.write_text(dockerfile)
-    try:
-        subprocess.run(build, check=True, capture_output=True)
-    finally:
-        with_dockerfile.unlink()
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copy(GALLERY / "toolkit.py", context)
+        Path(context, "Dockerfile").write_text(dockerfile)
+        subprocess.run([*build, context], check=True, capture_output=True)
     try:
         yield tag
     finally:

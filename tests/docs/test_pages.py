@@ -86,6 +86,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{page.name} links to {link}, and there is no such heading"
 
 
+def test_the_index_of_examples_has_each_once() -> None:
+    indexed = re.findall(r"\[([a-z-]+)\]\(\1\)", (ROOT / "examples/README.md").read_text())
+    assert sorted(indexed) == sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+
+
 def test_the_table_of_images_is_that_of_the_images() -> None:
     rows = re.findall(
         r"^\| `([a-z-]+)` \|.*\| (\d+) MB \| \d+ MB \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
