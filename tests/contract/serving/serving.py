@@ -83,12 +83,12 @@ _CHILDREN = """
 import os
 for pid in filter(str.isdigit, os.listdir("/proc")):
     try:
-        fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    except OSError:
-        continue
-    serves = "serve" in open(f"/proc/{pid}/cmdline").read()
-    if fields[1] == "1" and serves and open(f"/proc/{pid}/comm").read() != "standby\\n":
-        print(pid)
+        parent = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]
+        serves = "serve" in open(f"/proc/{pid}/cmdline").read()
+        if parent == "1" and serves and open(f"/proc/{pid}/comm").read() != "standby\\n":
+            print(pid)
+    except OSError:  # it has ended
+        pass
 """
 
 

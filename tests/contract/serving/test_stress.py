@@ -51,6 +51,7 @@ def slowest_ping(server: Server, seconds: float = 2) -> float:
 def test_ping_does_not_wait_for_calls_however_many(image: str, ml: Path) -> None:
     source = SLEEPER.replace("return 0.02", f"return {CALL}")
     with Server(image, ml, source, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        eventually(lambda: len(server.workers()) == 2)
         before = server.workers()
         alone, crowded = [], []
         for _ in range(3):
