@@ -86,7 +86,7 @@ class Dispatcher:
         """Give the request to a slot, now or in its turn, or refuse it at once."""
         # A router keeps no time: the process of the model does.
         timeout = math.inf if self._host.settings.multi_model else self._host.settings.timeout
-        came = self._host.arrival_of(connection)
+        came = self._host.intake.arrival_of(connection)
         call = Call(request, connection, self.new_id(), came, timeout)
         call.talks = talks
         call.counted = not self._host.settings.multi_model or request.path.endswith("/invoke")
@@ -94,8 +94,8 @@ class Dispatcher:
             self.refuse(connection, request, over_time(timeout))
         elif self._host.slots.held and came < self._host.loop.now:
             self.refuse(connection, request, HELD)
-        elif self._host.slots.admit(call, len(self._host.queue)):
-            self._host.note_load()
+        elif self._host.slots.admit(call, len(self._host.intake.queue)):
+            self._host.intake.note_load()
         else:
             connection.rest = True
             self.refuse(connection, request, _FULL)

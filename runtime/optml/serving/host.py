@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .http.connection import Connection
     from .http.loop import Loop
+    from .intake import Intake
     from .journal import Journal
     from .model.handlers import Model
-    from .queue import Queue
     from .scoreboard import Scoreboard
     from .settings import Settings
     from .slots import Slots
@@ -30,18 +29,12 @@ class Host(Protocol):
     alive: bool
     app: Any
     pid: int
-    queue: Queue
+    intake: Intake
     scoreboard: Scoreboard
 
     @property
     def closes(self) -> bool:
         """Whether answers end their connections."""
 
-    def note_load(self) -> None:
-        """Tell all processes how many calls run and wait here."""
-
     def replace(self) -> None:
         """Finish what runs, and have another worker take this one's place."""
-
-    def arrival_of(self, connection: Connection) -> float:
-        """When the call that is read now was first seen."""

@@ -1,0 +1,196 @@
+"""One model of a multi-model server: the process that has it, and calls on their way there and back.
+
+Each model is a process (see `forkserver`) with a socket; a call is passed on to it as it came, and its answer
+as it comes. A process that has died is started again by the next call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import threading
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, request
+
+from ... import machine
+from ..errors import InferenceError
+from ..worker import DRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEATH = 1.0  # seconds that a killed process may take to be gone
+_OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "expect", "upgrade")
+
+
+class Process:
+    """The process of a model, as seen through its pipe, which ends when the process has freed its memory."""
+
+    def __init__(self, path: str, pipe: int) -> None:
+        self.path = path
+        self._pipe = os.fdopen(pipe, "rb")
+        self._ended = select.poll()
+        self._ended.register(pipe, 0)  # tells the end alone
+        self._pid = int(self._pipe.readline() or 0)
+
+    def report(self) -> tuple[int, str] | None:
+        """How loading went; None where the process died."""
+        line = self._pipe.readline()
+        return tuple(json.loads(line)) if line else None
+
+    def ended(self, timeout: float = 0.0) -> bool:
+        """Whether it is gone, within this time."""
+        return bool(self._ended.poll(timeout * 1000))
+
+    def end(self, grace: float = 0.0) -> None:
+        """Have it finish its calls, for this long at most; then end it and whatever it has started."""
+        if not self.ended():
+            self._signal(os.kill, signal.SIGTERM)
+            self.ended(grace)
+        self._signal(os.killpg, signal.SIGKILL)
+        self.ended(_DEATH)
+        self._pid = 0  # another process may have it from now on
+
+    def _signal(self, send: Any, number: int) -> None:
+        if self._pid:
+            try:
+                send(self._pid, number)
+            except ProcessLookupError:
+                pass
+
+
+class Deployed:
+    """One model of the server."""
+
+    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any) -> None:
+        self.name = name
+        self.url = url
+        self.gpu = gpu
+        self._home = home
+        self._start = start
+        self._lock = threading.Lock()  # held while a process starts
+        self._processes: list[Process] = []  # the last one takes calls, others finish theirs
+        self._gone = False
+        self._numbers = count(1)
+
+    def described(self) -> dict[str, str]:
+        return {"modelName": self.name, "modelUrl": self.url}
+
+    def load(self) -> None:
+        """Start a process. Raises InferenceError when the model does not load."""
+        with self._lock:
+            self._load()
+
+    def unload(self) -> None:
+        """End all processes; calls that run are finished before."""
+        self._gone = True
+        for process in self._processes:  # also the one that is loading
+            process.end(DRAIN + 1)
+        with self._lock:
+            for process in self._processes:
+                process.end(DRAIN + 1)
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def ask(self, timeout: float) -> Response:
+        """Pass the request on, and the answer back. Raises InferenceError when the process dies."""
+        connection = _Connection(timeout)
+        kills = machine.oom_kills()
+        try:
+            process = self._connect(connection)
+            body = request.environ["wsgi.input"]  # complete, a file
+            length = body.seek(0, os.SEEK_END)
+            body.seek(0)
+            headers = {name: value for name, value in request.headers if name.lower() not in _OURS}
+            connection.request("POST", "/invocations", body, {**headers, "Content-Length": str(length)})
+            answer = connection.getresponse()
+        except TimeoutError:
+            connection.close()
+            process.end()
+            raise InferenceError(f"No answer of model {self.name} in time.", 504) from None
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            process.ended(_DEATH)  # else the next call could still reach it
+            raise self._died("answered", kills) from None
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OURS]
+        if answer.length is not None:
+            kept.append(("Content-Length", str(answer.length)))
+        return Response(_pieces(connection, answer), answer.status, kept)
+
+    def _connect(self, connection: _Connection) -> Process:
+        with self._lock:
+            if self._gone:
+                raise InferenceError(f"Model not found: {self.name}", 404)
+            try:
+                if all(process.ended() for process in self._processes[-1:]):
+                    raise ConnectionError
+                connection.open(self._processes[-1].path)
+            except OSError:  # it died, or finishes its last calls
+                self._load()
+                connection.open(self._processes[-1].path)
+            return self._processes[-1]
+
+    def _load(self) -> None:
+        if self._gone:
+            raise InferenceError(f"Model not found: {self.name}", 404)
+        for process in self._processes:
+            if process.ended():
+                process.end()  # what it has started may be left
+        self._processes = [process for process in self._processes if not process.ended()]
+        os.makedirs(self._home, exist_ok=True)
+        path = f"{self._home}/{next(self._numbers)}"
+        kills = machine.oom_kills()
+        pipe, reports = os.pipe()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(256)
+            order = {"url": self.url, "packages": f"{self._home}/packages", "gpu": self.gpu}
+            try:
+                self._start(order, listener.fileno(), reports)
+            finally:
+                os.close(reports)
+        process = Process(path, pipe)
+        self._processes.append(process)
+        status, message = process.report() or (0, "")
+        if not status:
+            raise self._died("loaded", kills)
+        if status != 200:
+            raise InferenceError(message, status)
+
+    def _died(self, before: str, kills: int) -> InferenceError:
+        time.sleep(0.01)  # the kernel counts a kill a moment after it
+        if machine.oom_kills() > kills:
+            return InferenceError(f"Not enough memory: model {self.name} was killed before it {before}.", 507)
+        return InferenceError(f"The process of model {self.name} died before it {before}.", 500)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the socket of a model."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__("model", timeout=timeout)
+
+    def open(self, path: str) -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _pieces(connection: _Connection, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        while piece := answer.read1(1 << 16):
+            yield piece
+    finally:
+        connection.close()
