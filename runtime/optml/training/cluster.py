@@ -67,15 +67,16 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
     Raises UserError where that cannot be understood, or two do not agree.
     """
     claims: list[Cluster] = []
-    world: Cluster | None = None
+    world = ranks = None
     hosts = _hosts(resources)
     if any(name.startswith(_SPEAK) for name in environ):
         from . import schedulers
 
         claims = schedulers.claims(environ, gpus)
         if len(hosts or ()) < 2:
-            world = schedulers.world(environ) or (None if claims else schedulers.mpirun(environ))
-        if not claims and not world and not hosts:
+            world = schedulers.world(environ)
+        ranks = schedulers.mpirun(environ)
+        if not claims and not world and not ranks and not hosts:
             schedulers.hyperpod(environ)
     if hosts:
         claims.insert(0, _named(hosts, resources.get("current_host"), environ, claims))
@@ -84,7 +85,12 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
             raise _contradiction(claims[0], other)
     if claims and world and not _fits(claims[0], world):
         raise _contradiction(claims[0], world)
-    return claims[0] if claims else world
+    found = claims[0] if claims else world
+    if not found or not ranks or len(ranks.hosts) < 2 or len(found.hosts) > 1:
+        return found or ranks
+    if hosts:
+        raise _contradiction(found, ranks)
+    return ranks  # mpirun was started on the only host of a job
 
 
 def believed(environ: Mapping[str, str]) -> Cluster | None:

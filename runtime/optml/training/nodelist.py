@@ -10,8 +10,10 @@ def expand(names: str, most: int) -> list[str]:
 
     https://slurm.schedmd.com/scontrol.html#OPT_hostnames
     """
+    if len(names.split()) > 1:
+        raise UserError(f"the list of nodes {names!r} has spaces; pass SLURM_* as Slurm sets them")
     found: list[str] = []
-    for name in _split(names):
+    for name in _split(names.strip()):
         head, opening, rest = name.partition("[")
         inside, closing, tail = rest.partition("]")
         if not opening:

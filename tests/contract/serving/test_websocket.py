@@ -137,7 +137,7 @@ def test_whole_messages_come_and_go(image: str, ml: Path) -> None:
             assert ask(client, "again") == "again"
         # The same worker still answers calls, and has one line for each session.
         assert server.invoke(b"0").status_code == 200
-        eventually(lambda: server.log().output.count('"status": 101') == 2)
+        eventually(lambda: server.log().output.count('"status": ') == 3)
         records = [json.loads(line) for line in server.log().output.splitlines() if line.startswith("{")]
         assert [(r["method"], r["path"], r["status"]) for r in records] == [
             ("GET", PATH, 101),

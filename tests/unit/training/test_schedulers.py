@@ -209,6 +209,12 @@ def test_what_cannot_be_is_one_line_that_names_both(environ: dict[str, str], wor
         assert word in str(failed.value)
 
 
+def test_mpirun_on_the_only_host_of_a_job_has_the_last_word() -> None:
+    job = {"SLURM_NNODES": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
+    found = cluster.find({}, {**ALL["mpirun"], **job}, 0)
+    assert found == cluster.find({}, ALL["mpirun"], 0)
+
+
 @pytest.mark.parametrize("environ", ALL.values(), ids=ALL)
 def test_a_single_host_in_resourceconfig_does_not_hide_the_others(environ: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"host 1 of 1, by resourceconfig.json, but host 2 of 4"):
