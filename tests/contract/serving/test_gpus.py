@@ -169,7 +169,7 @@ def test_a_worker_whose_cuda_is_broken_is_replaced(image: str, ml: Path, library
         eventually(
             lambda: server.invoke(b"[1]").status_code == 200 and server.invoke(b"[1]").json() != [before]
         )
-        assert f"CUDA has failed for good in worker {before}" in server.log().stderr
+        server.wait_for_log(f"CUDA has failed for good in worker {before}")
         eventually(lambda: server.workers() != [] and before not in server.workers())
 
 

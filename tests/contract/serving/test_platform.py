@@ -228,7 +228,7 @@ def test_root_serves_as_the_user_ml(image: str, ml: Path) -> None:
     os.chown(ml / "model", 4321, 4321)
     with Server(image, ml, source, hardened=False) as server:
         assert server.invoke().json()[0] == 0
-        assert "user ml cannot read /opt/ml/model: workers stay root" in server.log().output
+        server.wait_for_log("user ml cannot read /opt/ml/model: workers stay root")
     (ml / "model").chmod(0o755)
 
 

@@ -51,7 +51,7 @@ def test_a_worker_that_we_kill_is_not_said_to_lack_memory(image: str, ml: Path) 
     with Server(image, ml, source, **settings) as server:
         with pytest.raises(requests.RequestException):
             server.invoke(timeout=60)
-        assert "hangs in its model" in server.log().output
+        server.wait_for_log("hangs in its model")
         assert "memory" not in server.log().output
 
 

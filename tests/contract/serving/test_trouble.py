@@ -142,7 +142,7 @@ def test_workers_that_only_die_end_the_container(image: str, ml: Path) -> None:
                 server.invoke(b'"kill"')
             time.sleep(0.1)
         assert server.wait() not in (0, 137)
-        assert "giving up" in server.log().output
+        server.wait_for_log("giving up")
 
 
 def test_a_handler_that_holds_the_interpreter_is_killed(image: str, ml: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_handler_that_holds_the_interpreter_is_killed(image: str, ml: Path) ->
         eventually(lambda: len(server.workers()) == 2)
         with pytest.raises(requests.RequestException):
             server.invoke(b'"hold"', timeout=40)
-        assert "hangs in its model" in server.log().output
+        server.wait_for_log("hangs in its model")
         eventually(lambda: len(server.workers()) == 2 and server.invoke().status_code == 200)
 
 
@@ -322,7 +322,7 @@ def test_workers_fit_the_memory(image: str, ml: Path) -> None:
     limits = ("--memory=150m", "--memory-swap=150m")
     with Server(image, ml, source, *limits) as server:
         server.wait_for_log("ready: workers 1 (")
-        assert "fit into 150 MB" in server.log().output
+        server.wait_for_log("fit into 150 MB")
 
 
 def test_preload_shares_one_model(image: str, ml: Path) -> None:
@@ -355,7 +355,7 @@ def test_root_without_capabilities_serves(image: str, ml: Path) -> None:
     options = ("--cap-drop=ALL", "--read-only", "--tmpfs=/tmp")
     with Server(image, ml, ECHO, *options, hardened=False) as server:
         assert server.invoke().status_code == 200
-        assert "workers stay root" in server.log().output
+        server.wait_for_log("workers stay root")
 
 
 def test_requirements_are_installed_once(image: str, ml: Path) -> None:
@@ -374,7 +374,7 @@ def test_requirements_are_installed_once(image: str, ml: Path) -> None:
     requirements.write_text("--no-index\nno-such-distribution\n")
     with Server(image, ml, source, ready=False) as server:
         assert server.wait() not in (0, 137)
-        assert "cannot install /opt/ml/model/code/requirements.txt" in server.log().output
+        server.wait_for_log("cannot install /opt/ml/model/code/requirements.txt")
         assert "Traceback" not in server.log().output
 
 
