@@ -106,14 +106,17 @@ class Intake:
     # What the loop asks
 
     def may_read(self, connection: Connection) -> bool:
-        """Read all but calls that would have to wait, and may do so in the kernel."""
+        """Read all but calls that wait for a slot, or for their own end, and may do so in the kernel."""
         if connection in self.queue:
             self.loop.close(connection)  # its client has hung up: the call is not run
             return False
         fresh = connection.request is None and not connection.has_input and not connection.closing
-        waits = self._exchange and (self._host.slots.busy or self.queue)  # nobody overtakes those that wait
-        if fresh and waits and self._let_wait(connection):
-            return False
+        if fresh and self._exchange:
+            waits = self._host.slots.busy or self.queue  # nobody overtakes those that wait
+            if waits and self._let_wait(connection):
+                return False
+            if connection.in_parts and self.queue.gather(connection):
+                return False
         self.queue.wake(connection)
         self.set_state(connection, READING)
         return True

@@ -43,10 +43,21 @@ class Queue:
             self._since[connection] = since
             self._loop.await_end(connection)
             return True
+        return self._await_rest(connection, size.whole)
+
+    def gather(self, connection: Connection) -> bool:
+        """Leave a call unread until all of it has arrived; false where it has, or is no small call."""
+        size = size_of_call(connection.sock, self._path)
+        if size is not None and size.missing:
+            return self._await_rest(connection, size.whole)
+        connection.in_parts = connection in self._partial
+        return False
+
+    def _await_rest(self, connection: Connection, whole: int) -> bool:
         if connection in self._partial:
             return False  # it came without the rest: the client has hung up
         self._partial.add(connection)
-        await_bytes(connection.sock, size.whole)
+        await_bytes(connection.sock, whole)
         self._loop.listen(connection)
         return True
 

@@ -112,6 +112,28 @@ def test_a_killed_worker_loses_what_it_ran_and_nothing_else(image: str, ml: Path
         eventually(lambda: server.invoke(b'["after", 0]').status_code == 200)
 
 
+@pytest.mark.parametrize("keeps", [False, True], ids=["first", "later"])
+def test_a_call_that_is_still_on_its_way_survives_the_worker(image: str, ml: Path, keeps: bool) -> None:
+    body = b'["half", 0]'
+    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
+        socket.create_connection((server.address, 8080), timeout=30) as client,
+    ):
+        if keeps:
+            for part in (head, body):
+                client.sendall(part)
+                time.sleep(0.3)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        client.sendall(head + body[:4])
+        time.sleep(0.3)
+        [victim] = server.workers()
+        server.exec("sh", "-c", f"kill -KILL {victim}")
+        eventually(lambda: server.ping() == 200 and server.workers() not in ([], [victim]))
+        client.sendall(body[4:])
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 # Kills a random worker as soon as all are there, so many times, and prints whom.
 KILLER = """
 import os, random, signal, sys, time

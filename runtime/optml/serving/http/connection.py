@@ -32,12 +32,12 @@ class Connection:
 
     `request` is the request whose body is being read, `closing` an answered connection that only waits for
     its client to hang up, `outgoing` the rest of an answer that the socket would not take at once, `rest`
-    whether the client has just been told to come again later.
+    whether the client has just been told to come again later, `in_parts` whether its requests may come so.
     """
 
     __slots__ = (
-        "_bodies", "_body", "_inbox", "_searched", "closing", "fd", "outgoing", "peer", "request", "rest",
-        "seen", "server", "sock", "then_close",
+        "_bodies", "_body", "_inbox", "_searched", "closing", "fd", "in_parts", "outgoing", "peer",
+        "request", "rest", "seen", "server", "sock", "then_close",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Any, server: Any, bodies: Bodies, now: float) -> None:
@@ -51,6 +51,7 @@ class Connection:
         self.outgoing = memoryview(b"")
         self.then_close = False
         self.rest = False
+        self.in_parts = True
         self._bodies = bodies
         self._inbox = bytearray()
         self._searched = 0  # bytes of the inbox in which no head ends
@@ -85,10 +86,12 @@ class Connection:
         if self._body is None:
             head, data = self._cut_head(data)
             if not head:
+                self.in_parts = True
                 return None
             self._begin(head)
         assert self._body is not None
         if not self._body.write(data):
+            self.in_parts = True
             return None
         self._inbox += self._body.rest
         request, self.request, self._body = self.request, None, None
