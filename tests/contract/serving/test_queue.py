@@ -258,6 +258,7 @@ def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, m
             client = stack.enter_context(requests.Session())
             client.headers["Content-Type"] = "application/json"
             assert call(client, f"n{number}", 0) == 200
+            server.wait_for_log(f"done n{number} ")
             clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
         one, other = next(pair for pair in clients.values() if len(pair) > 1)[:2]
         slow = pool.submit(call, one, "slow", 8)
