@@ -52,7 +52,7 @@ def write(runs: list[Run]) -> None:
         parts += ["## Against bare Python, which does nothing for a job, and without a peer", _alone(alone)]
     parts += ["## Rows that optml wins", _rows(won, runs)]
     parts += ["## Everybody", *_everybody(rows)]
-    curves = [curve for run in runs[-1:] for curve in run.curves]
+    curves = next((run.curves for run in reversed(runs) if run.curves), [])
     if curves:
         parts += ["## How it grows", _curves(curves)]
     PAGE.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
@@ -139,8 +139,18 @@ def _curves(curves: list[Curve]) -> str:
         values = " | ".join(_number(y) for _, y in curve.points)
         lines += [f"### {curve.group}: {curve.label}", "", f"| {curve.x} | {cells} |"]
         lines += ["|---|" + "---:|" * len(curve.points), f"| {curve.unit} | {values} |"]
+        if curve.unit in ("ms", "MiB"):
+            lines.append(f"| {curve.unit} for each more | – | {' | '.join(_steps(curve))} |")
+        if curve.end:
+            lines += ["", f"No more: {curve.end}."]
         lines += ["", f"![{curve.label}](benchmarks/{plot.name})", ""]
     return "\n".join(lines)
+
+
+def _steps(curve: Curve) -> list[str]:
+    """What one more costs, between each two points."""
+    pairs = zip(curve.points, curve.points[1:], strict=False)
+    return [f"{(y - before) / (x - less):.3g}" for (less, before), (x, y) in pairs]
 
 
 def _axes(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib is there for `make bench` alone
