@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEATH = 1.0  # seconds that a killed process may take to be gone
-_OURS = ("host", "date", "connection", "keep-alive", "content-length", "transfer-encoding", "expect", "upgrade")
+_OURS = "host date connection keep-alive content-length transfer-encoding expect upgrade".split()
 
 
 class Process:
