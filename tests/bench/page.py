@@ -9,6 +9,8 @@ from tests.bench.record import Curve, Row, Run, merged
 from tests.support.matrix import ROOT
 
 PAGE = ROOT / "docs/benchmarks.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- written by make bench -->\n", "<!-- end -->\n"
 PLOTS = ROOT / "docs/benchmarks"
 INTRODUCTION = """\
 # Benchmarks
@@ -38,8 +40,10 @@ def table(rows: list[Row]) -> str:
 
 
 def write(runs: list[Run]) -> None:
-    """Write the page and its plots."""
+    """Write the page and its plots, and README's part."""
     PLOTS.mkdir(exist_ok=True)
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(before + BEGIN + summary(runs) + END + rest.partition(END)[2])
     rows = [row for row in merged(runs) if "optml" in row.values]
     compared = [row for row in rows if row.best_peer()]
     alone = [row for row in rows if "bare" in row.values or not row.best_peer()]
@@ -56,6 +60,23 @@ def write(runs: list[Run]) -> None:
     if curves:
         parts += ["## How it grows", _curves(curves)]
     PAGE.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def summary(runs: list[Run]) -> str:
+    """Against the fastest server of Python that users know: how many times better, with the spread."""
+    rows = {(row.group, row.label): row for row in merged(runs)}
+    peer = "uvicorn + Starlette"
+    counts = (1, 8, 64)
+    lines = [
+        f"| optml to {peer} | {' | '.join(f'{count} connections' for count in counts)} |",
+        "|---|---|---|---|",
+    ]
+    for figure, title in (("answers/s", "answers a second"), ("p99", "the slowest 1 %")):
+        for kind in ("JSON 100 B", "CSV 10 kB", "NPY 1 MB"):
+            found = [rows[f"Serving: {kind}", f"{figure}, {count} connections"] for count in counts]
+            cells = (f"{row.advantage(peer):.2f} × ({_spread(row, peer, runs)})" for row in found)
+            lines.append(f"| {kind}: {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _circumstances(runs: list[Run]) -> str:

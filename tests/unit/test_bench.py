@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import page
+from tests.bench import page, record
 from tests.bench.record import Curve, Row, Run
 
 
@@ -54,7 +54,10 @@ def test_a_peer_that_is_not_there_now_is_not_compared() -> None:
 def test_the_page_has_the_rows_that_are_lost_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(page, "PLOTS", tmp_path / "plots")
+    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+    monkeypatch.setattr(page, "summary", lambda runs: "")
     monkeypatch.setattr(page, "_line", lambda curve, path: None)
+    (tmp_path / "README.md").touch()
     rising = Curve(
         "Training", "start, by hosts", "hosts", "ms", [(1, 10.0), (11, 15.0)], "100 hosts: no room"
     )
@@ -70,3 +73,16 @@ def test_the_page_has_the_rows_that_are_lost_first(tmp_path: Path, monkeypatch: 
     assert "No more: 100 hosts: no room." in text
     page.write(runs[:2])
     assert "Fewer than three runs" in (tmp_path / "page.md").read_text()
+
+
+def test_what_is_published_was_written_from_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {name: getattr(page, name).read_text() for name in ("PAGE", "README")}
+    for name, text in published.items():
+        monkeypatch.setattr(page, name, tmp_path / name)
+        (tmp_path / name).write_text(text)
+    for plot in ("_line", "_bars"):
+        monkeypatch.setattr(page, plot, lambda *_: None)
+    page.write(record.load())
+    assert {name: (tmp_path / name).read_text() for name in published} == published
