@@ -101,3 +101,14 @@ def test_the_table_of_images_is_that_of_the_images() -> None:
         dockerfile = (ROOT / f"images/{name}/Dockerfile").read_text()
         assert re.search(rf"^# Budget: {re.escape(budget.replace('`', ''))}(,|$)", dockerfile, re.M), name
         assert ARCH != "amd64" or abs(inspect(default[name])["Size"] / 1e6 - int(size)) < 1.5, name
+
+
+@pytest.mark.long
+def test_what_is_pulled_is_as_large_as_the_table_says() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|.*\| (\d+) MB \| .+ \|$", (ROOT / "README.md").read_text(), re.M)
+    default = {cell.image: cell.tag for cell in reversed(built())}
+    assert len(rows) == len(default)
+    for name, pulled in rows:
+        command = f"docker save {default[name]} | gzip | wc -c"
+        packed = subprocess.run(command, shell=True, capture_output=True, check=True)
+        assert ARCH != "amd64" or abs(int(packed.stdout) / 1e6 - int(pulled)) < 1, name

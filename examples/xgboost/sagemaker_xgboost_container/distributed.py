@@ -31,11 +31,11 @@ def rabit_run(exec_fun, args, include_in_training, hosts, current_host, update_r
 
 
 def _wait_for(first):
-    """Block until the tracker's port takes connections; one that says nothing is dropped there."""
+    """Block until the first host has a name; XGBoost itself tries again until its tracker answers."""
     deadline = time.monotonic() + SECONDS_TO_MEET
     while True:
         try:
-            socket.getaddrinfo(first, PORT)
+            socket.gethostbyname(first)
             return
         except OSError:
             if time.monotonic() > deadline:
