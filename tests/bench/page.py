@@ -67,10 +67,8 @@ def summary(runs: list[Run]) -> str:
     rows = {(row.group, row.label): row for row in merged(runs)}
     peer = "uvicorn + Starlette"
     counts = (1, 8, 64)
-    lines = [
-        f"| optml to {peer} | {' | '.join(f'{count} connections' for count in counts)} |",
-        "|---|---|---|---|",
-    ]
+    titles = " | ".join("1 connection" if count == 1 else f"{count} connections" for count in counts)
+    lines = [f"| optml to {peer} | {titles} |", "|---|---|---|---|"]
     for figure, title in (("answers/s", "answers a second"), ("p99", "the slowest 1 %")):
         for kind in ("JSON 100 B", "CSV 10 kB", "NPY 1 MB"):
             found = [rows[f"Serving: {kind}", f"{figure}, {count} connections"] for count in counts]
