@@ -187,7 +187,7 @@ push/release:
 
 # What is built here for one machine, and twice the same.
 .PHONY: push/machine
-push/machine: $(if $(REGISTRY),push/release verify-reproducible,push/nowhere)
+push/machine: $(if $(REGISTRY),locked push/release verify-reproducible,push/nowhere)
 	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES);)
 
 # All machines under one tag; MACHINES=amd64 arm64 where both were pushed.

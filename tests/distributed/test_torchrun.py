@@ -107,7 +107,8 @@ def test_a_rank_that_fails_ends_all(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=(*program("endless.py"), "--env=FAILING_RANK=1"))
     assert 0 not in job.codes().values(), job.logs()
-    assert job.hosts["algo-2"].failure.startswith("ValueError: my own words")
+    # A host that lost its peer to this may have ended first, and is named before.
+    assert "ValueError: my own words" in job.hosts["algo-2"].failure
 
 
 @pytest.mark.long

@@ -74,10 +74,23 @@ def mpirun(
             "PRTE_MCA_plm_ssh_no_tree_spawn": "1",
             "OMPI_MCA_orte_leave_session_attached": "1",
             "OMPI_MCA_oob_tcp_if_include": job.network_interface,
-            "PRTE_MCA_prte_if_include": job.network_interface,
             "OMPI_MCA_btl_tcp_if_include": job.network_interface,
         }
+        if _known_to_prrte(job.network_interface):
+            settings["PRTE_MCA_prte_if_include"] = job.network_interface
     return [need("mpirun"), *options, *argv], {**settings, **environment}, orders
+
+
+def _known_to_prrte(interface: str) -> bool:
+    """PRRTE keeps the number of an interface in 16 bits, and finds none by name that has a higher one.
+
+    On a machine that has had many containers; there PRRTE takes whatever interface reaches the others.
+    """
+    try:
+        with open(f"/sys/class/net/{interface}/ifindex") as file:
+            return int(file.read()) < 1 << 15
+    except OSError:
+        return True
 
 
 def daemon(order: str) -> list[str]:

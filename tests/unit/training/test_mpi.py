@@ -31,6 +31,15 @@ def test_the_agent_passes_on_whole_lines_of_the_hosts_of_the_job_alone() -> None
     assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is none of the hosts of this job\n")
 
 
+@pytest.mark.parametrize(("number", "known"), [(2, True), (32767, True), (32768, False), (37309, False)])
+def test_an_interface_whose_number_prrte_cannot_hold_is_not_named_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, known: bool
+) -> None:
+    (tmp_path / "ifindex").write_text(f"{number}\n")
+    monkeypatch.setattr("builtins.open", lambda path: Path(tmp_path, os.path.basename(path)).open())
+    assert mpi._known_to_prrte("eth0") is known
+
+
 def test_a_daemon_stays_in_the_foreground() -> None:
     assert mpi.daemon("A=1;/usr/bin/prted --daemonize --x y")[-1] == "A=1;/usr/bin/prted --x y"
 
