@@ -36,7 +36,8 @@ def test_an_interface_whose_number_prrte_cannot_hold_is_not_named_to_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, known: bool
 ) -> None:
     (tmp_path / "ifindex").write_text(f"{number}\n")
-    monkeypatch.setattr("builtins.open", lambda path: Path(tmp_path, os.path.basename(path)).open())
+    real = open
+    monkeypatch.setattr("builtins.open", lambda path: real(tmp_path / os.path.basename(path)))
     assert mpi._known_to_prrte("eth0") is known
 
 
