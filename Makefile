@@ -68,6 +68,13 @@ $(SUITES:%=test/%): test/%: build-all .venv/tests
 test/contract: browser
 test/arm64: arm64
 
+# What is to be published, in place of what the Engine has built.
+.PHONY: test/release
+test/release: build-all .venv/tests browser verify-reproducible
+	@$(foreach v,$(CHOSEN),for image in $(IMAGES); do \
+	    skopeo copy --quiet dir:$(call built,$v)/$$image docker-daemon:optml/$$image:$(call tag,$v); done;)
+	@scripts/run-tests --without-long $(PYTEST)
+
 # As far as it is tested; more would take long by emulation.
 .PHONY: arm64
 arm64: build-all
@@ -129,11 +136,16 @@ size: build-all
 
 .PHONY: verify-reproducible
 verify-reproducible: ## Build every image twice, on another day in another place, and compare the digests
-verify-reproducible: locked build/wheels/$(ARCH)/.made
+verify-reproducible: locked build/wheels/$(ARCH)/.made skopeo
 	@command -v buildah >/dev/null || scripts/apt-install buildah runc
 	@dpkg --status libfaketime >/dev/null 2>&1 || scripts/apt-install libfaketime
 	@$(foreach v,$(CHOSEN),scripts/verify-reproducible $v $(ARCH) $(VERSION) '$(SOURCE)' \
 	    $(foreach i,$(IMAGES),$i:$(call parent,$i):$(call base_name,$v,$i));)
+
+.PHONY: verify-published
+verify-published: ## Build the release that is checked out, and compare it with what REGISTRY has under its name
+verify-published: $(if $(REGISTRY),push/release verify-reproducible,push/nowhere)
+	@code=0; $(foreach v,$(CHOSEN),scripts/push compare $(REGISTRY) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES) || code=1;) exit $$code
 
 .PHONY: sbom
 sbom: ## Write what every image is made of to build/sbom, as CycloneDX; fails where a file belongs to nothing
@@ -158,6 +170,8 @@ locked: $(CHOSEN:%=debs/%)
 	if [[ $$differs ]]; then \
 	    printf 'error: these packages differ from images/*/packages.lock; run make lock:\n%s\n' "$$differs" >&2; exit 1; fi
 
+# Where verify-reproducible leaves what is to be published.
+built = build/release/$1-$(ARCH)
 # The tags that move on to the next release.
 moving = $1 $(if $(filter $1,$(firstword $(VARIANTS))),latest $(basename $(VERSION)))
 
@@ -171,10 +185,10 @@ push: push/machine
 push/release:
 	@scripts/push release $(VERSION)
 
-# What was built here, for one machine.
+# What is built here for one machine, and twice the same.
 .PHONY: push/machine
-push/machine: $(if $(REGISTRY),locked build-all,push/nowhere)
-	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call tag,$v) $(IMAGES);)
+push/machine: $(if $(REGISTRY),push/release verify-reproducible,push/nowhere)
+	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES);)
 
 # All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
 MACHINES ?= $(ARCH)
@@ -235,6 +249,10 @@ help: ## Print this
 .PHONY: engine
 engine:
 	@scripts/engine
+
+.PHONY: skopeo
+skopeo:
+	@command -v skopeo >/dev/null || scripts/apt-install skopeo
 
 .PHONY: emulator
 emulator:

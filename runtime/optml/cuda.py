@@ -69,7 +69,10 @@ def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str =
 def _driver_problem(driver: str, needs: tuple[int, int, str], serving: bool, root: str) -> Iterator[str]:
     cuda, oldest, wheel = needs
     release = _release(driver)
-    if not release or release >= oldest or _forward_compatible(root, oldest):
+    if not release or release >= oldest:
+        return
+    compat, used = _compatibility_libraries(root, oldest)
+    if used:
         return
     fitting = max((each for each, least in OLDEST_DRIVER.items() if release >= least), default=0)
     ways = []
@@ -77,7 +80,8 @@ def _driver_problem(driver: str, needs: tuple[int, int, str], serving: bool, roo
         if fits := [name for name, has in amis.items() if has >= oldest]:
             ways.append(f"set {setting.format(fits[0])}")
     ways += [f"install wheels for CUDA {fitting}"] if fitting else []
-    ways += ["use a host with a newer driver", "on a data-center GPU install NVIDIA's package cuda-compat"]
+    libraries = f"put {compat} into LD_LIBRARY_PATH" if compat else "install NVIDIA's package cuda-compat"
+    ways += ["use a host with a newer driver", f"on a data-center GPU {libraries}"]
     yield (
         f"the NVIDIA driver {driver} of this host is too old for CUDA {cuda}, which {wheel} brings "
         f"and which needs driver {oldest} or later: {'; or '.join(ways)}"
@@ -145,13 +149,26 @@ def _required_cuda(metadata: str) -> int:
     return int(named[1]) if named else 0
 
 
-def _forward_compatible(root: str, oldest: int) -> bool:
-    """Whether NVIDIA's package for older drivers is here, made from a driver that is new enough.
+def _compatibility_libraries(root: str, oldest: int) -> tuple[str, bool]:
+    """NVIDIA's package for older drivers: where one is, made from a driver that is new enough, and its use.
 
-    Source: https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html
+    It is used where the loader looks for it, in LD_LIBRARY_PATH or by its cache. Source:
+    https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html
     """
-    libraries = glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.*.*")
-    return any(_release(path.rpartition("/libcuda.so.")[2]) >= oldest for path in libraries)
+    try:
+        with open(f"{root}/etc/ld.so.cache", "rb") as file:
+            cache = file.read()
+    except OSError:
+        cache = b""
+    looked_at = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    unused = ""
+    for path in glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.*.*"):
+        folder, _, made_from = path.removeprefix(root).rpartition("/libcuda.so.")
+        if _release(made_from) >= oldest:
+            if folder in looked_at or f"{folder}/libcuda.so.1".encode() in cache:
+                return folder, True
+            unused = folder
+    return unused, False
 
 
 def _release(driver: str) -> int:

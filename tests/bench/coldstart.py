@@ -1,4 +1,4 @@
-"""Where the time of a cold start goes: pull, unpack, container, first answer.
+"""Where the time of a cold start goes: pull, unpack, container, first line or first answer.
 
 The registry is on loopback, so a pull costs what reading and checking the bytes costs, and no network.
 """
@@ -10,15 +10,18 @@ import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.contenders import ENVIRONMENTS, VARIANT, WORK
+import requests
+
+from tests.bench.contenders import ENVIRONMENTS, SERVERS, VARIANT, WORK
 from tests.bench.record import Row, Run
-from tests.support.docker import docker
+from tests.bench.serving import MODEL
+from tests.support.docker import Container, docker
 from tests.support.registry import registry
 
 # What users build without us: the toolkits in a Python of their own, on the same Debian.
-PEERS = {"training": "sagemaker-training", "serving": "mms"}
 PEER = f"""
 FROM optml/base:{VARIANT}
 COPY wheels /tmp/wheels
@@ -26,17 +29,54 @@ RUN pip install --quiet --no-index --find-links /tmp/wheels PACKAGES
 COPY jre /tmp/jre
 RUN for package in /tmp/jre/*.deb; do [ ! -e "$package" ] || dpkg-deb -x "$package" /; done
 """
-IMAGES = {
-    "training": {
-        "optml": f"optml/cpu-train:{VARIANT}",
-        "sagemaker-training": "optml-bench-sagemaker-training",
-    },
-    "serving": {
-        "optml": f"optml/slim-serve:{VARIANT}",
-        "optml, cpu-serve": f"optml/cpu-serve:{VARIANT}",
-        "sagemaker-inference + MMS": "optml-bench-mms",
-    },
-}  # fmt: skip
+PROGRAMS = WORK / "coldstart"
+"""On the host, and /srv in the containers."""
+CONFIG = {
+    "hyperparameters.json": '{"sagemaker_program": "train.py"}',
+    "inputdataconfig.json": "{}",
+    "resourceconfig.json": '{"current_host": "algo-1", "hosts": ["algo-1"]}',
+}
+TRAIN = (
+    "mkdir -p /opt/ml/input /opt/ml/code; cp -r /srv/config /opt/ml/input; cp /srv/train.py /opt/ml/code; "
+)
+FIRST = b"first line"
+OURS = "exec /opt/optml/bin/entrypoint"
+MMS = SERVERS[-1].command.replace("/opt/peers/mms/bin:", "")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A contender: what is pulled, and what the shell does in it."""
+
+    kind: str
+    contender: str
+    name: str
+    command: str
+    environment: str = ""
+    """What is installed in it, where it is a peer's."""
+
+    def start(self) -> float:
+        """Milliseconds from `docker run` to the program's first line, or the model's first answer."""
+        options = ("--entrypoint=", f"--volume={PROGRAMS}:/srv:ro", "--add-host=algo-1:127.0.0.1")
+        began = time.perf_counter()
+        with Container(self.name, "sh", "-c", self.command, options=options) as container:
+            if self.kind == "serving":
+                _first_answer(f"http://{container.address}:8080/invocations")
+            else:
+                _first_line(container.name)
+            return (time.perf_counter() - began) * 1e3
+
+
+IMAGES = [
+    Image("training", "optml", f"optml/cpu-train:{VARIANT}", f"{TRAIN}{OURS} train"),
+    Image("training", "sagemaker-training", "optml-bench-sagemaker-training", f"{TRAIN}exec train",
+          "sagemaker-training"),
+    Image("serving", "optml", f"optml/slim-serve:{VARIANT}", f"{MODEL.format('/srv/model')}{OURS} serve"),
+    Image("serving", "optml, cpu-serve", f"optml/cpu-serve:{VARIANT}",
+          f"{MODEL.format('/srv/model')}{OURS} serve"),
+    Image("serving", "sagemaker-inference + MMS", "optml-bench-mms",
+          f"{MODEL.format('/srv/model')}{MMS}", "mms"),
+]  # fmt: skip
 
 
 def measure(run: Run, rounds: int) -> None:
@@ -44,67 +84,82 @@ def measure(run: Run, rounds: int) -> None:
     if not shutil.which("skopeo") or not shutil.which("buildah"):
         run.absent["cold start"] = "skopeo or buildah is not installed"
         return
-    for kind, name in PEERS.items():
-        if name in run.absent:
-            IMAGES[kind] = {
-                label: image for label, image in IMAGES[kind].items() if label.startswith("optml")
-            }
-        else:
-            _build(name)
+    images = [image for image in IMAGES if image.environment not in run.absent]
+    _write_programs()
+    for image in images:
+        if image.environment:
+            _build(image)
     with tempfile.TemporaryDirectory(dir=WORK) as folder, registry(Path(folder)) as address:
-        for kind, images in IMAGES.items():
-            pulled = Row(f"Cold start, {kind}", "pull from a registry on this machine", "ms", False)
-            unpacked = Row(f"Cold start, {kind}", "pull and unpack", "ms", False)
-            ready = Row(
-                f"Cold start, {kind}", "image is there → container has ended, doing nothing", "ms", False
+        for kind in ("training", "serving"):
+            print(f"  {kind}", flush=True)
+            run.rows += _rows(
+                kind, [image for image in images if image.kind == kind], rounds, folder, address
             )
-            size = Row(f"Cold start, {kind}", "compressed size", "MB", False)
-            for name, image in images.items():
-                place = f"{address}/{image.replace(':', '-')}"
-                docker("tag", image, place)
-                docker("push", place, timeout=300)
-                docker("rmi", place)
-                size.add(name, _size(place))
-            for _ in range(rounds):
-                for name, image in images.items():
-                    place = f"{address}/{image.replace(':', '-')}"
-                    pulled.add(
-                        name,
-                        _timed(
-                            "skopeo",
-                            "copy",
-                            "--src-tls-verify=false",
-                            f"docker://{place}",
-                            f"dir:{folder}/copy",
-                        ),
-                    )
-                    storage = [
-                        "buildah",
-                        "--root",
-                        f"{folder}/storage",
-                        "--runroot",
-                        f"{folder}/run",
-                        "--storage-driver",
-                        "vfs",
-                    ]
-                    unpacked.add(name, _timed(*storage, "pull", "--quiet", "--tls-verify=false", place))
-                    subprocess.run([*storage, "rmi", "--all", "--force"], check=True, capture_output=True)
-                    ready.add(name, _timed("docker", "run", "--rm", "--entrypoint=", image, "/bin/true"))
-            run.rows += [size, pulled, unpacked, ready]
 
 
-def _build(name: str) -> None:
+def _rows(kind: str, images: list[Image], rounds: int, folder: str, address: str) -> list[Row]:
+    """The size of each image, and how long each step takes, image after image in each round."""
+    group, first = f"Cold start, {kind}", "answer" if kind == "serving" else "line"
+    size = Row(group, "compressed size", "MB", False)
+    pull = Row(group, "pull from a registry on this machine", "ms", False)
+    unpack = Row(group, "pull and unpack", "ms", False)
+    start = Row(group, "image is there → container has ended, doing nothing", "ms", False)
+    answer = Row(group, f"image is there → the first {first}", "ms", False)
+    places = {image: _push(image, address) for image in images}
+    for image, place in places.items():
+        size.add(image.contender, _size(place))
+    storage = ("buildah", "--root", f"{folder}/storage", "--runroot", f"{folder}/run", "--storage-driver=vfs")
+    for _ in range(rounds):
+        for image, place in places.items():
+            source, copy = f"docker://{place}", f"dir:{folder}/copy"
+            pull.add(image.contender, _timed("skopeo", "copy", "--src-tls-verify=false", source, copy))
+            unpack.add(image.contender, _timed(*storage, "pull", "--quiet", "--tls-verify=false", place))
+            subprocess.run([*storage, "rmi", "--all", "--force"], check=True, capture_output=True)
+            start.add(
+                image.contender, _timed("docker", "run", "--rm", "--entrypoint=", image.name, "/bin/true")
+            )
+            answer.add(image.contender, image.start())
+    return [size, pull, unpack, start, answer]
+
+
+def _write_programs() -> None:
+    shutil.rmtree(PROGRAMS, ignore_errors=True)
+    shutil.copytree(WORK / "programs/serving", PROGRAMS / "serving")
+    shutil.copytree(WORK / "programs/serving", PROGRAMS / "model/code")
+    (PROGRAMS / "config").mkdir()
+    for name, content in CONFIG.items():
+        (PROGRAMS / "config" / name).write_text(content)
+    (PROGRAMS / "train.py").write_text(f"print({FIRST.decode()!r}, flush=True)\n")
+
+
+def _build(image: Image) -> None:
     """The image of one peer alone."""
-    context = WORK / f"alone-{name}"
+    context = WORK / f"alone-{image.environment}"
     shutil.rmtree(context, ignore_errors=True)
-    shutil.copytree(WORK / "wheels" / name, context / "wheels")
+    shutil.copytree(WORK / "wheels" / image.environment, context / "wheels")
     (context / "jre").mkdir()
-    if name == "mms":
+    if image.environment == "mms":
         for package in (WORK / "jre").glob("*.deb"):
             shutil.copy(package, context / "jre")
-    words = " ".join(f"'{package}'" for package in ENVIRONMENTS[name])
+    words = " ".join(f"'{package}'" for package in ENVIRONMENTS[image.environment])
     (context / "Dockerfile").write_text(PEER.replace("PACKAGES", words))
-    docker("build", "--force-rm", "--tag", f"optml-bench-{name}", context, timeout=600)
+    docker("build", "--force-rm", "--tag", image.name, context, timeout=600)
+
+
+def _push(image: Image, address: str) -> str:
+    """Its name in the registry."""
+    place = f"{address}/{image.name.replace(':', '-')}"
+    docker("tag", image.name, place)
+    docker("push", place, timeout=300)
+    docker("rmi", place)
+    return place
+
+
+def _size(place: str) -> float:
+    """MB of all layers, as they are pulled."""
+    command = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{place}"]
+    raw = subprocess.run(command, check=True, capture_output=True)
+    return float(sum(layer["size"] for layer in json.loads(raw.stdout)["layers"]) / 1e6)
 
 
 def _timed(*command: str) -> float:
@@ -114,11 +169,19 @@ def _timed(*command: str) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-def _size(place: str) -> float:
-    """MB of all layers, as they are pulled."""
-    raw = subprocess.run(
-        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{place}"],
-        check=True,
-        capture_output=True,
-    )
-    return float(sum(layer["size"] for layer in json.loads(raw.stdout)["layers"]) / 1e6)
+def _first_line(name: str) -> None:
+    with subprocess.Popen(["docker", "logs", "--follow", name], stdout=subprocess.PIPE) as log:
+        assert log.stdout is not None
+        assert any(FIRST in line for line in log.stdout), "the program has not begun"
+
+
+def _first_answer(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            if requests.post(url, b"[1]", headers={"Content-Type": "application/json"}, timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        assert time.monotonic() < deadline, "no answer"
+        time.sleep(0.005)

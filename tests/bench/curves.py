@@ -6,15 +6,20 @@ The cost of one more should be flat or fall.
 from __future__ import annotations
 
 import json
+import resource
+import socket
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import requests
 
 from tests.bench.contenders import IMAGE, SERVERS
 from tests.bench.record import Curve, Run
-from tests.bench.serving import script_for, serve, wrk
+from tests.bench.serving import ask, script_for, serve, wrk
 from tests.support.docker import Container, docker, wait_for_ping
 
 # Runs inside a container: writes the configuration of a job with so many of something, and times its start.
@@ -51,34 +56,39 @@ print(json.dumps(sorted(took)[2]))
 """
 
 
+class Refused(Exception):
+    """So many cannot be had; the text says why."""
+
+
 def measure(run: Run, rounds: int) -> None:
     """Add all curves; one round means the shorter ones."""
     short = rounds == 1
     for kind, unit in (("channel", "channels"), ("parameter", "hyperparameters"), ("host", "hosts")):
         curve = Curve("Training", f"start → the first line, by {unit}", unit, "ms")
-        counts = (
-            (1, 10, 100)
-            if short
-            else (1, 10, 100, 1000)
-            if kind == "parameter"
-            else (1, 10, 100, 1000, 10_000)
-        )
+        counts = (1, 10, 100) if short else (1, 10, 100, 1000, 10_000)
         run.curves.append(_points(curve, counts, lambda count, kind=kind: _start(kind, count)))
-    run.curves.append(_models(10 if short else 100))
-    run.curves += _connections((1, 8, 64) if short else (1, 8, 64, 256, 1000, 2000))
-    run.curves += _bodies((1, 100, 1000) if short else (1, 100, 1000, 10_000, 100_000, 200_000))
-    run.curves += _model_sizes((10, 100) if short else (10, 100, 1000))
+    run.curves.append(_models(10 if short else 1000))
+    run.curves.append(_connections((1, 8, 64) if short else (1, 8, 64, 256, 1000, 2000)))
+    run.curves += _slow_clients((1, 10) if short else (1, 10, 100, 1000, 2000))
+    run.curves.append(_bodies((1, 100, 1000) if short else (1, 10, 100, 1000, 10_000, 100_000, 200_000)))
+    run.curves += _model_sizes((10, 100) if short else (10, 100, 1000, 4000))
 
 
 def _points(curve: Curve, xs: tuple[int, ...], measure: Callable[[int], float]) -> Curve:
-    curve.points = [(x, round(measure(x), 3)) for x in xs]
+    print(f"  {curve.label}", flush=True)
+    for x in xs:
+        try:
+            curve.points.append((x, round(measure(x), 3)))
+        except Refused as reason:
+            curve.end = f"{x:,} {curve.x}: {reason}"
+            break
     return curve
 
 
 def _start(kind: str, count: int) -> float:
     done = docker("run", "--rm", IMAGE, "python3", "-c", START, kind, str(count), timeout=300, check=False)
     if done.code:  # the kernel refuses an environment or a command line that is too long
-        return float("nan")
+        raise Refused(done.stderr.strip().splitlines()[-1])
     return float(done.stdout)
 
 
@@ -87,33 +97,65 @@ def _ours(model: str, *options: str) -> Container:
 
 
 def _models(most: int) -> Curve:
-    """Seconds until a model is registered, when so many are there already; each is a process of its own."""
+    """How long it takes to register a model, when so many are there; each is a process of its own."""
     curve = Curve("Serving many models", "time to register one more", "models that are there", "ms")
-    with _ours(
-        "/srv/model", "--env=SAGEMAKER_MULTI_MODEL=true", "--memory=16g", "--memory-swap=16g"
-    ) as server:
+    print(f"  {curve.label}", flush=True)
+    options = ("--env=SAGEMAKER_MULTI_MODEL=true", "--memory=20g", "--memory-swap=20g")
+    with _ours("/srv/model", *options) as server, requests.Session() as session:
         url = wait_for_ping(server)
+        took = []
         for number in range(most):
             began = time.perf_counter()
             body = {"model_name": f"m{number}", "url": "/srv/model"}
-            answer = requests.post(f"{url}/models", json=body, timeout=60)
+            answer = session.post(f"{url}/models", json=body, timeout=60)
             assert answer.status_code == 200, answer.text
-            if number in (0, 9, 99, 999) or number == most - 1:
-                curve.points.append((number + 1, round((time.perf_counter() - began) * 1e3, 3)))
+            took.append((time.perf_counter() - began) * 1e3)
+            if number + 1 in (10, 100, 1000):
+                curve.points.append((number + 1, round(statistics.median(took[-10:]), 3)))
     return curve
 
 
-def _connections(counts: tuple[int, ...]) -> list[Curve]:
+def _connections(counts: tuple[int, ...]) -> Curve:
     """Answers a second by so many connections at once; refusals are none."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
     curve = Curve("Serving", "good answers a second, by connections", "connections", "1/s")
     with _ours("/srv/model", "--env=SAGEMAKER_MODEL_JOB_QUEUE_SIZE=4000", "--ulimit=nofile=20000") as server:
         url = wait_for_ping(server)
-        _points(curve, counts, lambda count: wrk(f"{url}/invocations", script, count, 3)["rate"])
-    return [curve]
+        return _points(curve, counts, lambda count: wrk(f"{url}/invocations", script, count, 3)["rate"])
 
 
-def _bodies(kilobytes: tuple[int, ...]) -> list[Curve]:
+def _slow_clients(counts: tuple[int, ...]) -> list[Curve]:
+    """What 8 fast connections get, and how long /ping takes, beside clients that send a byte now and then."""
+    script = script_for(b"[1, 2, 3]", "application/json", "application/json")
+    rate = Curve("Serving", "answers a second of 8 connections, beside slow clients", "slow clients", "1/s")
+    ping = Curve("Serving", "p99 of /ping, beside slow clients", "slow clients", "ms")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    with _ours("/srv/model", "--ulimit=nofile=20000") as server, ExitStack() as stack:
+        url = wait_for_ping(server)
+        slow: list[socket.socket] = []
+
+        def beside(count: int) -> float:
+            while len(slow) < count:
+                client = stack.enter_context(socket.create_connection((server.address, 8080)))
+                client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+                slow.append(client)
+            over = threading.Event()
+            with ThreadPoolExecutor(1) as pool:
+                pings = pool.submit(ask, url, "GET", "/ping", 0.02, over)
+                for client in slow:
+                    client.sendall(b" ")
+                found = wrk(f"{url}/invocations", script, 8, 3)
+                over.set()
+            took = sorted(milliseconds for status, milliseconds in pings.result() if status == 200)
+            ping.points.append((count, round(took[int(len(took) * 0.99)], 3)))
+            return found["rate"]
+
+        _points(rate, counts, beside)
+    return [rate, ping]
+
+
+def _bodies(kilobytes: tuple[int, ...]) -> Curve:
     """MB a second of bodies that one client sends, of which the first ten bytes come back."""
     curve = Curve("Serving", "throughput of one connection, by size of the body", "kB", "MB/s")
 
@@ -130,8 +172,7 @@ def _bodies(kilobytes: tuple[int, ...]) -> list[Curve]:
     with _ours("/srv/model") as server, requests.Session() as session:
         url = wait_for_ping(server)
         session.get(f"{url}/ping", timeout=10)
-        _points(curve, kilobytes, throughput)
-    return [curve]
+        return _points(curve, kilobytes, throughput)
 
 
 SIZED = """
@@ -142,34 +183,46 @@ def model_fn(model_dir):
 def predict_fn(data, model):
     return len(model)
 """
-LOADED = (
+PREPARE = (
     'mkdir -p /opt/ml/code && printf %s "$SIZED" > /opt/ml/code/inference.py && rm -rf /opt/ml/model &&'
     " mkdir /opt/ml/model && touch /opt/ml/model/there &&"
-    " head -c ${MEGABYTES}000000 /dev/zero > /tmp/weights &&"
-    " exec /opt/optml/bin/entrypoint serve"
+    " head -c ${MEGABYTES}000000 /dev/zero > /tmp/weights && "
 )
+SERVE = "exec /opt/optml/bin/entrypoint serve"
 
 
 def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
-    """Memory of four workers, by the size of the model, one copy in each and one in all."""
+    """Time to start, and memory of four workers, by the size of the model: without preload and with."""
     curves = []
-    for preload in ("false", "true"):
-        label = "memory of 4 workers, " + (
-            "one copy in all (preload)" if preload == "true" else "a copy in each"
-        )
-        curve = Curve("Serving", label, "MB of the model", "MiB")
+    for preload, copies in (
+        ("false", "a copy in each of 4 workers"),
+        ("true", "one copy in 4 workers (preload)"),
+    ):
 
-        def used(size: int, preload: str = preload) -> float:
-            options = (
-                "--memory=16g", "--memory-swap=16g", f"--env=SIZED={SIZED}", f"--env=MEGABYTES={size}",
+        def options(size: int, preload: str = preload) -> tuple[str, ...]:
+            return (
+                "--memory=22g", "--memory-swap=22g", f"--env=SIZED={SIZED}", f"--env=MEGABYTES={size}",
                 f"--env=SAGEMAKER_MODEL_SERVER_PRELOAD={preload}", "--env=SAGEMAKER_MODEL_SERVER_WORKERS=4",
                 "--env=SAGEMAKER_MODEL_SERVER_USER=root",
             )  # fmt: skip
-            with Container(IMAGE, "sh", "-c", LOADED, options=options) as server:
-                wait_for_ping(server, timeout=120)
-                time.sleep(1 + size / 500)  # all workers, not only the first
+
+        def started(size: int) -> float:
+            command = f"{PREPARE}exec python3 /srv/serving/stopwatch.py '{SERVE}' /ping"
+            done = docker("run", "--rm", *options(size), IMAGE, "sh", "-c", command, timeout=300)
+            return float(json.loads(done.stdout)["health"])
+
+        def used(size: int) -> float:
+            with Container(IMAGE, "sh", "-c", PREPARE + SERVE, options=options(size)) as server:
+                wait_for_ping(server, timeout=300)
+                server.wait_for_log("ready: workers 4", timeout=300)
+                time.sleep(1 + size / 200)  # all workers, not only the first
                 found = json.loads(server.exec("python3", "/srv/serving/memory.py").stdout)
                 return float(found["Pss_Anon"])
 
-        curves.append(_points(curve, megabytes, used))
+        for label, unit, measure in (
+            ("start → 200 on /ping", "ms", started),
+            ("memory", "MiB", used),
+        ):
+            curve = Curve("Serving", f"{label}, {copies}, by size of the model", "MB of the model", unit)
+            curves.append(_points(curve, megabytes, measure))
     return curves

@@ -9,6 +9,8 @@ from tests.bench.record import Curve, Row, Run, merged
 from tests.support.matrix import ROOT
 
 PAGE = ROOT / "docs/benchmarks.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- written by make bench -->\n", "<!-- end -->\n"
 PLOTS = ROOT / "docs/benchmarks"
 INTRODUCTION = """\
 # Benchmarks
@@ -38,8 +40,10 @@ def table(rows: list[Row]) -> str:
 
 
 def write(runs: list[Run]) -> None:
-    """Write the page and its plots."""
+    """Write the page and its plots, and README's part."""
     PLOTS.mkdir(exist_ok=True)
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(before + BEGIN + summary(runs) + END + rest.partition(END)[2])
     rows = [row for row in merged(runs) if "optml" in row.values]
     compared = [row for row in rows if row.best_peer()]
     alone = [row for row in rows if "bare" in row.values or not row.best_peer()]
@@ -52,10 +56,25 @@ def write(runs: list[Run]) -> None:
         parts += ["## Against bare Python, which does nothing for a job, and without a peer", _alone(alone)]
     parts += ["## Rows that optml wins", _rows(won, runs)]
     parts += ["## Everybody", *_everybody(rows)]
-    curves = [curve for run in runs[-1:] for curve in run.curves]
+    curves = next((run.curves for run in reversed(runs) if run.curves), [])
     if curves:
         parts += ["## How it grows", _curves(curves)]
     PAGE.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def summary(runs: list[Run]) -> str:
+    """Against the fastest server of Python that users know: how many times better, with the spread."""
+    rows = {(row.group, row.label): row for row in merged(runs)}
+    peer = "uvicorn + Starlette"
+    counts = (1, 8, 64)
+    titles = " | ".join("1 connection" if count == 1 else f"{count} connections" for count in counts)
+    lines = [f"| optml to {peer} | {titles} |", "|---|---|---|---|"]
+    for figure, title in (("answers/s", "answers a second"), ("p99", "the slowest 1 %")):
+        for kind in ("JSON 100 B", "CSV 10 kB", "NPY 1 MB"):
+            found = [rows[f"Serving: {kind}", f"{figure}, {count} connections"] for count in counts]
+            cells = (f"{row.advantage(peer):.2f} × ({_spread(row, peer, runs)})" for row in found)
+            lines.append(f"| {kind}: {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _circumstances(runs: list[Run]) -> str:
@@ -139,8 +158,18 @@ def _curves(curves: list[Curve]) -> str:
         values = " | ".join(_number(y) for _, y in curve.points)
         lines += [f"### {curve.group}: {curve.label}", "", f"| {curve.x} | {cells} |"]
         lines += ["|---|" + "---:|" * len(curve.points), f"| {curve.unit} | {values} |"]
+        if curve.unit in ("ms", "MiB"):
+            lines.append(f"| {curve.unit} for each more | – | {' | '.join(_steps(curve))} |")
+        if curve.end:
+            lines += ["", f"No more: {curve.end}."]
         lines += ["", f"![{curve.label}](benchmarks/{plot.name})", ""]
     return "\n".join(lines)
+
+
+def _steps(curve: Curve) -> list[str]:
+    """What one more costs, between each two points."""
+    pairs = zip(curve.points, curve.points[1:], strict=False)
+    return [f"{(y - before) / (x - less):.3g}" for (less, before), (x, y) in pairs]
 
 
 def _axes(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib is there for `make bench` alone

@@ -59,6 +59,8 @@ class Curve:
     x: str
     unit: str
     points: list[tuple[float, float]] = field(default_factory=list)
+    end: str = ""
+    """Where it ends before its time, and why."""
 
 
 @dataclass

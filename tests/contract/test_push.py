@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -26,14 +27,25 @@ class Checkout:
 
     def __init__(self, directory: Path, registry: str, image: str) -> None:
         self.directory, self.registry, self.name = directory, registry, f"test-{uuid.uuid4().hex[:12]}"
-        docker("tag", image, f"optml/{self.name}:{ARCH}")
         (directory / "file").touch()
         (directory / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
         docker("build", "--platform", f"linux/{OTHER}", "--tag", f"optml/{self.name}:{OTHER}", directory)
+        for machine, built in ((ARCH, image), (OTHER, f"optml/{self.name}:{OTHER}")):
+            self.release(machine, built)
         self.git("init", "--quiet")
         self.git("add", "file")
         self.git("commit", "--quiet", "--message", "file")
         self.git("tag", "v9.8.7")
+
+    def release(self, machine: str, image: str) -> None:
+        """Lay an image down for a machine as verify-reproducible does."""
+        folder = self.directory / "build" / machine / self.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subprocess.run(
+            ["skopeo", "copy", "--quiet", "--dest-compress", f"docker-daemon:{image}", f"dir:{folder}"],
+            check=True,
+        )
 
     def git(self, *args: str) -> None:
         author = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
@@ -44,7 +56,7 @@ class Checkout:
         return subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=120)
 
     def push_machine(self, machine: str = ARCH, version: str = "9.8.7") -> subprocess.CompletedProcess[str]:
-        return self.push("machine", self.registry, version, RELEASE, machine, machine, self.name)
+        return self.push("machine", self.registry, version, RELEASE, machine, f"build/{machine}", self.name)
 
     def push_index(self, machines: str) -> subprocess.CompletedProcess[str]:
         return self.push("index", self.registry, RELEASE, machines, "trixie latest", self.name)
@@ -97,7 +109,7 @@ def test_a_release_that_is_there_is_never_replaced(checkout: Checkout) -> None:
     checkout.push_machine()
     checkout.push_index(ARCH)
     before = checkout.manifest(RELEASE), checkout.manifest(f"{RELEASE}-{ARCH}")
-    docker("tag", f"optml/{checkout.name}:{OTHER}", f"optml/{checkout.name}:{ARCH}")
+    checkout.release(ARCH, f"optml/{checkout.name}:{OTHER}")
     for refused in (checkout.push_machine(), checkout.push_index(ARCH)):
         assert refused.returncode == 1
         assert "is there already, and a release does not change; raise VERSION" in refused.stderr
@@ -108,11 +120,11 @@ def test_the_next_release_moves_the_moving_tags_and_leaves_the_last_one(checkout
     checkout.push_machine()
     checkout.push_index(ARCH)
     before, _ = checkout.manifest(RELEASE)
-    docker("tag", f"optml/{checkout.name}:{OTHER}", f"optml/{checkout.name}:{ARCH}")
+    checkout.release(ARCH, f"optml/{checkout.name}:{OTHER}")
     checkout.git("tag", "v9.8.8")
     after = RELEASE.replace("9.8.7", "9.8.8")
     for step in (
-        ("machine", checkout.registry, "9.8.8", after, ARCH, ARCH, checkout.name),
+        ("machine", checkout.registry, "9.8.8", after, ARCH, f"build/{ARCH}", checkout.name),
         ("index", checkout.registry, after, ARCH, "trixie latest", checkout.name),
     ):
         pushed = checkout.push(*step)
@@ -120,6 +132,19 @@ def test_the_next_release_moves_the_moving_tags_and_leaves_the_last_one(checkout
     assert checkout.manifest(RELEASE)[0] == before
     assert checkout.manifest("trixie")[0] == checkout.manifest("latest")[0] == checkout.manifest(after)[0]
     assert checkout.manifest("latest")[0] != before
+
+
+def test_whoever_builds_the_release_compares_it_with_the_published_one(checkout: Checkout) -> None:
+    checkout.push_machine()
+    command = ("compare", checkout.registry, RELEASE, ARCH, f"build/{ARCH}", checkout.name)
+    same = checkout.push(*command)
+    assert same.returncode == 0, same.stderr
+    name = f"{checkout.registry}/optml/{checkout.name}:{RELEASE}-{ARCH}"
+    assert same.stdout.startswith(f"{name} is what this machine builds, sha256:")
+    checkout.release(ARCH, f"optml/{checkout.name}:{OTHER}")
+    other = checkout.push(*command)
+    assert other.returncode == 1
+    assert other.stderr.startswith(f"push: error: {name} is sha256:")
 
 
 def test_only_the_tagged_commit_is_a_release(checkout: Checkout) -> None:

@@ -174,6 +174,24 @@ def test_an_elastic_job(job: Hosts, each: int) -> None:
 
 
 @pytest.mark.long
+def test_an_elastic_job_goes_on_where_failed_pods_are_started_again(job: Hosts) -> None:
+    job.start_under(elastic, 2, 1, "--env=STEPS=100", *program("endless.py"))
+    job.wait_for("running")
+    job.containers["node2"].kill("KILL")
+    containers, deadline = job.containers.values(), time.monotonic() + BOUND
+    while True:  # restartPolicy: OnFailure
+        running = [container for container in containers if container.running]
+        failed = [container for container in containers if container not in running and container.wait()]
+        if not running and not failed:
+            break
+        for container in failed:
+            docker("start", container.name)
+        assert time.monotonic() < deadline, job.logs()
+        time.sleep(1)
+    assert job.containers["node2"].log().stdout.count("running") == 2
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", [trainjob, batch])
 def test_a_host_that_is_killed_ends_the_others(job: Hosts, scheduler: Callable[..., Variables]) -> None:
     job.start_under(scheduler, 3, 1, *program("endless.py"))

@@ -1,9 +1,10 @@
-"""A registry on loopback: Debian's docker-registry, which `scripts/registry` fetches."""
+"""A registry on loopback: Debian's docker-registry, which `scripts/registry` fetches, and skopeo."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -20,6 +21,8 @@ from tests.support.matrix import ROOT
 def registry(folder: Path) -> Iterator[str]:
     """The address of a registry that keeps what it gets in a folder, and ends with the block."""
     subprocess.run([ROOT / "scripts/registry"], cwd=ROOT, check=True)
+    if not shutil.which("skopeo"):
+        subprocess.run([ROOT / "scripts/apt-install", "skopeo"], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

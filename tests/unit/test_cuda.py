@@ -181,16 +181,25 @@ def test_a_gpu_that_the_wheels_were_not_built_for(
     assert not line or line.startswith(f"the GPU NVIDIA B200 (compute capability {capability}) is ")
 
 
-@pytest.mark.parametrize(("made_from", "stands_in"), [("550.54.15", True), ("520.61.05", False)])
-def test_the_forward_compatibility_package_stands_in_for_the_driver(
-    tmp_path: Path, made_from: str, stands_in: bool
+@pytest.mark.parametrize("found", ["by path", "by cache", "not"])
+@pytest.mark.parametrize(("made_from", "new_enough"), [("550.54.15", True), ("520.61.05", False)])
+def test_the_forward_compatibility_package_stands_in_for_the_driver_where_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_from: str, new_enough: bool, found: str
 ) -> None:
     root = machine(tmp_path, "470.256.02", "torch-2.4.1+cu121")
     compat = tmp_path / "usr/local/cuda-12.4/compat"
     compat.mkdir(parents=True)
     (compat / f"libcuda.so.{made_from}").touch()
     (compat / "libcuda.so.1").symlink_to(f"libcuda.so.{made_from}")
-    assert bool(problem(root)) != stands_in
+    (tmp_path / "usr/local/cuda").symlink_to("cuda-12.4")
+    if found == "by path":
+        monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib:/usr/local/cuda/compat")
+    elif found == "by cache":
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / "etc/ld.so.cache").write_bytes(b"\0/usr/local/cuda-12.4/compat/libcuda.so.1\0")
+    line = problem(root)
+    assert bool(line) != (new_enough and found != "not")
+    assert ("into LD_LIBRARY_PATH" in line) == (new_enough and found == "not")
 
 
 def test_the_amis_are_those_of_the_platform() -> None:

@@ -1,11 +1,15 @@
-"""Every manifest of examples/ is one that its cluster takes whole."""
+"""Every manifest of examples/ is one that its cluster or service takes whole."""
 
 from __future__ import annotations
 
 import copy
+import json
 
+import boto3
+import jsonschema
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 from jsonschema import ValidationError
 
 from optml import paths
@@ -46,6 +50,30 @@ def test_each_schema_has_an_example_and_finds_a_wrong_word(kind: tuple[str, str]
     wrong["spec"]["replicsa"] = 1
     with pytest.raises(ValidationError, match="replicsa"):
         manifests.validate(wrong)
+
+
+def errors_of_batch(definition: object) -> str:
+    """What the API of AWS Batch has against a job definition, by botocore's own description of it."""
+    client = boto3.Session("x", "x", region_name="eu-west-1").client("batch")
+    shape = client.meta.service_model.operation_model("RegisterJobDefinition").input_shape
+    return str(ParamValidator().validate(definition, shape).generate_report())
+
+
+def test_the_job_definition_of_batch_is_valid() -> None:
+    definition = json.loads((ROOT / "examples/schedulers/batch.json").read_text())
+    assert errors_of_batch(definition) == ""
+    container = definition["nodeProperties"]["nodeRangeProperties"][0]["container"]
+    container["enviroment"] = container.pop("environment")
+    assert "enviroment" in errors_of_batch(definition)
+
+
+def test_the_task_of_skypilot_is_valid() -> None:
+    schema = json.loads((ROOT / "tests/support/schemas/skypilot/task.json").read_text())["schema"]
+    validator = jsonschema.Draft202012Validator(schema)
+    task = yaml.safe_load((ROOT / "examples/schedulers/skypilot.yaml").read_text())
+    validator.validate(task)
+    for wrong in ({**task, "num_node": 2}, {**task, "resources": {"image": "docker:distributed-torch"}}):
+        assert not validator.is_valid(wrong)
 
 
 TRAINING = [

@@ -128,6 +128,8 @@ def test_models_come_and_go(image: str, ml: Path) -> None:
             loaded = server.load(name)
             assert (loaded.status_code, loaded.json()) == (200, {"status": "Workers scaled"})
             assert server.invoke(name).text == f"weights of {name}"
+            assert "Date" in server.invoke(name).headers
+        assert "left out of answers" not in server.log().output  # nobody has set a header of ours
         assert server.invoke("a", b'"pid"').text != server.invoke("b", b'"pid"').text
         assert listening(server) == [8080]  # models have sockets without ports
         assert server.names() == (["a", "b"], None)

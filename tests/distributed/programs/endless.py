@@ -1,6 +1,6 @@
 """Sums over the ranks again and again, as a training does that has not ended yet.
 
-With FAILING_RANK that rank raises an exception on the way.
+With FAILING_RANK that rank raises an exception on the way; STEPS says after how many it ends.
 """
 
 import os
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 dist.init_process_group("gloo")
-for step in range(10_000):
+for step in range(int(os.environ.get("STEPS", "10000"))):
     dist.all_reduce(torch.ones(1))
     if step == 3:
         print("running", flush=True)

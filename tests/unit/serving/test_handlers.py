@@ -39,6 +39,17 @@ def answer(of: Model, body: bytes = b"[1]", content_type: str = "application/jso
     return of.answer(payload, content_type, accept, context)
 
 
+@pytest.mark.parametrize("handler", ["output_fn", "transform_fn"])
+def test_an_object_of_a_handler_goes_in_the_best_type_that_can_carry_it(handler: str) -> None:
+    accept, result = "text/plain, application/json;q=0.5", {"a": [1, 2]}
+    others = {"predict_fn": lambda data, model: data} if handler == "output_fn" else {}
+    free = model(**{handler: lambda *_: result}, **others)
+    assert answer(free, accept=accept) == (b'{"a":[1,2]}', "application/json")
+    typed = model(**{handler: lambda *_: (result, "text/plain")}, **others)
+    with pytest.raises(InferenceError, match="text/plain cannot carry this dict"):
+        answer(typed, accept=accept)
+
+
 def test_predict_defaults_to_the_method_of_the_model() -> None:
     class Twice:
         def predict(self, data: list[int]) -> list[int]:

@@ -113,17 +113,18 @@ class Model:
         """
         content_type = codecs.media_type(content_type) or codecs.JSON
         wanted = codecs.accepted(accept, self._default_accept)
-        best = wanted[0] if wanted else self._default_accept
+        types = wanted or (self._default_accept,)  # where the client takes none, a handler may know better
+        best = types[0]
         if self._transform:
             body = _as_handlers_expect(payload, content_type)
-            return _finished(self._transform(self.model, body, content_type, best, context), best, context)
+            return _finished(self._transform(self.model, body, content_type, best, context), types, context)
         if self._input:
             data = self._input(_as_handlers_expect(payload, content_type), content_type, context)
         else:
             data = codecs.decode(payload, content_type)
         prediction = self._predict(data, self.model, context)
         if self._output:
-            return _finished(self._output(prediction, best, context), best, context)
+            return _finished(self._output(prediction, best, context), types, context)
         if inspect.isgenerator(prediction):
             return _streamed(prediction, best)
         if isinstance(prediction, (bytes, bytearray, memoryview)) and accept and "*" not in accept:
@@ -209,11 +210,13 @@ def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
         raise InferenceError(f"The body is not UTF-8 text: {error}") from error
 
 
-def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | None]:
+def _finished(result: Any, types: tuple[str, ...], context: Context) -> tuple[Body, str | None]:
     """What output_fn or transform_fn returned: a payload, (payload, type), a response, or a generator."""
     typed = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str)
+    accept = types[0]
     if typed:
         result, accept = result
+        types = (codecs.media_type(accept),)
     if isinstance(result, (bytes, bytearray, memoryview)):
         return bytes(result), accept
     if isinstance(result, str):
@@ -225,7 +228,7 @@ def _finished(result: Any, accept: str, context: Context) -> tuple[Body, str | N
         return (result.iter_encoded() if result.is_streamed else result.get_data()), None
     if hasattr(result, "__next__"):
         return _streamed(result, accept, typed)
-    return codecs.encode(result, (codecs.media_type(accept),))
+    return codecs.encode(result, types)
 
 
 def _streamed(chunks: Iterator[Any], accept: str, typed: bool = False) -> tuple[Body, str]:

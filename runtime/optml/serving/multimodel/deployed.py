@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEATH = 1.0  # seconds that a killed process may take to be gone
-_OURS = ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "expect", "upgrade")
+_FRAMING = {"content-length", "transfer-encoding"}
+_OURS = {"host", "date", "connection", "keep-alive", "expect", "upgrade"} | _FRAMING
 
 
 class Process:

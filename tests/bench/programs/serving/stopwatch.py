@@ -22,7 +22,7 @@ for path, request in {
     "/invocations": ("POST", "/invocations", "[1]"),
 }.items():
     while not answered(*request):
-        assert server.poll() is None and time.perf_counter() - began < 30, "no answer"
+        assert server.poll() is None and time.perf_counter() - began < 200, "no answer"
         time.sleep(0.002)
     took[path] = (time.perf_counter() - began) * 1e3
 print(json.dumps(took))
