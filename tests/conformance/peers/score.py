@@ -30,14 +30,14 @@ PEERS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "sagemaker-training": (ENVIRONMENTS["sagemaker-training"], [], ["--train"]),
     "sagemaker-inference": (ENVIRONMENTS["mms"], [JRE], ["--serve"]),
 }
-OURS = {"optml/cpu-serve": f"optml/cpu-serve:{VARIANT}"}
+OURS: dict[str, list[str]] = {"optml/cpu-serve": [], "optml/cpu-train": ["--train"]}
 
 
 def main(names: list[str]) -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     for name in names or [*PEERS, *OURS]:
         try:
-            check(name, OURS.get(name) or built(name))
+            check(name, f"{name}:{VARIANT}" if name in OURS else built(name))
         except (LookupError, subprocess.CalledProcessError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     head, _, rest = DOCUMENT.read_text().partition(BEGIN)
@@ -73,7 +73,7 @@ def check(name: str, image: str) -> None:
         "--start-timeout=60",
         f"--json={result(name)}",
     ]
-    options = PEERS[name][2] if name in PEERS else []
+    options = OURS[name] if name in OURS else PEERS[name][2]
     subprocess.run([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
 
 
