@@ -173,6 +173,7 @@ def _first_line(name: str) -> None:
     with subprocess.Popen(["docker", "logs", "--follow", name], stdout=subprocess.PIPE) as log:
         assert log.stdout is not None
         assert any(FIRST in line for line in log.stdout), "the program has not begun"
+        log.kill()  # else it would be waited for, and with it for the end of the job
 
 
 def _first_answer(url: str) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from tests.bench.record import Curve, Row, Run, merged
+from tests.support.marks import write_between
 from tests.support.matrix import ROOT
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -42,8 +43,7 @@ def table(rows: list[Row]) -> str:
 def write(runs: list[Run]) -> None:
     """Write the page and its plots, and README's part."""
     PLOTS.mkdir(exist_ok=True)
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(before + BEGIN + summary(runs) + END + rest.partition(END)[2])
+    write_between(README, BEGIN, END, summary(runs))
     rows = [row for row in merged(runs) if "optml" in row.values]
     compared = [row for row in rows if row.best_peer()]
     alone = [row for row in rows if "bare" in row.values or not row.best_peer()]

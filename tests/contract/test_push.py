@@ -145,6 +145,9 @@ def test_whoever_builds_the_release_compares_it_with_the_published_one(checkout:
     other = checkout.push(*command)
     assert other.returncode == 1
     assert other.stderr.startswith(f"push: error: {name} is sha256:")
+    absent = checkout.push("compare", checkout.registry, "0.0.1", *command[3:])
+    assert absent.returncode == 1
+    assert absent.stderr.startswith(f"push: error: {name.replace(RELEASE, '0.0.1')} cannot be read: ")
 
 
 def test_only_the_tagged_commit_is_a_release(checkout: Checkout) -> None:

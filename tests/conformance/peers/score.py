@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench import contenders
 from tests.bench.contenders import ENVIRONMENTS, JRE, VARIANT
+from tests.support.marks import write_between
 from tests.support.matrix import ROOT
 
 WORK = ROOT / "build" / "conformance-peers"
@@ -40,8 +41,7 @@ def main(names: list[str]) -> int:
             check(name, f"{name}:{VARIANT}" if name in OURS else built(name))
         except (LookupError, subprocess.CalledProcessError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-    head, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    DOCUMENT.write_text(head + BEGIN + table() + END + rest.partition(END)[2])
+    write_between(DOCUMENT, BEGIN, END, table())
     return 0
 
 

@@ -86,12 +86,10 @@ class Connection:
         if self._body is None:
             head, data = self._cut_head(data)
             if not head:
-                self.in_parts = True
                 return None
             self._begin(head)
         assert self._body is not None
         if not self._body.write(data):
-            self.in_parts = True
             return None
         self._inbox += self._body.rest
         request, self.request, self._body = self.request, None, None

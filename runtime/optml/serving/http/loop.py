@@ -204,6 +204,7 @@ class Loop:
             if request is not None:
                 self._owner.dispatch(connection, request)
                 return
+            connection.in_parts = True
             if connection.wants_to_continue():
                 connection.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.listen(connection)

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEATH = 1.0  # seconds that a killed process may take to be gone
-_FRAMING = {"content-length", "transfer-encoding"}
-_OURS = {"host", "date", "connection", "keep-alive", "expect", "upgrade"} | _FRAMING
+_OURS = frozenset(
+    ("host", "date", "connection", "keep-alive", "content-length", "transfer-encoding")
+    + ("expect", "upgrade")
+)
 
 
 class Process:
