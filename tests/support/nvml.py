@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from optml import nvml as asker
-from tests.support.matrix import ROOT
 
 
 def _calls(*functions: Callable[..., object]) -> list[str]:
@@ -152,14 +151,6 @@ def build(folder: Path, *options: str) -> Path:
     command = ["gcc", "-w", "-shared", "-fPIC", *options, "-o", str(library), str(folder / "nvml.c")]
     subprocess.run(command, check=True)
     return library
-
-
-def wheel() -> Path:
-    """That of nvidia-ml-py, as the images have it."""
-    wheels = sorted((ROOT / "build/wheels").glob("nvidia_ml_py-*.whl"))
-    if not wheels:
-        pytest.skip("no wheel of nvidia-ml-py: run make build/gpu-train")
-    return wheels[0]
 
 
 def options(library: Path, gpus: int = 2, **variables: object) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.locks import exclusive
-from tests.support.matrix import ROOT
+from tests.support.matrix import ARCH, ROOT
 
 
 def wheel(directory: Path, name: str, **modules: str) -> str:
@@ -31,6 +31,15 @@ def wheel(directory: Path, name: str, **modules: str) -> str:
         archive.writestr(f"{info}/entry_points.txt", "\n".join(["[console_scripts]", *commands]))
         archive.writestr(f"{info}/RECORD", "")
     return path.name
+
+
+def of_the_images(name: str) -> Path:
+    """The wheel of this name that the images have."""
+    folder = ROOT / "build/wheels" / ARCH
+    found = list(folder.glob(f"{name}-*.whl"))
+    if not found:  # no reason to skip: what a test shows would go unseen
+        pytest.fail(f"no wheel of {name} in {folder}: run make build-all")
+    return found[0]
 
 
 def fetched(name: str, python: str, *requirements: str) -> Path:

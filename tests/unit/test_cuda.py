@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from optml.cuda import AMIS, driver_version, installed_cuda, problems
-from tests.support.matrix import ROOT
+from tests.support.wheels import of_the_images
 
 PYTHON = "/opt/venv/bin/python3"
 PROPRIETARY = (
@@ -204,10 +204,7 @@ def test_the_forward_compatibility_package_stands_in_for_the_driver_where_it_is_
 
 def test_the_amis_are_those_of_the_platform() -> None:
     """botocore has SageMaker's own description: names, and the driver of each."""
-    wheels = sorted((ROOT / "build/wheels").glob("botocore-*.whl"))
-    if not wheels:
-        pytest.skip("no wheel of botocore: run make build/cpu-train")
-    archive = zipfile.ZipFile(wheels[-1])
+    archive = zipfile.ZipFile(of_the_images("botocore"))
     (name,) = (name for name in archive.namelist() if re.search(r"/data/sagemaker/.*/service-2", name))
     shapes = json.loads(gzip.decompress(archive.read(name)))["shapes"]
     described = {

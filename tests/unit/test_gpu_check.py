@@ -32,6 +32,12 @@ def test_without_gpu_and_torch_it_says_what_it_skipped(tmp_path: Path) -> None:
     assert all(f"| {name} | {result['status']} |" in text for name, result in report.items())
 
 
+def test_a_checkout_brings_the_runtime_and_what_it_needs(tmp_path: Path) -> None:
+    home = runpy.run_path(str(ROOT / "scripts/gpu-check"))["runtime_of_checkout"](tmp_path)
+    assert (home / "lib/optml/__main__.py").is_file()
+    assert (home / "deps/pynvml.py").is_file()
+
+
 def test_gpus_that_torch_does_not_use_are_a_failure(tmp_path: Path) -> None:
     """A build of PyTorch for CPUs trains well on a machine with GPUs, by gloo."""
     check = runpy.run_path(str(ROOT / "scripts/gpu-check"))

@@ -14,14 +14,15 @@ import pytest
 from optml import gpus, machine, nvml, paths
 from optml.gpus import Gpu, find, for_one_process
 from tests.support.matrix import ROOT
-from tests.support.nvml import FACTS, NEEDED, OF_SLICES, STATE, build, wheel
+from tests.support.nvml import FACTS, NEEDED, OF_SLICES, STATE, build
+from tests.support.wheels import of_the_images
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nvml")
     build(folder)
-    zipfile.ZipFile(wheel()).extract("pynvml.py", folder)
+    zipfile.ZipFile(of_the_images("nvidia_ml_py")).extract("pynvml.py", folder)
     return folder
 
 
