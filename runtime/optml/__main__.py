@@ -26,6 +26,10 @@ def main(argv: list[str]) -> int:
             from optml.training.train import train
 
             os._exit(train(rest))  # nothing is left to clean up, and a signal changes nothing more
+        if verb == "mpirun":
+            from optml.training.launcher import mpirun
+
+            os._exit(mpirun(rest))
         if verb == "check":
             from optml.training.check import check
 

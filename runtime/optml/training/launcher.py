@@ -1,0 +1,30 @@
+"""mpirun as the program of a container, such as the launcher of a Kubeflow MPIJob."""
+
+from __future__ import annotations
+
+import os
+
+from ..report import log_error
+from .peers import Peers
+from .supervisor import Supervisor
+
+# Open MPI 4 and 5 say so, and end with the exit code of the lost daemon: with 0, if they know none.
+_LOST = "has lost communication with a remote daemon"
+
+
+def mpirun(argv: list[str]) -> int:
+    """Run mpirun with these arguments and return its exit code, but 1 for 0 where it has lost a host."""
+    supervisor = Supervisor()
+    stderr, its_stderr = os.pipe()
+
+    def work() -> None:
+        os.dup2(its_stderr, 2)
+        os.execvp("mpirun", ["mpirun", *argv])
+
+    child = supervisor.start(work)
+    os.close(its_stderr)
+    ended = supervisor.run(child, stderr, Peers("", {}, ""))
+    if ended.code == 0 and _LOST in ended.tail:
+        log_error("mpirun has lost a host, and ended with 0 all the same: this is a failure")
+        return 1
+    return ended.code
