@@ -80,7 +80,7 @@ TRAINING = [
     template["spec"]
     for resource in RESOURCES.values()
     for template in manifests.pod_templates(resource)
-    if "train" in template["spec"]["containers"][0].get("args", ())
+    if template["spec"]["containers"][0].get("args", [])[:1] == ["train"]
 ]
 
 

@@ -144,6 +144,6 @@ def test_mpirun_of_the_mpijob_starts_a_rank_for_each_slot() -> None:
     launcher, worker = spec["mpiReplicaSpecs"]["Launcher"], spec["mpiReplicaSpecs"]["Worker"]
     (container,) = launcher["template"]["spec"]["containers"]
     size = worker["replicas"] * spec["slotsPerWorker"]
-    assert container["command"] == ["mpirun", "-n", str(size), "-x", "PATH", "train"]
+    assert container["args"] == ["mpirun", "-n", str(size), "-x", "PATH", "train"]
     environ = {"OMPI_COMM_WORLD_SIZE": str(size), "OMPI_COMM_WORLD_RANK": "1"}
     assert str(cluster.find({}, environ, 0)) == "host 2 of 2, by mpirun"
