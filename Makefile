@@ -58,19 +58,18 @@ demo: image/$(DEBIAN)/cpu-train image/$(DEBIAN)/cpu-serve .venv/made
 
 .PHONY: test
 test: ## Build every image and run every test but the long ones; PYTEST='-k word' passes options to pytest
-test: build-all .venv/tests browser
+test: test-tools .venv/tests
 	@scripts/run-tests --without-long $(PYTEST)
 
 # The folders of tests, one verb each, with their long tests; tests/images has one for each image, below.
 .PHONY: $(SUITES:%=test/%)
-$(SUITES:%=test/%): test/%: build-all .venv/tests
+$(SUITES:%=test/%): test/%: test-tools .venv/tests
 	@scripts/run-tests tests/$* $(PYTEST)
-test/contract: browser
 test/arm64: arm64
 
 # What is to be published, in place of what the Engine has built.
 .PHONY: test/release
-test/release: build-all .venv/tests browser verify-reproducible
+test/release: test-tools .venv/tests verify-reproducible
 	@$(foreach v,$(CHOSEN),for image in $(IMAGES); do \
 	    skopeo copy --quiet dir:$(call built,$v)/$$image docker-daemon:optml/$$image:$(call tag,$v); done;)
 	@scripts/run-tests --without-long $(PYTEST)
@@ -258,11 +257,13 @@ skopeo:
 emulator:
 	@scripts/emulate $(ARCH)
 
-# After the images, since they may install packages, too. The tests of the page need it, and skip where there is none.
-.PHONY: browser
-browser: build-all
+# What tests run on this machine: a browser for the server's page, whose tests skip where there is none, and a
+# compiler for the driver of GPUs that are none. After the images, since they may install packages, too.
+.PHONY: test-tools
+test-tools: build-all
 	@command -v chromium-headless-shell chromium >/dev/null || scripts/apt-install chromium-headless-shell || \
 	    echo 'no browser: the page of the server will not be tested' >&2
+	@command -v gcc >/dev/null || scripts/apt-install gcc libc6-dev
 
 .venv/made: scripts/venv
 	@scripts/venv

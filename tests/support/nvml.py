@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from optml import nvml as asker
 
@@ -144,8 +141,6 @@ int nvmlDeviceGetComputeRunningProcesses_v3(size_t handle, unsigned *count, void
 
 def build(folder: Path, *options: str) -> Path:
     """The library in this folder."""
-    if not shutil.which("gcc"):
-        pytest.skip("no gcc here")
     (folder / "nvml.c").write_text(_SOURCE)
     library = folder / "libnvidia-ml.so.1"
     command = ["gcc", "-w", "-shared", "-fPIC", *options, "-o", str(library), str(folder / "nvml.c")]
