@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import requests
 
 from .serving import Server, eventually
 
@@ -66,3 +67,24 @@ def test_half_sent_bodies_harm_nobody(image: str, ml: Path, tmp: str) -> None:
         assert server.invoke(b"x" * SIZE, Content_Type="text/plain").json() == SIZE  # the room is free again
         assert server.workers() == workers
         assert "exited" not in server.log().output
+
+
+FAULTS = "import sys; print(open(f'/proc/{sys.argv[1]}/stat').read().rsplit(')')[1].split()[7])"
+
+
+@pytest.mark.image("cpu-serve")
+def test_one_calls_memory_serves_the_next(image: str, ml: Path) -> None:
+    """The kernel fills a page at each fault: a body of 1 MiB has 256, as an array and as an answer again."""
+    calls, body = 50, bytes(1 << 20)
+    with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server, requests.Session() as session:
+        [worker] = server.workers()
+        session.headers["Content-Type"] = session.headers["Accept"] = "application/octet-stream"
+
+        def faults_of(count: int) -> int:
+            before = int(server.exec("python3", "-c", FAULTS, str(worker)).stdout)
+            for _ in range(count):
+                assert session.post(f"{server.url}/invocations", body, timeout=30).content == body
+            return int(server.exec("python3", "-c", FAULTS, str(worker)).stdout) - before
+
+        faults_of(calls)
+        assert faults_of(calls) < 64 * calls
