@@ -26,7 +26,7 @@ LOSS = 0.75
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one round instead of five, and shorter curves")
+    parser.add_argument("--quick", action="store_true", help="one round instead of five, and less of all")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), metavar="NAME",
                         help=f"some of: {', '.join(BENCHES)}")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="add this run to the published ones")
@@ -39,7 +39,7 @@ def main() -> int:
     for name in options.only:
         print(f"measuring {name}", flush=True)
         BENCHES[name](run, 1 if options.quick else 5)
-    print(page.table(run.rows))
+    print(page.table(run))
     for name, why in run.absent.items():
         print(f"not measured: {name}: {why}")
     published = record.load()

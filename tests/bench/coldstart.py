@@ -17,7 +17,6 @@ import requests
 
 from tests.bench.contenders import ENVIRONMENTS, SERVERS, VARIANT, WORK
 from tests.bench.record import Row, Run
-from tests.bench.serving import MODEL
 from tests.support.docker import Container, docker
 from tests.support.registry import registry
 
@@ -41,7 +40,7 @@ TRAIN = (
 )
 FIRST = b"first line"
 OURS = "exec /opt/optml/bin/entrypoint"
-MMS = SERVERS[-1].command.replace("/opt/peers/mms/bin:", "")
+MMS = SERVERS[-1].command.replace("/opt/peers/mms/bin", "/opt/venv/bin")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ class Image:
 
     def start(self) -> float:
         """Milliseconds from `docker run` to the program's first line, or the model's first answer."""
-        options = ("--entrypoint=", f"--volume={PROGRAMS}:/srv:ro", "--add-host=algo-1:127.0.0.1")
+        mounts = (f"--volume={PROGRAMS}:/srv:ro", f"--volume={PROGRAMS}/model:/opt/ml/model:ro")
+        options = ("--entrypoint=", *mounts, "--add-host=algo-1:127.0.0.1")
         began = time.perf_counter()
         with Container(self.name, "sh", "-c", self.command, options=options) as container:
             if self.kind == "serving":
@@ -71,11 +71,9 @@ IMAGES = [
     Image("training", "optml", f"optml/cpu-train:{VARIANT}", f"{TRAIN}{OURS} train"),
     Image("training", "sagemaker-training", "optml-bench-sagemaker-training", f"{TRAIN}exec train",
           "sagemaker-training"),
-    Image("serving", "optml", f"optml/slim-serve:{VARIANT}", f"{MODEL.format('/srv/model')}{OURS} serve"),
-    Image("serving", "optml, cpu-serve", f"optml/cpu-serve:{VARIANT}",
-          f"{MODEL.format('/srv/model')}{OURS} serve"),
-    Image("serving", "sagemaker-inference + MMS", "optml-bench-mms",
-          f"{MODEL.format('/srv/model')}{MMS}", "mms"),
+    Image("serving", "optml", f"optml/slim-serve:{VARIANT}", f"{OURS} serve"),
+    Image("serving", "optml, cpu-serve", f"optml/cpu-serve:{VARIANT}", f"{OURS} serve"),
+    Image("serving", "sagemaker-inference + MMS", "optml-bench-mms", MMS, "mms"),
 ]  # fmt: skip
 
 
@@ -108,16 +106,15 @@ def _rows(kind: str, images: list[Image], rounds: int, folder: str, address: str
     places = {image: _push(image, address) for image in images}
     for image, place in places.items():
         size.add(image.contender, _size(place))
-    storage = ("buildah", "--root", f"{folder}/storage", "--runroot", f"{folder}/run", "--storage-driver=vfs")
+    storage = ("buildah", f"--root={folder}/storage", f"--runroot={folder}/run", "--storage-driver=overlay")
     for _ in range(rounds):
         for image, place in places.items():
             source, copy = f"docker://{place}", f"dir:{folder}/copy"
             pull.add(image.contender, _timed("skopeo", "copy", "--src-tls-verify=false", source, copy))
             unpack.add(image.contender, _timed(*storage, "pull", "--quiet", "--tls-verify=false", place))
             subprocess.run([*storage, "rmi", "--all", "--force"], check=True, capture_output=True)
-            start.add(
-                image.contender, _timed("docker", "run", "--rm", "--entrypoint=", image.name, "/bin/true")
-            )
+            nothing = ("docker", "run", "--rm", "--entrypoint=", image.name, "sh", "-c", ":")
+            start.add(image.contender, _timed(*nothing))
             answer.add(image.contender, image.start())
     return [size, pull, unpack, start, answer]
 
@@ -170,7 +167,8 @@ def _timed(*command: str) -> float:
 
 
 def _first_line(name: str) -> None:
-    with subprocess.Popen(["docker", "logs", "--follow", name], stdout=subprocess.PIPE) as log:
+    command = ["docker", "logs", "--follow", name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as log:
         assert log.stdout is not None
         assert any(FIRST in line for line in log.stdout), "the program has not begun"
         log.kill()  # else it would be waited for, and with it for the end of the job

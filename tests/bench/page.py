@@ -25,10 +25,14 @@ one machine, so read the ratios. Rows that optml loses come first.
 """
 
 
-def table(rows: list[Row]) -> str:
-    """All rows as text for a terminal: the median of each contender, and how much better optml is."""
+def table(run: Run) -> str:
+    """All that a run found, for a terminal: of each row the medians, and how much better optml is."""
     lines = []
-    for row in rows:
+    for curve in run.curves:
+        lines.append(f"\n{curve.group}: {curve.label}, {curve.unit}")
+        lines += [f"  {_number(x):>12} {curve.x}: {_number(y)}" for x, y in curve.points]
+        lines += [f"  no more: {curve.end}"] if curve.end else []
+    for row in run.rows:
         lines.append(f"\n{row.group}: {row.label}, {row.unit or 'ratio'}")
         for name in sorted(row.values, key=row.median, reverse=row.more_is_better):
             against = (

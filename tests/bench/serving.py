@@ -66,7 +66,7 @@ def measure(run: Run, rounds: int) -> None:
             script = script_for(body, content_type, accept)
             for url in speaking.values():  # what comes late of libraries comes now
                 wrk(f"{url}/invocations", script, 8, 1)
-            for connections in CONNECTIONS:
+            for connections in CONNECTIONS if rounds > 1 else CONNECTIONS[1:]:
                 run.rows += loaded(kind, connections, speaking, script, rounds)
     run.rows += overloaded(
         [server for server in servers if server.name in ("optml", "gunicorn, sync")], rounds
