@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from tests.bench.record import Curve, Row, Run, merged
+from tests.bench.record import Curve, Row, Run, advantages, merged
 from tests.support.marks import write_between
 from tests.support.matrix import ROOT
 
@@ -68,7 +68,7 @@ def write(runs: list[Run]) -> None:
 
 def summary(runs: list[Run]) -> str:
     """Against the fastest server of Python that users know: how many times better, with the spread."""
-    rows = {(row.group, row.label): row for row in merged(runs)}
+    rows = {row.name: row for row in merged(runs)}
     peer = "uvicorn + Starlette"
     counts = (1, 8, 64)
     titles = " | ".join("1 connection" if count == 1 else f"{count} connections" for count in counts)
@@ -114,12 +114,7 @@ def _rows(rows: list[Row], runs: list[Run]) -> str:
 
 def _spread(row: Row, peer: str, runs: list[Run]) -> str:
     """The least and the greatest advantage that a run found."""
-    found = [
-        each.advantage(peer)
-        for run in runs
-        for each in run.rows
-        if (each.group, each.label) == (row.group, row.label) and {"optml", peer} <= each.values.keys()
-    ]
+    found = advantages(runs, row, peer)
     return f"{min(found):.2f}–{max(found):.2f}"
 
 

@@ -28,6 +28,10 @@ class Row:
     values: dict[str, list[float]] = field(default_factory=dict)
     """Contender → its figure in each round. One that has none could not do it."""
 
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.group, self.label
+
     def add(self, contender: str, value: float) -> None:
         self.values.setdefault(contender, []).append(round(value, 3))
 
@@ -35,7 +39,7 @@ class Row:
         return statistics.median(self.values[contender])
 
     def best_peer(self) -> str | None:
-        """The contender with the best median, but for bare Python and all that is ours ("optml, cpu-serve")."""
+        """The contender with the best median, but for bare Python and what is ours ("optml, cpu-serve")."""
         peers = [name for name in self.values if name != "bare" and not name.startswith("optml")]
         choose = max if self.more_is_better else min
         return choose(peers, key=self.median) if peers else None
@@ -112,14 +116,22 @@ def save(runs: list[Run], path: Path = RESULTS) -> None:
     path.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
 
 
+def advantages(runs: list[Run], row: Row, peer: str) -> list[float]:
+    """How many times better than a peer optml was in this row, in each run that has both."""
+    return [
+        each.advantage(peer)
+        for run in runs
+        for each in run.rows
+        if each.name == row.name and {"optml", peer} <= each.values.keys()
+    ]
+
+
 def merged(runs: list[Run]) -> list[Row]:
     """Each row with the medians of the runs in place of the rounds."""
     rows: dict[tuple[str, str], Row] = {}
     for run in runs:
         for row in run.rows:
-            whole = rows.setdefault(
-                (row.group, row.label), Row(row.group, row.label, row.unit, row.more_is_better)
-            )
+            whole = rows.setdefault(row.name, Row(row.group, row.label, row.unit, row.more_is_better))
             for contender in row.values:
                 whole.add(contender, row.median(contender))
     return list(rows.values())

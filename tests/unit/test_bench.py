@@ -29,8 +29,9 @@ PUBLISHED = [run_of(rate=120, time=90), run_of(rate=125, time=80), run_of(rate=1
     [
         ({"rate": 120, "time": 85}, []),
         ({"rate": 95, "time": 105}, []),  # a noisy machine
-        ({"rate": 85, "time": 85}, ["rate"]),
-        ({"rate": 120, "time": 120}, ["time"]),
+        ({"rate": 84, "time": 85}, []),  # 0.76 of the least that was published
+        ({"rate": 80, "time": 85}, ["rate"]),
+        ({"rate": 120, "time": 125}, ["time"]),
         ({"rate": 60, "time": 300}, ["rate", "time"]),
         ({"time": 85}, []),  # what was not measured is not lost
     ],

@@ -167,9 +167,13 @@ class Intake:
             self._read_waiting(connection)
 
     def share(self) -> None:
-        """Have other workers take what has waited for a moment, where they have free slots."""
-        idle = self._scoreboard.count_below(self._host.slots.count)
-        for connection in self.queue.waiting_since(self.loop.now - TICK)[:idle]:
+        """Have other workers take half of what there is more here than where the fewest calls are.
+
+        Clients keep their connections, so what is uneven would stay so. The last of the queue go, who wait for
+        fewer calls there than here.
+        """
+        more = self._scoreboard.calls(self._row) - self._scoreboard.fewest_calls()
+        for connection in self.queue.connections()[::-1][: max(0, more // 2)]:
             self._give_back(connection)
 
     def give_back_all(self) -> None:

@@ -89,9 +89,9 @@ class Scoreboard:
     def any_asked(self) -> bool:
         return any(self._cells[row * _COLUMNS + _ASKED] for row in self.rows)
 
-    def count_below(self, calls: int) -> int:
-        """How many ready workers have fewer calls than this."""
-        return sum(self.state(row) == READY and self.calls(row) < calls for row in self.rows)
+    def fewest_calls(self) -> int:
+        """Of the ready workers, the calls of the one that has the fewest; 0 where none is ready."""
+        return min((self.calls(row) for row in self.rows if self.state(row) == READY), default=0)
 
     # What is counted
 

@@ -269,6 +269,39 @@ def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, m
         assert slow.result() == 200
 
 
+def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: Path) -> None:
+    """Six keep their connections to one worker and two to the other, and none ever stops calling."""
+    with (
+        Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
+        ThreadPoolExecutor(8) as pool,
+        ExitStack() as stack,
+    ):
+        eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
+        clients: dict[str, list[requests.Session]] = {}  # by the worker that has their connection
+
+        def call(client: requests.Session, name: str, seconds: float) -> None:
+            answer = client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60)
+            assert answer.status_code == 200
+
+        def count(client: requests.Session) -> int:
+            """Calls of the client in three seconds, when it has called for one."""
+            began, calls = time.monotonic(), 0
+            while (passed := time.monotonic() - began) < 4:
+                call(client, "any", 0.05)
+                calls += passed > 1
+            return calls
+
+        for number in range(20):
+            client = stack.enter_context(requests.Session())
+            client.headers["Content-Type"] = "application/json"
+            call(client, f"n{number}", 0)
+            server.wait_for_log(f"done n{number} ")
+            clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
+        many, few = sorted(clients.values(), key=len, reverse=True)
+        calls = list(pool.map(count, [*many[:6], *few[:2]]))
+        assert max(calls) < 1.5 * min(calls), calls
+
+
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,

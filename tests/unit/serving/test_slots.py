@@ -187,13 +187,15 @@ def test_the_table_is_shared_with_children() -> None:
     assert scoreboard.served(1) == 0
 
 
-def test_a_worker_knows_whether_another_is_free() -> None:
-    scoreboard = Scoreboard(2)
+def test_a_worker_knows_whether_another_has_fewer_calls() -> None:
+    scoreboard = Scoreboard(3)
+    assert scoreboard.fewest_calls() == 0
     scoreboard.set_state(0, READY)
     scoreboard.set_calls(0, 3)
-    assert scoreboard.count_below(2) == 0  # the other is not ready
+    assert scoreboard.fewest_calls() == 3  # the others are not ready
     scoreboard.set_state(1, READY)
-    assert scoreboard.count_below(2) == 1
+    scoreboard.set_calls(1, 2)
+    assert scoreboard.fewest_calls() == 2
 
 
 def test_no_two_workers_of_a_row_are_taken_for_one() -> None:

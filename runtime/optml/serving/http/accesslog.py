@@ -61,8 +61,8 @@ class AccessLog:
     def flush(self) -> None:
         """Write what was noted."""
         with self._flushing:
-            data = "".join([self._lines.popleft() for _ in range(len(self._lines))]).encode("utf-8", "replace")
-            for piece in pieces(data):
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            for piece in pieces("".join(lines).encode("utf-8", "replace")):
                 _write(piece)
 
     def _keep_flushing(self) -> None:
