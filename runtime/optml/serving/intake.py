@@ -169,8 +169,8 @@ class Intake:
     def share(self) -> None:
         """Have other workers take half of what there is more here than where the fewest calls are.
 
-        Clients keep their connections, so what is uneven would stay so. The last of the queue go, who wait for
-        fewer calls there than here.
+        Clients keep their connections, so what is uneven would stay so. The last of the queue go: they wait
+        for fewer calls there than here.
         """
         more = self._scoreboard.calls(self._row) - self._scoreboard.fewest_calls()
         for connection in self.queue.connections()[::-1][: max(0, more // 2)]:
