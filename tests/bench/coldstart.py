@@ -16,7 +16,7 @@ from pathlib import Path
 import requests
 
 from tests.bench.contenders import ENVIRONMENTS, SERVERS, VARIANT, WORK
-from tests.bench.record import Row, Run
+from tests.bench.record import Row, Run, in_turn
 from tests.support.docker import Container, docker
 from tests.support.registry import registry
 
@@ -107,15 +107,14 @@ def _rows(kind: str, images: list[Image], rounds: int, folder: str, address: str
     for image, place in places.items():
         size.add(image.contender, _size(place))
     storage = ("buildah", f"--root={folder}/storage", f"--runroot={folder}/run", "--storage-driver=overlay")
-    for _ in range(rounds):
-        for image, place in places.items():
-            source, copy = f"docker://{place}", f"dir:{folder}/copy"
-            pull.add(image.contender, _timed("skopeo", "copy", "--src-tls-verify=false", source, copy))
-            unpack.add(image.contender, _timed(*storage, "pull", "--quiet", "--tls-verify=false", place))
-            subprocess.run([*storage, "rmi", "--all", "--force"], check=True, capture_output=True)
-            nothing = ("docker", "run", "--rm", "--entrypoint=", image.name, "sh", "-c", ":")
-            start.add(image.contender, _timed(*nothing))
-            answer.add(image.contender, image.start())
+    for image in in_turn(images, rounds):
+        source, copy = f"docker://{places[image]}", f"dir:{folder}/copy"
+        pull.add(image.contender, _timed("skopeo", "copy", "--src-tls-verify=false", source, copy))
+        unpack.add(image.contender, _timed(*storage, "pull", "--quiet", "--tls-verify=false", places[image]))
+        subprocess.run([*storage, "rmi", "--all", "--force"], check=True, capture_output=True)
+        nothing = ("docker", "run", "--rm", "--entrypoint=", image.name, "sh", "-c", ":")
+        start.add(image.contender, _timed(*nothing))
+        answer.add(image.contender, image.start())
     return [size, pull, unpack, start, answer]
 
 

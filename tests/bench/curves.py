@@ -99,6 +99,7 @@ def _ours(model: str, *options: str) -> Container:
 def _models(most: int) -> Curve:
     """How long it takes to register a model, when so many are there; each is a process of its own."""
     curve = Curve("Serving many models", "time to register one more", "models that are there", "ms")
+    curve.why = "each is a process, which the kernel forks in more time the more there are"
     print(f"  {curve.label}", flush=True)
     options = ("--env=SAGEMAKER_MULTI_MODEL=true", "--memory=20g", "--memory-swap=20g")
     with _ours("/srv/model", *options) as server, requests.Session() as session:
@@ -119,6 +120,7 @@ def _connections(counts: tuple[int, ...]) -> Curve:
     """Answers a second by so many connections at once; refusals are none."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
     curve = Curve("Serving", "good answers a second, by connections", "connections", "1/s")
+    curve.why = "calls that wait for a slot stay in the kernel, where each is looked at once more"
     with _ours("/srv/model", "--env=SAGEMAKER_MODEL_JOB_QUEUE_SIZE=4000", "--ulimit=nofile=20000") as server:
         url = wait_for_ping(server)
         return _points(curve, counts, lambda count: wrk(f"{url}/invocations", script, count, 3)["rate"])
@@ -186,7 +188,7 @@ def predict_fn(data, model):
 PREPARE = (
     'mkdir -p /opt/ml/code && printf %s "$SIZED" > /opt/ml/code/inference.py && rm -rf /opt/ml/model &&'
     " mkdir /opt/ml/model && touch /opt/ml/model/there &&"
-    " head -c ${MEGABYTES}000000 /dev/zero > /tmp/weights && "
+    " head -c ${MEGABYTES}000000 /dev/zero > /tmp/weights && sync /tmp/weights && "
 )
 SERVE = "exec /opt/optml/bin/entrypoint serve"
 

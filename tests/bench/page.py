@@ -159,6 +159,8 @@ def _curves(curves: list[Curve]) -> str:
         lines += ["|---|" + "---:|" * len(curve.points), f"| {curve.unit} | {values} |"]
         if curve.unit in ("ms", "MiB"):
             lines.append(f"| {curve.unit} for each more | – | {' | '.join(_steps(curve))} |")
+        if curve.why:
+            lines += ["", f"Why one more costs more: {curve.why}."]
         if curve.end:
             lines += ["", f"No more: {curve.end}."]
         lines += ["", f"![{curve.label}](benchmarks/{plot.name})", ""]

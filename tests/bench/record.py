@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Contender = TypeVar("Contender")
 
 RESULTS = Path(__file__).parent / "results.json"
 """The published runs, of one state of the code: docs/benchmarks.md is written from them."""
@@ -65,6 +69,8 @@ class Curve:
     points: list[tuple[float, float]] = field(default_factory=list)
     end: str = ""
     """Where it ends before its time, and why."""
+    why: str = ""
+    """Why the cost of one more grows, where it does."""
 
 
 @dataclass
@@ -78,6 +84,13 @@ class Run:
     """Contender → why it was not measured."""
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+
+
+def in_turn(contenders: Iterable[Contender], rounds: int) -> Iterator[Contender]:
+    """Each contender once in each round, each time after another: some are busy long after their turn."""
+    chance, order = random.Random(1), list(contenders)
+    for _ in range(rounds):
+        yield from chance.sample(order, len(order))
 
 
 def begin() -> Run:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy
 
 from tests.bench.contenders import IMAGE, WORK, Server, present
-from tests.bench.record import Row, Run
+from tests.bench.record import Row, Run, in_turn
 from tests.support.docker import Container, docker, wait_for_ping
 
 LIMITS = (
@@ -85,13 +85,12 @@ def started(servers: list[Server], rounds: int) -> list[Row]:
         path: Row("Serving: start", f"start → 200 on {label}", "ms", False)
         for path, label in {"health": "/ping", "/invocations": "/invocations"}.items()
     }
-    for _ in range(rounds):
-        for server in servers:
-            command = MODEL.format("/srv/model") + server.command
-            stopwatch = ("python3", "/srv/serving/stopwatch.py", command, server.health)
-            took = json.loads(docker("run", "--rm", *LIMITS, IMAGE, *stopwatch).stdout)
-            for path, row in rows.items():
-                row.add(server.name, took[path])
+    for server in in_turn(servers, rounds):
+        command = MODEL.format("/srv/model") + server.command
+        stopwatch = ("python3", "/srv/serving/stopwatch.py", command, server.health)
+        took = json.loads(docker("run", "--rm", *LIMITS, IMAGE, *stopwatch).stdout)
+        for path, row in rows.items():
+            row.add(server.name, took[path])
     return list(rows.values())
 
 
@@ -137,13 +136,12 @@ def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, r
     rate = Row(group, f"answers/s, {connections} connections", "1/s", True)
     p50 = Row(group, f"p50, {connections} connections", "ms", False)
     p99 = Row(group, f"p99, {connections} connections", "ms", False)
-    for _ in range(rounds):
-        for server, url in urls.items():
-            found = wrk(f"{url}/invocations", script, connections, 1)
-            if found["rate"]:
-                rate.add(server.name, found["rate"])
-                p50.add(server.name, found["p50"])
-                p99.add(server.name, found["p99"])
+    for server in in_turn(urls, rounds):
+        found = wrk(f"{urls[server]}/invocations", script, connections, 1)
+        if found["rate"]:
+            rate.add(server.name, found["rate"])
+            p50.add(server.name, found["p50"])
+            p99.add(server.name, found["p99"])
     return [rate, p50, p99]
 
 
@@ -161,11 +159,10 @@ def overloaded(servers: list[Server], rounds: int) -> list[Row]:
             container = stack.enter_context(serve(busy, "/srv/overload"))
             urls[server.name] = wait_for_ping(container)
             wrk(f"{urls[server.name]}/invocations", script, 8, 1)  # what comes late of libraries comes now
-        for _ in range(rounds):
-            for name, url in urls.items():
-                for (label, unit, more), value in overload(url, script).items():
-                    row = Row("Serving: a model of 5 ms, overloaded", label, unit, more)
-                    rows.setdefault(label, row).add(name, value)
+        for name in in_turn(urls, rounds):
+            for (label, unit, more), value in overload(urls[name], script).items():
+                row = Row("Serving: a model of 5 ms, overloaded", label, unit, more)
+                rows.setdefault(label, row).add(name, value)
     return list(rows.values())
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .host import Host
     from .http.connection import Connection
 
+_ASLEEP = 2.0  # seconds between two looks at the clock by one model of many that nobody asks
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
 
 
@@ -45,7 +46,9 @@ class Intake:
     @property
     def patience(self) -> float:
         """Seconds for which the loop may wait for something to happen."""
-        return _REST / 5 if self._resting else TICK
+        if self._resting:
+            return _REST / 5
+        return TICK if self._exchange or self.loop.connections else _ASLEEP
 
     # New connections
 

@@ -314,6 +314,28 @@ def test_memory_comes_back(image: str, ml: Path) -> None:
         assert server.names() == (["large", "small"], None)
 
 
+WAKES = """
+import glob, sys, time
+def wakes():
+    files = glob.glob(f"/proc/{sys.argv[1]}/task/*/status")
+    return sum(int(line.split()[1]) for file in files for line in open(file) if line.startswith("voluntary"))
+time.sleep(2.5)
+before = wakes()
+time.sleep(4)
+print(wakes() - before)
+"""
+
+
+def test_a_model_that_nobody_asks_sleeps(image: str, ml: Path) -> None:
+    """A thousand may lie there: they take no time from those that are asked."""
+    write_model(ml, "a")
+    with Models(image, ml / "models") as server:
+        server.load("a")
+        pid = server.invoke("a", b'"pid"').text
+        assert int(server.exec("python3", "-c", WAKES, pid).stdout) <= 4
+        assert server.invoke("a").text == "weights of a"
+
+
 def test_the_router_without_its_nursery_begins_anew(image: str, ml: Path) -> None:
     write_model(ml, "a")
     with Models(image, ml / "models") as server:
