@@ -2,7 +2,7 @@
 
 usage: python -m tests.bench [--quick] [--only NAME...] [--keep | --check]
 
-A run takes some thirty minutes, --quick under five. --keep adds it to the published runs and writes
+A run takes twenty minutes, --quick under five. --keep adds it to the published runs and writes
 docs/benchmarks.md anew; --check compares it with them, and ends with 1 where optml has lost ground. What one
 round finds is too uncertain for both.
 """

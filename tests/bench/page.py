@@ -30,7 +30,7 @@ def table(run: Run) -> str:
     lines = []
     for curve in run.curves:
         lines.append(f"\n{curve.group}: {curve.label}, {curve.unit}")
-        lines += [f"  {_number(x):>12} {curve.x}: {_number(y)}" for x, y in curve.points]
+        lines += [f"  {x:>12,.0f} {curve.x}: {_number(y)}" for x, y in curve.points]
         lines += [f"  no more: {curve.end}"] if curve.end else []
     for row in run.rows:
         lines.append(f"\n{row.group}: {row.label}, {row.unit or 'ratio'}")
@@ -153,7 +153,7 @@ def _curves(curves: list[Curve]) -> str:
     for number, curve in enumerate(curves, 1):
         plot = PLOTS / f"curve-{number}.svg"
         _line(curve, plot)
-        cells = " | ".join(_number(x) for x, _ in curve.points)
+        cells = " | ".join(f"{x:,.0f}" for x, _ in curve.points)
         values = " | ".join(_number(y) for _, y in curve.points)
         lines += [f"### {curve.group}: {curve.label}", "", f"| {curve.x} | {cells} |"]
         lines += ["|---|" + "---:|" * len(curve.points), f"| {curve.unit} | {values} |"]
