@@ -99,7 +99,7 @@ def _ours(model: str, *options: str) -> Container:
 def _models(most: int) -> Curve:
     """How long it takes to register a model, when so many are there; each is a process of its own."""
     curve = Curve("Serving many models", "time to register one more", "models that are there", "ms")
-    curve.why = "each is a process: from some 500 forks on, the kernel takes four times as long for any"
+    curve.why = "each is a process, and the kernel takes longer to fork one that has forked many"
     print(f"  {curve.label}", flush=True)
     options = ("--env=SAGEMAKER_MULTI_MODEL=true", "--memory=20g", "--memory-swap=20g")
     with _ours("/srv/model", *options) as server, requests.Session() as session:
@@ -227,6 +227,6 @@ def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
         ):
             curve = Curve("Serving", f"{label}, {copies}, by size of the model", "MB of the model", unit)
             if unit == "ms":
-                curve.why = "bare Python reads a file of 4,000 MB in 16 times the time of 1,000 MB, too"
+                curve.why = "bare Python, too, reads each MB of so large a file in more time"
             curves.append(_points(curve, megabytes, measure))
     return curves

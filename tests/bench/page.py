@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import median
 
 from tests.bench.record import Curve, Row, Run, advantages, merged
 from tests.support.marks import write_between
@@ -20,8 +21,9 @@ Written by `make bench`, from [results.json](../tests/bench/results.json); do no
 
 All contenders do the same with the same model in the same image (Debian bookworm, Python 3.11), with two
 workers in containers of the same limits. They are measured in turn, round by round. A figure is the median of
-the runs, which are themselves medians of rounds; the spread is that of the runs' own ratios. Times belong to
-one machine, so read the ratios. Rows that optml loses come first.
+the runs, which are themselves medians of rounds. "optml is" gives the median of the runs' own ratios, and the
+spread goes from the least of these to the greatest. Times belong to one machine, so read the ratios. Rows that
+optml loses come first.
 """
 
 
@@ -51,8 +53,9 @@ def write(runs: list[Run]) -> None:
     rows = [row for row in merged(runs) if "optml" in row.values]
     compared = [row for row in rows if row.best_peer()]
     alone = [row for row in rows if "bare" in row.values or not row.best_peer()]
-    compared.sort(key=lambda row: row.advantage(row.best_peer() or ""))
-    lost = [row for row in compared if row.advantage(row.best_peer() or "") < 1]
+    better = {row.name: median(advantages(runs, row, row.best_peer() or "")) for row in compared}
+    compared.sort(key=lambda row: better[row.name])
+    lost = [row for row in compared if better[row.name] < 1]
     won = [row for row in compared if row not in lost]
     parts = [INTRODUCTION, _circumstances(runs)]
     parts += ["## Rows that optml loses", _rows(lost, runs)]
@@ -76,7 +79,7 @@ def summary(runs: list[Run]) -> str:
     for figure, title in (("answers/s", "answers a second"), ("p99", "the slowest 1 %")):
         for kind in ("JSON 100 B", "CSV 10 kB", "NPY 1 MB"):
             found = [rows[f"Serving: {kind}", f"{figure}, {count} connections"] for count in counts]
-            cells = (f"{row.advantage(peer):.2f} × ({_spread(row, peer, runs)})" for row in found)
+            cells = ("{} × ({})".format(*_advantage(row, peer, runs)) for row in found)
             lines.append(f"| {kind}: {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -104,18 +107,18 @@ def _rows(rows: list[Row], runs: list[Run]) -> str:
     lines = ["| what | optml | the best peer | | optml is | spread |", "|---|---:|---:|---|---:|---|"]
     for row in rows:
         peer = row.best_peer() or ""
-        spread = _spread(row, peer, runs)
+        better, spread = _advantage(row, peer, runs)
         lines.append(
             f"| {row.group}: {row.label} ({row.unit or 'ratio'}) | {_number(row.median('optml'))} |"
-            f" {_number(row.median(peer))} | {peer} | {row.advantage(peer):.2f} × | {spread} |"
+            f" {_number(row.median(peer))} | {peer} | {better} × | {spread} |"
         )
     return "\n".join(lines)
 
 
-def _spread(row: Row, peer: str, runs: list[Run]) -> str:
-    """The least and the greatest advantage that a run found."""
+def _advantage(row: Row, peer: str, runs: list[Run]) -> tuple[str, str]:
+    """How many times better optml was: the median of the runs, and from the least to the greatest."""
     found = advantages(runs, row, peer)
-    return f"{min(found):.2f}–{max(found):.2f}"
+    return f"{median(found):.2f}", f"{min(found):.2f}–{max(found):.2f}"
 
 
 def _alone(rows: list[Row]) -> str:

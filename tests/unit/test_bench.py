@@ -76,6 +76,21 @@ def test_the_page_has_the_rows_that_are_lost_first(tmp_path: Path, monkeypatch: 
     assert "Fewer than three runs" in (tmp_path / "page.md").read_text()
 
 
+def test_what_is_quoted_is_the_median_of_the_runs_own_ratios(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ratio of a run's medians is another: 2 here, outside the spread."""
+    runs = [run_of(rate=0) for _ in range(3)]
+    for run in runs:
+        run.rows[0].values = {"optml": [100.0, 300.0, 200.0], "peer": [100.0, 100.0, 400.0]}
+    for name in ("PAGE", "PLOTS", "README"):
+        monkeypatch.setattr(page, name, tmp_path / name)
+    monkeypatch.setattr(page, "summary", lambda runs: "")
+    (tmp_path / "README").touch()
+    page.write(runs)
+    assert "| 200 | 100 | peer | 1.00 × | 1.00–1.00 |" in (tmp_path / "PAGE").read_text()
+
+
 def test_what_is_published_was_written_from_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,23 @@ def runs(server: Server, word: str) -> dict[str, str]:
     return dict(re.findall(rf"{word} (\w+) (\d+) end", server.log().output))
 
 
+def call(server: Server, client: requests.Session, name: str, seconds: float) -> int:
+    """The status of a call on the client's own connection."""
+    return client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60).status_code
+
+
+def clients_by_worker(server: Server, stack: ExitStack, count: int) -> list[list[requests.Session]]:
+    """So many clients, by the worker that has their connection; that with the most of them first."""
+    clients: dict[str, list[requests.Session]] = {}
+    for number in range(count):
+        client = stack.enter_context(requests.Session())
+        client.headers["Content-Type"] = "application/json"
+        assert call(server, client, f"n{number}", 0) == 200
+        server.wait_for_log(f"done n{number} ")
+        clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
+    return sorted(clients.values(), key=len, reverse=True)
+
+
 def ask(server: Server, name: str, seconds: float) -> int | str:
     try:
         return server.invoke(f'["{name}", {seconds}]', timeout=60).status_code
@@ -249,23 +266,12 @@ def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, m
         ExitStack() as stack,
     ):
         eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
-        clients: dict[str, list[requests.Session]] = {}  # by the worker that has their connection
-
-        def call(client: requests.Session, name: str, seconds: float) -> int:
-            return client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60).status_code
-
-        for number in range(8):
-            client = stack.enter_context(requests.Session())
-            client.headers["Content-Type"] = "application/json"
-            assert call(client, f"n{number}", 0) == 200
-            server.wait_for_log(f"done n{number} ")
-            clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
-        one, other = next(pair for pair in clients.values() if len(pair) > 1)[:2]
-        slow = pool.submit(call, one, "slow", 8)
+        one, other = clients_by_worker(server, stack, 8)[0][:2]
+        slow = pool.submit(call, server, one, "slow", 8)
         eventually(lambda: "slow" in runs(server, "begin"))
-        assert call(other, "quick", 0) == 200
+        assert call(server, other, "quick", 0) == 200
         assert not slow.done()
-        assert call(other, "again", 0) == 200
+        assert call(server, other, "again", 0) == 200
         assert slow.result() == 200
 
 
@@ -277,27 +283,16 @@ def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: P
         ExitStack() as stack,
     ):
         eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
-        clients: dict[str, list[requests.Session]] = {}  # by the worker that has their connection
-
-        def call(client: requests.Session, name: str, seconds: float) -> None:
-            answer = client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60)
-            assert answer.status_code == 200
 
         def count(client: requests.Session) -> int:
             """Calls of the client in three seconds, when it has called for one."""
             began, calls = time.monotonic(), 0
             while (passed := time.monotonic() - began) < 4:
-                call(client, "any", 0.05)
+                assert call(server, client, "any", 0.05) == 200
                 calls += passed > 1
             return calls
 
-        for number in range(20):
-            client = stack.enter_context(requests.Session())
-            client.headers["Content-Type"] = "application/json"
-            call(client, f"n{number}", 0)
-            server.wait_for_log(f"done n{number} ")
-            clients.setdefault(runs(server, "done")[f"n{number}"], []).append(client)
-        many, few = sorted(clients.values(), key=len, reverse=True)
+        many, few = clients_by_worker(server, stack, 20)
         calls = list(pool.map(count, [*many[:6], *few[:2]]))
         assert max(calls) < 1.5 * min(calls), calls
 
