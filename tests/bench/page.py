@@ -22,8 +22,8 @@ Written by `make bench`, from [results.json](../tests/bench/results.json); do no
 All contenders do the same with the same model in the same image (Debian bookworm, Python 3.11), with two
 workers in containers of the same limits. They are measured in turn, round by round. A figure is the median of
 the runs, which are themselves medians of rounds. "optml is" gives the median of the runs' own ratios, and the
-spread goes from the least of these to the greatest. Times belong to one machine, so read the ratios. Rows that
-optml loses come first.
+spread goes from the least of these to the greatest. Times belong to one machine, so read the ratios. Rows
+that optml loses come first.
 """
 
 
