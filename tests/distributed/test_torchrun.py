@@ -103,6 +103,18 @@ def test_a_host_that_is_cut_from_the_network_ends_them_all(job: Cluster) -> None
     assert "vanished" in job.hosts[victim].failure
 
 
+@pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
+def test_a_host_that_fails_after_all_have_met_ends_the_others_and_is_named(job: Cluster, victim: str) -> None:
+    job.configure(HYPERPARAMETERS, "algo-1", "algo-2")
+    (other,) = {"algo-1", "algo-2"} - {victim}
+    job.start(victim, options=("--env=SAGEMAKER_TRAINING_USER=nobody-of-that-name",))
+    job.start(other, options=program("endless.py"))
+    assert 0 not in job.codes().values()
+    assert "nobody-of-that-name" in job.hosts[victim].failure
+    assert job.hosts[other].failure.startswith(f"host {victim} ended with code 1;")
+    assert "Traceback" not in job.logs()
+
+
 def test_a_rank_that_fails_ends_all(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=(*program("endless.py"), "--env=FAILING_RANK=1"))

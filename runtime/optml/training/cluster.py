@@ -100,6 +100,8 @@ def believed(environ: Mapping[str, str]) -> Cluster | None:
         rank = hosts.index(environ["SM_CURRENT_HOST"])
     except (KeyError, ValueError, AttributeError):
         return None
+    if not are_names(hosts):
+        return None
     port = environ.get("SM_MASTER_PORT") or MASTER_PORT
     return Cluster(scheduler="SM_HOSTS", hosts=hosts, rank=rank, least=len(hosts), port=port, process={})
 

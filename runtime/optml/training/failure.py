@@ -24,15 +24,14 @@ def end(error: BaseException, fd: int, tells: bool, own_files: "tuple[str, ...]"
 
     Where it returns, the exception is to be raised again.
     """
-    if isinstance(error, SystemExit):
-        if tells:
-            _tell(fd, *_of_exit(error))
-        return
     error.__traceback__ = trace = _trace_of_program(error, own_files)
     if tells:
-        _tell(fd, _head(error), _formatted(error, trace))
-    if isinstance(error, KeyboardInterrupt):
-        return  # the interpreter ends by the signal
+        try:
+            _tell(fd, *(_of_exit(error) if isinstance(error, SystemExit) else _of(error)))
+        except Exception:
+            pass  # nobody to tell it to, or an exception with odd attributes: its traceback is on stderr
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return  # the interpreter ends with the code, or by the signal
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     sys.excepthook(type(error), error, trace)
     sys.exit(1)
@@ -43,7 +42,11 @@ def _of_exit(error: SystemExit) -> "tuple[str, str]":
     if not isinstance(error.code, int):
         return str(error.code), ""
     handled = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return (_head(handled), _formatted(handled, handled.__traceback__)) if handled else ("", "")
+    return _of(handled) if handled else ("", "")
+
+
+def _of(error: BaseException) -> "tuple[str, str]":
+    return _head(error), _formatted(error)
 
 
 def _trace_of_program(error: BaseException, own_files: "tuple[str, ...]") -> "TracebackType | None":
@@ -54,8 +57,8 @@ def _trace_of_program(error: BaseException, own_files: "tuple[str, ...]") -> "Tr
     return trace
 
 
-def _head(error: BaseException) -> str:
-    """The exception in one line, with its notes, its parts and its cause."""
+def _head(error: BaseException, *above: BaseException) -> str:
+    """The exception in one line, with its notes, its parts and its cause, but for those that are above it."""
     kind = type(error)
     name = (
         kind.__qualname__
@@ -67,17 +70,19 @@ def _head(error: BaseException) -> str:
     except Exception:
         text = ""
     head = f"{name}: {text}" if text else name
-    if parts := getattr(error, "exceptions", ()):
-        head += ": " + "; ".join(_head(part) for part in parts[:8] if isinstance(part, BaseException))
+    above = (*above, error)
+    if parts := [part for part in getattr(error, "exceptions", ())[:8] if part not in above]:
+        head += ": " + "; ".join(_head(part, *above) for part in parts)
     head = "; ".join([head, *map(str, getattr(error, "__notes__", None) or ())])
-    return f"{head}; caused by {_head(error.__cause__)}" if error.__cause__ else head
+    cause = error.__cause__
+    return f"{head}; caused by {_head(cause, *above)}" if cause and cause not in above else head
 
 
-def _formatted(error: BaseException, trace: "TracebackType | None") -> str:
+def _formatted(error: BaseException) -> str:
     try:
         import traceback
 
-        return "".join(traceback.format_exception(type(error), error, trace))
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except Exception:
         return ""  # a traceback.py beside the program, which is another module
 
@@ -102,19 +107,17 @@ def _state_of_gpus(head: str) -> str:
 
 
 def _tell(fd: int, head: str, trace: str) -> None:
-    try:
-        head += _state_of_gpus(head)
-        if fd >= 0:
-            # In bytes: the pipe holds 64 KiB, and nobody reads it before the program has ended.
-            begin, end = (text.encode("utf-8", "replace") for text in (head, trace))
-            os.write(fd, begin[:_LONGEST] + b"\0" + end[-_LONGEST:])
-        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-        if head and path and not os.path.exists(path):
-            import json
-            import time
+    head += _state_of_gpus(head)
+    if fd >= 0:
+        # In bytes: the pipe holds 64 KiB, or 4 for a user who has many, and is read after the program's end.
+        begin, end = (text.encode("utf-8", "replace") for text in (head, trace))
+        os.set_blocking(fd, False)
+        os.write(fd, begin[:_LONGEST] + b"\0" + end[-_LONGEST:])
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if head and path and not os.path.exists(path):
+        import json
+        import time
 
-            details = {"py_callstack": trace, "timestamp": str(int(time.time()))}
-            with open(path, "w") as file:
-                json.dump({"message": {"message": head, "extraInfo": details}}, file)
-    except Exception:
-        pass  # nobody to tell it to
+        details = {"py_callstack": trace, "timestamp": str(int(time.time()))}
+        with open(path, "w") as file:
+            json.dump({"message": {"message": head, "extraInfo": details}}, file)

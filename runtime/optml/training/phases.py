@@ -31,13 +31,13 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
     """Everything that comes before the program, phase by phase, and the program itself."""
     tell = to_pid1.tell
     hidden = secrets.secret_values({})
-    host = None
+    host, links = None, {}
     try:
         tell(phase="reading the job")
         job = jobs.read()
         hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
         host = launchers.meet(job)
-        tell(phase="fetching the code", distributed=host is not None)
+        tell(phase="fetching the code", distributed=host is not None, current=job.current_host)
         directory, named = source.fetch(job)
         entry = program.find(job, directory, named)
         words = arguments(job.hyperparameters) + argv
@@ -51,6 +51,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
         links = host.join() if host else {}
+        to_pid1.hand_over(links)
         order = host.order() if host and launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
@@ -59,16 +60,12 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             name=entry.name,
             hidden=hidden,
             upload=_upload(job),
-            links=list(links),
-            current=job.current_host,
             follows=job.master if launch.engine == "daemon" else "",
             gpus=job.gpus,
             ranks=launch.engine in ("mpirun", "daemon"),
             orders=launch.orders,
             torch_report=launch.environment.get(launchers.TORCH_VARIABLE, ""),
         )
-        for link in links.values():
-            to_pid1.hand_over(link.fileno())
         _become(launch, launchers.with_runner(launch, entry, report), directory, stderr)
     except UserError as problem:
         reason = str(problem)
@@ -76,7 +73,8 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
     tell(failed=secrets.mask(reason, hidden))
     to_pid1.close()
-    announce(1, host=host)
+    if not links:  # else PID 1 tells them
+        announce(1, host=host)
 
 
 def _upload(job: Job) -> str:

@@ -89,10 +89,13 @@ class Teller:
     def tell(self, **facts: object) -> None:
         self._link.sendall(marshal.dumps(facts))
 
-    def hand_over(self, fd: int) -> None:
-        """Give PID 1 a descriptor. One message carries one; what else is in it must be something."""
-        right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(_FD, sys.byteorder))
-        self._link.sendmsg([marshal.dumps({})], [right])
+    def hand_over(self, links: dict[str, socket.socket]) -> None:
+        """Give PID 1 the connections to the other hosts, which hears and tells from then on."""
+        self.tell(links=list(links))
+        for link in links.values():
+            # One message carries one descriptor; what else is in it must be something.
+            right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, link.fileno().to_bytes(_FD, sys.byteorder))
+            self._link.sendmsg([marshal.dumps({})], [right])
 
     def close(self) -> None:
         self._link.close()

@@ -114,7 +114,7 @@ class Facts(dict[str, Any]):
 
     tell = dict.update
 
-    def hand_over(self, fds: list[int]) -> None:
+    def hand_over(self, links: dict[str, Any]) -> None:
         marshal.dumps(dict(self))
 
     def close(self) -> None:

@@ -78,6 +78,11 @@ def test_the_lower_case_resource_config_wins(ml: Ml) -> None:
     assert ask(ml, "optml.job().current_host") == "lower"
 
 
+@pytest.mark.parametrize("hosts", ['"algo-1"', '{"algo-1": 1}', '["algo-1", 2]', "["])
+def test_hosts_that_somebody_else_has_set_are_not_believed(ml: Ml, hosts: str) -> None:
+    assert ask(ml, "optml.job().hosts", SM_HOSTS=hosts, SM_CURRENT_HOST="algo-1") == "['localhost']"
+
+
 @pytest.mark.parametrize(
     ("config", "index", "expected"),
     [

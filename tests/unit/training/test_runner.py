@@ -40,6 +40,13 @@ REASONS = {
         "ExceptionGroup: many (2 sub-exceptions): ValueError: one; TypeError: two"
     ),
     "e = ValueError('no rows'); e.add_note('in train.csv'); raise e": "ValueError: no rows; in train.csv",
+    "e = ValueError('no rows'); e.__notes__ = 5; raise e": "ValueError: no rows",
+    "a, b = KeyError(1), KeyError(2); a.__cause__, b.__cause__ = b, a; raise a": (
+        "KeyError: 1; caused by KeyError: 2"
+    ),
+    "e = ExceptionGroup('many', [ValueError('one')]); e.exceptions[0].__cause__ = e; raise e": (
+        "ExceptionGroup: many (1 sub-exception): ValueError: one"
+    ),
 }
 
 
@@ -58,6 +65,15 @@ def test_an_exception_of_any_length_is_told(ml: Ml) -> None:
     assert ml.train().returncode == 1
     assert ml.failure.startswith("ValueError: \N{SNOWMAN}\N{SNOWMAN}")
     assert ml.failure.endswith("\N{SNOWMAN}")
+
+
+def test_an_exception_is_told_through_the_smallest_pipe(ml: Ml) -> None:
+    """The kernel gives no larger one to a user who has many."""
+    code = "import fcntl, os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n"
+    code += "  try: fcntl.fcntl(fd, 1031, 4096)\n  except OSError: pass\n"  # 1031 is F_SETPIPE_SZ
+    ml.code("train.py", code + "raise ValueError('no rows' * 900)")
+    assert ml.train().returncode == 1
+    assert ml.failure.startswith("ValueError: no rowsno rows")
 
 
 def test_an_interrupt_ends_the_program_as_it_would_without_us(ml: Ml) -> None:
