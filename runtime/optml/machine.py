@@ -49,26 +49,19 @@ def oom_kills(root: str = "") -> int:
     return kills
 
 
-def neuron_count() -> int:
-    """AWS Neuron devices (Inferentia, Trainium) visible to this container."""
-    return len(devices("neuron"))
+def network_interface(named: object) -> str:
+    """The interface of this name, if this container has it; else that of the default route, or any.
 
-
-def network_interfaces() -> list[str]:
-    """Names of the network interfaces, loopback excepted."""
+    Local mode of the SageMaker SDK 3.x names `ethwe`, which its containers do not have.
+    """
     try:
-        return sorted(name for name in os.listdir("/sys/class/net") if name != "lo")
+        present = sorted(name for name in os.listdir("/sys/class/net") if name != "lo")
     except OSError:
-        return []
-
-
-def default_interface() -> str | None:
-    """The interface of the default route, or None in a container without one."""
-    for line in _read("/proc/net/route").splitlines()[1:]:
-        name, destination = line.split()[:2]
-        if destination == "00000000":
-            return name
-    return None
+        present = []
+    if named and (named in present or not present):
+        return str(named)
+    routes = [line.split()[:2] for line in _read("/proc/net/route").splitlines()[1:]]
+    return next((name for name, destination in routes if destination == "00000000"), (*present, "lo")[0])
 
 
 def _cgroups(controller: str, root: str) -> Iterator[str]:
@@ -97,10 +90,7 @@ def _cpu_quota(directory: str) -> tuple[int, int]:
     version2 = _read(f"{directory}/cpu.max").split()
     if len(version2) == 2:
         return _number(version2[0]), _number(version2[1])
-    return (
-        _number(_read(f"{directory}/cpu.cfs_quota_us")),
-        _number(_read(f"{directory}/cpu.cfs_period_us")),
-    )
+    return _number(_read(f"{directory}/cpu.cfs_quota_us")), _number(_read(f"{directory}/cpu.cfs_period_us"))
 
 
 def devices(prefix: str) -> list[str]:

@@ -5,12 +5,11 @@ Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
 from .. import paths
-from ..hints import Any, Iterator
+from ..hints import Any
 from ..report import UserError, log
 
 
@@ -42,11 +41,15 @@ def download(uri: str, directory: str) -> str | None:
     """
     bucket, key = parse(uri)
     s3 = client()
-    with _one_line(uri):
-        if key and not key.endswith("/") and _exists(s3, bucket, key):
+    try:
+        if key and not key.endswith("/"):
             name = key.rpartition("/")[2]
-            s3.download_file(bucket, key, f"{directory}/{name}")
-            return name
+            try:
+                s3.download_file(bucket, key, f"{directory}/{name}")
+                return name
+            except Exception as error:
+                if _code(error) not in ("404", "NoSuchKey"):
+                    raise
         prefix = f"{key.rstrip('/')}/" if key else ""
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
@@ -59,6 +62,10 @@ def download(uri: str, directory: str) -> str | None:
                 )
             os.makedirs(os.path.dirname(path), exist_ok=True)
             s3.download_file(bucket, name, path)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(why(error, uri)) from error
     if not names:
         raise UserError(f"there is nothing at {uri}; check the bucket, the key and the region")
     log(f"fetched {len(names)} {'object' if len(names) == 1 else 'objects'} from {uri}")
@@ -95,27 +102,6 @@ def why(error: Exception, uri: str) -> str:
 def _code(error: BaseException | None) -> str:
     """What S3 answered, such as NoSuchKey."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
-
-
-@contextlib.contextmanager
-def _one_line(uri: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is told as a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(why(error, uri)) from error
-
-
-def _exists(s3: Any, bucket: str, key: str) -> bool:
-    try:
-        s3.head_object(Bucket=bucket, Key=key)
-    except Exception as error:
-        if _code(error) in ("404", "NoSuchKey"):
-            return False
-        raise
-    return True
 
 
 def package_index(environment: dict[str, str]) -> dict[str, str]:

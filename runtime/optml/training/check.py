@@ -17,7 +17,6 @@ from .arguments import arguments
 from .environment import environment, written
 from .job import Job
 from .program import Program
-from .record import Record
 
 # What a request to SageMaker may hold. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
@@ -44,57 +43,52 @@ def print_environment() -> int:
     """Print the job as JSON, secrets masked; for `python -m optml env`."""
     import json
 
-    print(json.dumps(secrets.without_secrets(jobs.read().as_dict()), indent=2, default=Record.as_dict))
+    print(json.dumps(secrets.without_secrets(jobs.read()), indent=2))
     return 0
 
 
-class _Examination:
-    """Collects what is wrong."""
-
-    def __init__(self) -> None:
-        self.wrong: list[str] = []
-
-    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
-        """What the step gives; None where it raises UserError, whose words are kept."""
-        try:
-            return step(*args)
-        except UserError as problem:
-            if str(problem) not in self.wrong:
-                self.wrong.append(str(problem))
-            return None
+def _attempt(wrong: list[str], step: Callable[..., Any], *args: Any) -> Any:
+    """What the step gives; None where it raises UserError, whose words are kept."""
+    try:
+        return step(*args)
+    except UserError as problem:
+        if str(problem) not in wrong:
+            wrong.append(str(problem))
+        return None
 
 
 def examine(argv: list[str]) -> dict[str, Any]:
     """The report on a job whose program gets these arguments after the hyperparameters."""
-    this = _Examination()
-    report: dict[str, Any] = {"wrong": this.wrong, "notes": []}
+    wrong: list[str] = []
+    report: dict[str, Any] = {"wrong": wrong, "notes": []}
     for name in _CONFIGS:
-        this.attempt(config.read, f"{name}.json")
-    job = this.attempt(jobs.read)
+        _attempt(wrong, config.read, f"{name}.json")
+    job = _attempt(wrong, jobs.read)
     if job is None:
         return dict(_masked(report, secrets.secret_values({})))
     hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-    this.wrong += _beyond_limits()
+    wrong += _beyond_limits()
     report["notes"] += [
         f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
         for name, text in sorted(os.environ.items())
         if len(text) > _LONGEST_VARIABLE
     ]
-    entry, directory = _program(this, job, report["notes"])
+    entry, directory = _program(wrong, job, report["notes"])
     for key, value in sorted(job.hyperparameters.items()):
-        this.attempt(arguments, {key: value})
+        _attempt(wrong, arguments, {key: value})
     if directory:
-        report["installs"] = [step.what for step in this.attempt(project.steps, directory) or []]
+        report["installs"] = [step.what for step in _attempt(wrong, project.steps, directory) or []]
     if entry:
         report["program"] = entry.as_dict()
         # From here on without secrets, because a short one is not recognized in a text.
         job = _without_secrets(job)
-        words = secrets.masked_words([*(this.attempt(arguments, job.hyperparameters) or ()), *argv], hidden)
+        words = [*(_attempt(wrong, arguments, job.hyperparameters) or ()), *argv]
+        words = secrets.masked_words(words, hidden)
         variables = environment(job, entry, words)
         if user := variables.pop(program.RUN_AS, ""):
-            this.attempt(privilege.named, user)
+            _attempt(wrong, privilege.named, user)
             report["user"] = user
-        _launch(this, report, job, entry, words, variables)
+        _launch(wrong, report, job, entry, words, variables)
         report["variables"] = {
             name: masked(name, text)
             for name, text in sorted(variables.items())
@@ -117,27 +111,27 @@ def _masked(value: Any, hidden: list[str]) -> Any:
     return secrets.mask(value, hidden) if isinstance(value, str) else value
 
 
-def _program(this: _Examination, job: Job, notes: list[str]) -> tuple[Program | None, str | None]:
+def _program(wrong: list[str], job: Job, notes: list[str]) -> tuple[Program | None, str | None]:
     """The program and the directory of its code; the program alone where the code is still elsewhere."""
     place = job.submit_directory or ""
     if source.is_fetched(job):
         notes.append(f"the code comes from {place or source.ISOLATED} when the job runs: not looked into")
         if place and "://" not in place and not os.path.isfile(place):
-            this.wrong.append(f"the submit directory {place!r} does not exist; mount it")
+            wrong.append(f"the submit directory {place!r} does not exist; mount it")
         name = job.program or job.training_module
         if not name:
             return None, None
         python = program.which("python3") or "python3"
         kind = "script" if name.endswith(".py") else "shell" if name.endswith(".sh") else "command"
         return program.Program(directory=paths.CODE, name=name, kind=kind, python=python), None
-    found = this.attempt(source.fetch, job)
+    found = _attempt(wrong, source.fetch, job)
     if not found:
         return None, None
-    return this.attempt(program.find, job, *found), found[0]
+    return _attempt(wrong, program.find, job, *found), found[0]
 
 
 def _launch(
-    this: _Examination,
+    wrong: list[str],
     report: dict[str, Any],
     job: Job,
     entry: Program,
@@ -145,18 +139,18 @@ def _launch(
     variables: dict[str, str],
 ) -> None:
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
-    if this.attempt(launchers.engine, job) in ("mpirun", "daemon"):
-        this.attempt(mpi.need, "mpirun")
+    if _attempt(wrong, launchers.engine, job) in ("mpirun", "daemon"):
+        _attempt(wrong, mpi.need, "mpirun")
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
-    launch = this.attempt(launchers.launch, job, entry, words, variables)
+    launch = _attempt(wrong, launchers.launch, job, entry, words, variables)
     report["launcher"] = launch.engine if launch else None
     report["argv"] = launch.argv if launch else [*entry.argv, *words]
     size = sum(len(os.fsencode(word)) + 9 for word in report["argv"])  # with its end and its pointer
     size += sum(len(os.fsencode(name + text)) + 10 for name, text in variables.items())
     if size > (limit := os.sysconf("SC_ARG_MAX")):
         longest = max(variables, key=lambda name: len(variables[name]))
-        this.wrong.append(
+        wrong.append(
             f"arguments and variables have {size} bytes together, but the kernel takes {limit}; the"
             f" longest is {longest}: give it as a file of a channel"
         )

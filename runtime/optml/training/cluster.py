@@ -18,16 +18,8 @@ INDEX = "JOB_COMPLETION_INDEX"
 
 # Only where one of these begins the name of a variable is schedulers.py worth its import.
 _SPEAK = (
-    "PET_",
-    "WORLD_SIZE",
-    "RANK",
-    "AWS_BATCH_JOB_N",
-    "SKYPILOT_N",
-    "SLURM_",
-    "JAX_",
-    "DMLC_",
-    "OMPI_C",
-    "NNODES",
+    *("PET_", "WORLD_SIZE", "RANK", "NNODES", "OMPI_C", "SLURM_", "JAX_", "DMLC_"),
+    *("AWS_BATCH_JOB_N", "SKYPILOT_N"),
 )
 
 

@@ -22,13 +22,8 @@ _NOT_THE_USERS = ("_tuning_objective_metric", "default_user_module_name")
 
 # The toolkits keep these to themselves; the other `sagemaker_…` reach the program as SM_FRAMEWORK_PARAMS.
 CONSUMED = (
-    "sagemaker_program",
-    "sagemaker_submit_directory",
-    "sagemaker_enable_cloudwatch_metrics",
-    "sagemaker_container_log_level",
-    "sagemaker_job_name",
-    "sagemaker_region",
-    "sagemaker_s3_output",
+    *("sagemaker_program", "sagemaker_submit_directory", "sagemaker_enable_cloudwatch_metrics"),
+    *("sagemaker_container_log_level", "sagemaker_job_name", "sagemaker_region", "sagemaker_s3_output"),
 )
 
 MPI = "sagemaker_mpi_enabled"
@@ -189,7 +184,7 @@ def read(
         framework_parameters=platform,
         hosts=hosts,
         current_host=hosts[place.rank if place else 0],
-        network_interface=_network_interface(
+        network_interface=machine.network_interface(
             platform.get("sagemaker_network_interface_name")
             or config.named(resources, "network_interface_name")
         ),
@@ -205,7 +200,7 @@ def read(
         cpus=machine.cpu_count(),
         gpus=len(usable),
         gpu_facts=[vars(gpu) for gpu in usable],
-        neurons=machine.neuron_count(),
+        neurons=len(machine.devices("neuron")),
         program=setting("SAGEMAKER_PROGRAM", "sagemaker_program"),
         submit_directory=setting("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),
         training_module=environ.get("SAGEMAKER_TRAINING_MODULE") or None,
@@ -246,17 +241,6 @@ def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
             content_type=options.get("ContentType"),
         )
     return channels
-
-
-def _network_interface(named: object) -> str:
-    """The interface that the platform names, if this container has it; else that of the default route.
-
-    Local mode of the SageMaker SDK 3.x names `ethwe`, which its containers do not have.
-    """
-    present = machine.network_interfaces()
-    if named and (named in present or not present):
-        return str(named)
-    return machine.default_interface() or (present[0] if present else "lo")
 
 
 def _log_level(level: str | None) -> int:

@@ -19,9 +19,14 @@ _DEEPEST = 100
 
 
 class Float(float):
-    """A float that prints as it was written: `3.10` stays `3.10`."""
+    """A float that prints as it was written: `3.10` stays `3.10`. Also NaN, Infinity and -Infinity."""
 
     text: str
+
+    def __new__(cls, text: str) -> Float:
+        self = super().__new__(cls, text)
+        self.text = text
+        return self
 
     def __repr__(self) -> str:
         return self.text
@@ -33,17 +38,7 @@ def _parse_float(text: str) -> float | str:
     value = Float(text)
     if abs(value) == _INFINITE:
         return text  # 123e4567 is somebody's commit, not a number
-    if float.__repr__(value) == text:
-        return float(value)
-    value.text = text
-    return value
-
-
-def _parse_constant(text: str) -> float:
-    """NaN, Infinity or -Infinity."""
-    value = Float(text)
-    value.text = text
-    return value
+    return float(value) if float.__repr__(value) == text else value
 
 
 def _parse_int(text: str) -> int | str:
@@ -58,7 +53,7 @@ class _Options:
     object_pairs_hook = None
     parse_float = staticmethod(_parse_float)
     parse_int = staticmethod(_parse_int)
-    parse_constant = staticmethod(_parse_constant)
+    parse_constant = Float
 
 
 def loads(text: str) -> Any:

@@ -10,7 +10,10 @@ import os
 
 from .. import paths
 from ..report import log, log_error
-from .supervisor import Ended
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .supervisor import Ended
 
 # The platform shows the first 1024 characters.
 _LONGEST = 1024
@@ -24,23 +27,6 @@ _CRASHES = (6, 7, 11)  # abort, bus error, segmentation fault
 
 # Where torchrun reports which of its programs failed first, and its exit code: -N where signal N killed it.
 _FAILED_FIRST = r"Root Cause \(first observed failure\):[^=]*?\n\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
-
-
-def prepare() -> None:
-    """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
-
-    Both as far as the mounts allow. What the user's code writes from now on stands.
-    """
-    for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError:
-            pass  # the program says so, if it needs it
-    for path in (paths.FAILURE, paths.SUCCESS):
-        try:
-            os.unlink(path)
-        except OSError:
-            pass  # there is none, or it is on a read-only mount, where ours cannot be written either
 
 
 def succeed() -> int:

@@ -11,6 +11,7 @@ import marshal
 import os
 import sys
 
+from .. import paths
 from ..hints import Any
 from .supervisor import Supervisor
 
@@ -99,3 +100,20 @@ class Teller:
 
     def close(self) -> None:
         self._link.close()
+
+
+def clear_outcome() -> None:
+    """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
+
+    Both as far as the mounts allow. What the user's code writes from now on stands.
+    """
+    for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError:
+            pass  # the program says so, if it needs it
+    for path in (paths.FAILURE, paths.SUCCESS):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # there is none, or it is on a read-only mount, where ours cannot be written either

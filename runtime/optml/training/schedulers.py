@@ -16,14 +16,8 @@ from .program import which
 
 def claims(environ: Mapping[str, str], gpus: int) -> list[Cluster]:
     """What every scheduler that speaks here says. `gpus` are those of this host."""
-    found = [
-        torchrun(environ),
-        jax(environ),
-        xgboost(environ, gpus),
-        batch(environ),
-        skypilot(environ),
-        slurm(environ),
-    ]
+    found = [torchrun(environ), jax(environ), xgboost(environ, gpus)]
+    found += [batch(environ), skypilot(environ), slurm(environ)]
     return [cluster for cluster in found if cluster]
 
 
@@ -43,8 +37,7 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
         # torchrun deals out the ranks when all have met. Until then a host knows only whether it leads.
         leads = os.uname().nodename.partition(".")[0] == leader.partition(".")[0]
         values["PET_NODE_RANK"] = "0" if leads or values["PET_NNODES"] in ("", "1") else "1"
-    place = _place(values, "PET_NNODES", "PET_NODE_RANK")
-    if not place:
+    if not (place := _place(values, "PET_NNODES", "PET_NODE_RANK")):
         return None
     if place[0] > 1 and environ.get("PET_STANDALONE", "") not in ("", "0"):
         raise UserError(
@@ -57,10 +50,7 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
         )
     each = environ.get("PET_NPROC_PER_NODE", "")
     process = {"LOCAL_WORLD_SIZE": each} if each.isdecimal() else {}
-    hosts = _unnamed(leader, place[0])
-    return Cluster(
-        scheduler="PET_NNODES", hosts=hosts, rank=place[1], least=fewest, port=port, process=process
-    )
+    return _cluster("PET_NNODES", place, [leader], port, process, fewest)
 
 
 def world(environ: Mapping[str, str]) -> Cluster | None:
@@ -68,12 +58,10 @@ def world(environ: Mapping[str, str]) -> Cluster | None:
 
     https://github.com/volcano-sh/volcano/blob/master/pkg/controllers/job/plugins/distributed-framework/pytorch/pytorch.go
     """
-    place = _place(environ, "WORLD_SIZE", "RANK")
-    if not place:
+    if not (place := _place(environ, "WORLD_SIZE", "RANK")):
         return None
-    hosts = _unnamed(environ.get("MASTER_ADDR") or "localhost", place[0])
-    port = environ.get("MASTER_PORT") or MASTER_PORT
-    return _cluster("WORLD_SIZE", hosts, place[1], port, {"LOCAL_RANK": "0"})
+    leader, port = environ.get("MASTER_ADDR") or "localhost", environ.get("MASTER_PORT") or MASTER_PORT
+    return _cluster("WORLD_SIZE", place, [leader], port, {"LOCAL_RANK": "0"})
 
 
 def mpirun(environ: Mapping[str, str]) -> Cluster | None:
@@ -81,8 +69,7 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
 
     https://docs.open-mpi.org/en/v5.0.x/tuning-apps/environment-var.html
     """
-    place = _place(environ, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
-    if not place:
+    if not (place := _place(environ, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
         return None
     leader = environ.get("MASTER_ADDR") or "node-0.invalid"  # mpirun names nobody
     process = {
@@ -90,7 +77,7 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
         "WORLD_SIZE": str(place[0]),
         "LOCAL_RANK": environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
     }
-    return _cluster("mpirun", _unnamed(leader, place[0]), place[1], process=process)
+    return _cluster("mpirun", place, [leader], process=process)
 
 
 def hyperpod(environ: Mapping[str, str]) -> None:
@@ -110,11 +97,10 @@ def jax(environ: Mapping[str, str]) -> Cluster | None:
 
     https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/jax/jax.go
     """
-    place = _place(environ, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    if not place:
+    if not (place := _place(environ, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")):
         return None
     leader = environ.get("JAX_COORDINATOR_ADDRESS", "").partition(":")[0] or "localhost"
-    return _cluster("JAX_NUM_PROCESSES", _unnamed(leader, place[0]), place[1])
+    return _cluster("JAX_NUM_PROCESSES", place, [leader])
 
 
 def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
@@ -124,11 +110,10 @@ def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
     """
     workers = _number(environ, "DMLC_NUM_WORKER")
     hosts = str(workers // gpus if workers and gpus and workers % gpus == 0 else workers or "")
-    place = _place({**environ, "DMLC_NUM_WORKER": hosts}, "DMLC_NUM_WORKER", "DMLC_TASK_ID")
-    if not place:
+    if not (place := _place({**environ, "DMLC_NUM_WORKER": hosts}, "DMLC_NUM_WORKER", "DMLC_TASK_ID")):
         return None
     leader = environ.get("DMLC_TRACKER_URI") or "localhost"
-    return _cluster("DMLC_NUM_WORKER", _unnamed(leader, place[0]), place[1])
+    return _cluster("DMLC_NUM_WORKER", place, [leader])
 
 
 def batch(environ: Mapping[str, str]) -> Cluster | None:
@@ -136,8 +121,7 @@ def batch(environ: Mapping[str, str]) -> Cluster | None:
 
     https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
     """
-    place = _place(environ, "AWS_BATCH_JOB_NUM_NODES", "AWS_BATCH_JOB_NODE_INDEX")
-    if not place:
+    if not (place := _place(environ, "AWS_BATCH_JOB_NUM_NODES", "AWS_BATCH_JOB_NODE_INDEX")):
         return None
     size, index = place
     rank = (index - (_number(environ, "AWS_BATCH_JOB_MAIN_NODE_INDEX") or 0)) % size
@@ -148,7 +132,7 @@ def batch(environ: Mapping[str, str]) -> Cluster | None:
             " AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS is missing; pass it to the container"
         )
     leader = leader or (_own_address() if size > 1 else "localhost")
-    return _cluster("AWS Batch", _unnamed(leader, size), rank)
+    return _cluster("AWS Batch", (size, rank), [leader])
 
 
 def skypilot(environ: Mapping[str, str]) -> Cluster | None:
@@ -156,12 +140,11 @@ def skypilot(environ: Mapping[str, str]) -> Cluster | None:
 
     https://docs.skypilot.co/en/stable/running-jobs/distributed-jobs.html
     """
-    place = _place(environ, "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
-    if not place:
+    if not (place := _place(environ, "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")):
         return None
     hosts = environ.get("SKYPILOT_NODE_IPS", "").split()
     _check_names("SKYPILOT_NODE_IPS", hosts, "SKYPILOT_NUM_NODES", place[0])
-    return _cluster("SkyPilot", hosts, place[1])
+    return _cluster("SkyPilot", place, hosts)
 
 
 def slurm(environ: Mapping[str, str]) -> Cluster | None:
@@ -177,8 +160,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
         return None
     if not place:
         raise UserError(f"{tasks} is there, but {count} is missing; pass all of SLURM_* to the container")
-    size, rank = place
-    task = task or place
+    size, task = place[0], task or place
     if task[0] < size:
         raise UserError(f"{tasks} is {task[0]}, but {count} is {size}; start at least one task on each node")
     names = _first(environ, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
@@ -194,18 +176,22 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
             "WORLD_SIZE": str(task[0]),
             "LOCAL_RANK": str(_number(environ, "SLURM_LOCALID") or 0),
         }
-    return _cluster("Slurm", hosts, rank, port, process)
+    return _cluster("Slurm", place, hosts, port, process)
 
 
 def _cluster(
     scheduler: str,
-    hosts: list[str],
-    rank: int,
+    place: tuple[int, int],
+    names: list[str],
     port: str = MASTER_PORT,
     process: dict[str, str] | None = None,
+    least: int = 0,
 ) -> Cluster:
+    """The names are those of all hosts, or of the leader alone."""
+    size, rank = place
+    hosts = [*names, *(f"node-{number}.invalid" for number in range(len(names), size))]
     return Cluster(
-        scheduler=scheduler, hosts=hosts, rank=rank, least=len(hosts), port=port, process=process or {}
+        scheduler=scheduler, hosts=hosts, rank=rank, least=least or size, port=port, process=process or {}
     )
 
 
@@ -236,10 +222,6 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 def _first(environ: Mapping[str, str], *names: str) -> str:
     """The first of these variables that is there; the last one where none is."""
     return next(filter(environ.get, names), names[-1])
-
-
-def _unnamed(leader: str, size: int) -> list[str]:
-    return [leader, *(f"node-{number}.invalid" for number in range(1, size))]
 
 
 def _check_names(names: str, hosts: list[str], count: str, size: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError
-from . import outcome
-from .preparation import NOTICE, Preparation
+from .preparation import NOTICE, Preparation, clear_outcome
 from .supervisor import Supervisor
 
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
@@ -33,16 +32,18 @@ def train(argv: list[str]) -> int:
         reason = str(problem)
     except Exception as bug:
         reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
+    from . import outcome
     from .secrets import secret_values
 
     return outcome.fail(1, reason, secret_values({}))
 
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
-    outcome.prepare()
+    clear_outcome()
     supervisor.patience = _patience()
     start = Preparation(supervisor, argv)
     from .. import machine  # while the child is at work
+    from . import outcome
 
     kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)
@@ -67,6 +68,8 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
 
 
 def _fail_before_the_program(supervisor: Supervisor, start: Preparation) -> int:
+    from . import outcome
+
     code, reason = _why_not(supervisor, start)
     outcome.fail(code, reason, start.facts.get("hidden", []))
     if start.links:

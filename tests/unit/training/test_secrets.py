@@ -234,8 +234,8 @@ def test_command_line(argv: list[str], shown: str) -> None:
 def test_a_fault_of_ours_tells_no_secret(ml: Ml) -> None:
     script = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from optml.training import outcome, train\n"
-        "outcome.prepare = lambda: {}[f'https://{os.environ[\"API_TOKEN\"]}/']\n"
+        "from optml.training import train\n"
+        "train.clear_outcome = lambda: {}[f'https://{os.environ[\"API_TOKEN\"]}/']\n"
         "sys.exit(train.train([]))\n"
     )
     done = subprocess.run(
