@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,7 @@ def main(argv: list[str]) -> int:
     verb, *rest = argv or ["--help"]
     try:
         if verb == "train":
+            gc.set_threshold(10_000)  # no collection before the program has started
             from optml.training.train import train
 
             os._exit(train(rest))  # nothing is left to clean up, and a signal changes nothing more
