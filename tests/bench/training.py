@@ -50,7 +50,8 @@ mkdir -p /opt/ml/input/data/train /opt/ml/output/data && cp /srv/training/*.py /
 python3 -c "$SETUP" "$CONFIG" && exec python3 /srv/training/stopwatch.py {rounds} {" ".join(contenders)}
 """
     done = docker(
-        "run", "--rm", "--add-host=algo-1:127.0.0.1",  # sagemaker-training waits until its name resolves
+        "run", "--rm", "--cap-add=SYS_ADMIN",  # for a namespace of processes for each
+        "--add-host=algo-1:127.0.0.1",  # sagemaker-training waits until its name resolves
         f"--env=SETUP={SETUP}", f"--env=CONFIG={json.dumps(CONFIG)}",
         IMAGE, "sh", "-c", command, timeout=120 + 20 * rounds,
     )  # fmt: skip

@@ -41,7 +41,7 @@ INPUT = DOCUMENT["components"]["requestBodies"]["Input"]["content"]
 PREDICTION = DOCUMENT["components"]["responses"]["Prediction"]["content"]
 UNEXPECTED = re.compile("Traceback|WARNING|ERROR|exited")  # in the log, whatever a client sends
 # The least that each server gets, so that `make test` sends over 10,000 inputs to the two variants.
-REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 4000, 500, 3000
+REQUESTS, MODEL_REQUESTS, STREAMS_OF_BYTES = 2000, 500, 3000
 # Each time others; in CI the same, so that it fails only by a change.
 SEED = 0 if settings.default.derandomize else random.getrandbits(32)
 

@@ -20,8 +20,6 @@ from optml import paths
 from optml.training import launchers, mpi, phases
 from tests.unit.training.conftest import RUNTIME, Ml
 
-JOBS = 4000
-
 SOURCE = "\n".join(path.read_text() for path in RUNTIME.parent.glob("training/*.py"))
 PARAMETERS = sorted({*re.findall(r"sagemaker_[a-z0-9_]+", SOURCE)} - {"sagemaker_s3_output"})
 VARIABLES = sorted(
@@ -121,7 +119,10 @@ class Facts(dict[str, Any]):
         marshal.dumps(dict(self))
 
 
-def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jobs", [1000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_every_job_runs_or_is_refused_in_one_line(
+    ml: Ml, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
     places = {name: place for name, place in vars(paths).items() if str(place).startswith(paths.BASE)}
     for name, place in places.items():
         monkeypatch.setattr(paths, name, place.replace(places["BASE"], str(ml.root)))
@@ -137,7 +138,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     codes: Counter[int] = Counter()
 
-    @settings(max_examples=JOBS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=jobs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.fixed_dictionaries({}, optional=WRITTEN), ENVIRONMENTS)
     def job(written: dict[str, bytes], environment: dict[str, str]) -> None:
         for name in FILES:
@@ -160,5 +161,5 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
 
     job()
     print(f"exit codes: {codes}")
-    assert codes.total() >= JOBS
-    assert codes[0] > JOBS // 10 and codes[1] > JOBS // 10
+    assert codes.total() >= jobs
+    assert codes[0] > jobs // 10 and codes[1] > jobs // 10
