@@ -120,9 +120,7 @@ class Facts(dict[str, Any]):
 
 
 @pytest.mark.parametrize("jobs", [1000, pytest.param(10_000, marks=pytest.mark.long)])
-def test_every_job_runs_or_is_refused_in_one_line(
-    ml: Ml, monkeypatch: pytest.MonkeyPatch, jobs: int
-) -> None:
+def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     places = {name: place for name, place in vars(paths).items() if str(place).startswith(paths.BASE)}
     for name, place in places.items():
         monkeypatch.setattr(paths, name, place.replace(places["BASE"], str(ml.root)))
