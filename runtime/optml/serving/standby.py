@@ -97,9 +97,11 @@ class Standby:
     def hand_over_rest(self) -> None:
         """The server stops: whoever has connected by now is still served."""
         self.accept(_BACKLOG)
+        for listener in self.listeners.values():
+            listener.close()  # at once: a connection made after the last accept would be lost
         for connection in list(self.loop.connections.values()):
-            if connection not in self.handed and self.is_fresh(connection) and _first_bytes(connection):
-                self.place(connection)
+            if connection not in self.handed and self.is_fresh(connection):
+                self.place(connection)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
+from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
 from .scoreboard import LOADING, READY, RETIRING, Scoreboard
@@ -81,7 +82,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.stopping:
             return
         ready = self.scoreboard.any_ready()
-        if not self.standby or not os.path.exists(f"/proc/{self.standby}"):
+        if not self.standby or not _runs(self.standby):
             self.greet()
         if self.staged and ready:
             self.staged = False
@@ -108,10 +109,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def dismiss_standby(self) -> None:
         """Have it hand over whoever has connected, before the workers are told to finish."""
+        close_sockets(self.LISTENERS)
+        self.LISTENERS.clear()  # the standby has them still, and closes them when it has accepted the last
         if self.standby:
             self.kill_worker(self.standby, signal.SIGTERM)
             limit = time.monotonic() + _FAREWELL
-            while os.path.exists(f"/proc/{self.standby}/exe") and time.monotonic() < limit:
+            while _runs(self.standby) and time.monotonic() < limit:
                 time.sleep(0.005)  # reaped like any child of an init process
             self.standby = 0
 
@@ -180,3 +183,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.stopping = True
         self.dismiss_standby()
         super().stop(graceful)
+
+
+def _runs(child: int) -> bool:
+    """Whether it has not ended; /proc does not tell, where the child is another user's."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False

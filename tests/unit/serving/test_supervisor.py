@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from optml.serving.model.requirements import find_requirements
 from optml.serving.scoreboard import READY, Scoreboard
 from optml.serving.settings import Settings, read_settings
 from optml.serving.sizing import fitting, plan_workers
-from optml.serving.supervisor import Supervisor
+from optml.serving.supervisor import Supervisor, _runs
 
 FOUR = [Gpu(index, f"GPU-{index}", memory=16 << 30, used=1 << 30) for index in range(4)]
 
@@ -87,6 +89,15 @@ def test_requirements_lie_beside_the_code_or_the_model(
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "requirements.txt").touch()
     assert find_requirements(f"{tmp_path}/code/inference.py") == f"{tmp_path}/code/requirements.txt"
+
+
+def test_a_child_runs_until_it_has_ended_and_not_until_it_is_reaped() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert _runs(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not _runs(child.pid)
+    assert not _runs(child.pid)
 
 
 class Deaths:
