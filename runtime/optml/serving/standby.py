@@ -218,9 +218,9 @@ class Standby:
                     del self.blocked[row]  # nobody else could do more
                     continue
                 self.untaken.pop(row)
-                for token in self.exchange.take_back(row):
+                for token, since in self.exchange.take_back(row).items():
                     if connection := self.by_token.get(token):
-                        self.inherit(connection, time.monotonic_ns())
+                        self.inherit(connection, since)
 
     def on_message(self) -> None:
         """A worker gives up a connection, or has died."""
@@ -242,8 +242,7 @@ class Standby:
             return
         self.generations[row] = generation
         self.blocked.pop(row, None)
-        self.exchange.take_back(row)  # there are others of them
-        states = self.exchange.states(row)
+        states = self.exchange.states(row) | self.exchange.take_back(row)
         for connection, (owner, token) in list(self.handed.items()):
             if owner == row:
                 self.inherit(connection, states.get(token, UNREAD))
