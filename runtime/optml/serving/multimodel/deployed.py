@@ -108,6 +108,10 @@ class Deployed:
         kills = machine.oom_kills()
         try:
             process = self._connect(connection)
+        except OSError:  # it is gone again, so soon after it was loaded
+            connection.close()
+            raise self._died("answered", kills) from None
+        try:
             body = request.environ["wsgi.input"]  # complete, a file
             length = body.seek(0, os.SEEK_END)
             body.seek(0)
