@@ -9,6 +9,8 @@ thread beside the loop.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Response, jsonify, request
@@ -16,14 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from .. import gpus, paths
 from .errors import InferenceError
+from .host import Host
 from .http.response import failure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from .host import Host
 
 _NOTHING_FROM_ELSEWHERE = (
     "default-src 'none'; img-src data:; connect-src 'self'; "

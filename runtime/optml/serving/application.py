@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from gunicorn.app.base import BaseApplication
 
@@ -20,11 +20,9 @@ from .model.handlers import Model, load_program
 from .model.requirements import find_requirements, install
 from .privilege import become, decide_user
 from .scoreboard import Scoreboard
+from .settings import Settings
 from .sizing import plan_workers
 from .worker import DRAIN, NO_RETRY, Worker
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 
 class Application(Protocol):

@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 import time
 import traceback
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .call import Call
 from .errors import InferenceError
-from .execution import over_time
+from .execution import Execution, over_time
+from .host import Host
+from .http.connection import Connection
+from .http.request import Request
 from .http.response import Response, as_bytes, failure, refusal
 from .slots import Executor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .execution import Execution
-    from .host import Host
-    from .http.connection import Connection
-    from .http.request import Request
 
 _STREAM = "/invocations-bidirectional-stream"
 _ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .call import Call
 from .cuda_errors import is_fatal
 from .errors import InferenceError, as_inference_error
+from .host import Host
 from .http.response import Frames, Response, as_bytes, failure, fault
 from .http.wsgi import WSGIAnswer, environ
 from .http.wsgi import run as run_app
 from .journal import CLIENT_GONE
 from .model.handlers import Context
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .call import Call
-    from .host import Host
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from .websocket import Stream
 
 _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .exchange import READING, UNREAD
+from .dispatch import Dispatcher
+from .exchange import READING, UNREAD, Exchange
+from .host import Host
+from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .queue import Queue
 from .scoreboard import RETIRING
-
-if TYPE_CHECKING:
-    from .dispatch import Dispatcher
-    from .exchange import Exchange
-    from .host import Host
-    from .http.connection import Connection
 
 _ASLEEP = 2.0  # seconds between two looks at the clock by one model of many that nobody asks
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
+from .call import Call
 from .http.accesslog import AccessLog
-
-if TYPE_CHECKING:
-    from .call import Call
-    from .http.request import Request
-    from .scoreboard import Scoreboard
+from .http.request import Request
+from .scoreboard import Scoreboard
 
 CLIENT_GONE = 499  # by the convention of nginx: the client took no more of its answer
 

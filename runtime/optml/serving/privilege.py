@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from .. import paths
 from ..report import log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .settings import Settings
+from .settings import Settings
 
 
 def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | None:

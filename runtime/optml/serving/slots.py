@@ -15,14 +15,13 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from .call import Call
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from .websocket import Stream
 
 _RECENT = 8  # runs from which we know how long one takes

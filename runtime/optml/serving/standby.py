@@ -13,21 +13,19 @@ import signal
 import socket
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .application import Server
 from .errors import InferenceError
 from .exchange import READING, RUNNING, UNREAD, raise_file_limit
 from .http.arrival import await_bytes
+from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
+from .http.request import Request
 from .http.response import Response, as_bytes, failure, refusal
 from .journal import Journal
 from .scoreboard import READY
-
-if TYPE_CHECKING:
-    from .application import Server
-    from .http.connection import Connection
-    from .http.request import Request
 
 _PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
 _RETRY = 0.02  # seconds between two looks at those that no worker has taken

@@ -7,20 +7,18 @@ import signal
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
+from .application import Server
 from .scoreboard import LOADING, READY, RETIRING, Scoreboard
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
-
-if TYPE_CHECKING:
-    from .application import Server
 
 _WATCH = 0.02  # seconds between two looks at workers that are starting
 _LOOK = 0.25  # seconds between two looks at the others

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.workers.base import Worker as BaseWorker
 
@@ -21,15 +21,13 @@ from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
 from .exchange import RUNNING
 from .execution import Execution, over_time
+from .http.connection import Connection
 from .http.loop import TICK
 from .intake import Intake
 from .journal import Journal
+from .model.handlers import Model
 from .scoreboard import READY, RETIRING
 from .slots import Slots
-
-if TYPE_CHECKING:
-    from .http.connection import Connection
-    from .model.handlers import Model
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30

@@ -10,17 +10,14 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Container
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..errors import InferenceError
 from .connection import Connection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container
-
-    from .payload import Bodies
-    from .request import Request
+from .payload import Bodies
+from .request import Request
 
 TICK = 0.25  # seconds between two looks at the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60

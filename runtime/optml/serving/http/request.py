@@ -6,11 +6,9 @@ understand in a different way is refused, because it could hide a second request
 
 from __future__ import annotations
 
-from ..errors import InferenceError
+from typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from ..errors import InferenceError
 
 LINE_LIMIT = 8190  # bytes of a request line or of a header
 HEADERS_LIMIT = 100

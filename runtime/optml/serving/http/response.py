@@ -14,20 +14,16 @@ from __future__ import annotations
 import re
 import time
 import traceback
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from operator import index
 
 from ...report import log
 from ..errors import InferenceError, as_inference_error, error_body, phrase
+from .request import Request
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from .request import Request
-
-    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")

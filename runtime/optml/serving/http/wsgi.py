@@ -11,20 +11,16 @@ the client.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from .request import Request
 from .response import Frames, InvalidResponse, Response
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import TracebackType
-    from typing import Any
-
-    from .request import Request
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
-    App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _OWN_NAMES = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 

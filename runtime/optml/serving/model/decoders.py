@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from typing import Any
 
+from ..http.payload import Payload
 from . import optional
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..http.payload import Payload
 
 _DIMENSIONS = 32  # of an array that JSON may bring, the most that every numpy takes
 _NUMBERS = {int, float}

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from typing import Any
 
 from . import optional
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 _CELLS = {str, int, float, bool, type(None)}
 

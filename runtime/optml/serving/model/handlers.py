@@ -6,26 +6,24 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable, Iterator
 from itertools import chain
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ... import paths
 from ...report import UserError
 from ..errors import InferenceError
+from ..http.payload import Payload
+from ..settings import Settings
 from . import codecs
 from .asynchronous import settled
 from .context import Context as Context
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import ModuleType
-    from typing import Any
-
-    from ..http.payload import Payload
-    from ..settings import Settings
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from ..websocket import Stream
 
-    Body = bytes | Iterator[bytes]
+Body = bytes | Iterator[bytes]
 
 # Positional arguments of each handler, without the optional context at the end.
 _ARGUMENTS = {

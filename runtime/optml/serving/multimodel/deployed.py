@@ -15,17 +15,15 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response, request
 
 from ... import machine
 from ..errors import InferenceError
 from ..worker import DRAIN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _DEATH = 1.0  # seconds that a killed process may take to be gone
 _OURS = frozenset(

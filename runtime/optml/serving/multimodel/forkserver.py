@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 from ... import paths
 from ...report import UserError, log_error
@@ -23,13 +24,8 @@ from ..cuda_errors import is_out_of_memory
 from ..model.handlers import Model, find_program, load_program
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
+from ..settings import Settings
 from ..worker import Worker
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-    from ..settings import Settings
 
 _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
 
