@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,6 @@ from .host import Host
 from .http.connection import Connection
 from .http.request import Request
 from .http.response import Response, as_bytes, failure, refusal
-from .slots import Executor
 
 _STREAM = "/invocations-bidirectional-stream"
 _ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
@@ -31,7 +31,8 @@ class Dispatcher:
     def __init__(self, host: Host, execution: Execution) -> None:
         self._host = host
         self._execution = execution
-        self._health, self._control = Executor("health"), Executor("control")
+        # Threads beside the loop, each started when it is first needed, that do one thing after the other.
+        self._health, self._control = ThreadPoolExecutor(1, "health"), ThreadPoolExecutor(1, "control")
         self._id_prefix = f"{host.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
         self._ids = 0
 
@@ -51,7 +52,7 @@ class Dispatcher:
         elif self._host.websocket and (request.path == _STREAM or self.may_be_session(request)):
             self.upgrade(connection, request)
         else:
-            self.beside(self._control, self.ask_admin, connection, request)
+            self.beside(self._control, self.ask_app, connection, request)
 
     def may_be_session(self, request: Request) -> bool:
         """Whether a session may have this path, which the client chooses: no other route of ours has it."""
@@ -121,7 +122,7 @@ class Dispatcher:
 
     def beside(
         self,
-        executor: Executor,
+        executor: ThreadPoolExecutor,
         action: Callable[[Call], int | None],
         connection: Connection,
         request: Request,
@@ -137,11 +138,11 @@ class Dispatcher:
                 self._host.journal.note(request, status or 500, call.id)
             request.body.close()
 
-        executor.do(act)
+        executor.submit(act).add_done_callback(_print_fault)
 
     def ask_app(self, call: Call) -> int | None:
-        """/ping of the user's own application, or the control plane of a router."""
-        return self._execution.run_app(call, self._host.wsgi)
+        """The control plane, or /ping of the user's own application."""
+        return self._execution.run_app(call, self.app)
 
     def ask_user(self, call: Call) -> int:
         """The user's word on health."""
@@ -153,11 +154,16 @@ class Dispatcher:
             healthy = False
         return self._execution.respond(call, Response(200 if healthy else 503))
 
-    def ask_admin(self, call: Call) -> int | None:
-        return self._execution.run_app(call, self.admin_app)
-
     @cached_property
-    def admin_app(self) -> Any:
+    def app(self) -> Any:
+        if self._host.wsgi is not None:  # the user's own, or a router with its control plane
+            return self._host.wsgi
         from .admin import create_app  # flask takes 190 ms to import
 
         return create_app(self._host)
+
+
+def _print_fault(done: Future[None]) -> None:
+    """What nobody waits for must not fail in silence."""
+    if error := done.exception():
+        traceback.print_exception(error)

@@ -207,24 +207,3 @@ class Slots:
             self._usual += (min(ended - call.started, 2 * self._quick) - self._usual) / _RECENT
             took = (call.answered or ended) - call.started
             self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
-
-
-class Executor:
-    """One thread beside the loop, started when it is first needed, that does one thing after the other."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._actions: SimpleQueue[Callable[[], None]] | None = None
-
-    def do(self, action: Callable[[], None]) -> None:
-        if self._actions is None:
-            self._actions = SimpleQueue()
-            threading.Thread(target=self._work, args=(self._actions,), name=self._name, daemon=True).start()
-        self._actions.put(action)
-
-    def _work(self, actions: SimpleQueue[Callable[[], None]]) -> None:
-        while True:
-            try:
-                actions.get()()
-            except Exception:
-                traceback.print_exc()
