@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from .execution import Execution, over_time
 from .host import Host
 from .http.connection import Connection
 from .http.request import Request
-from .http.response import Response, as_bytes, failure, refusal
+from .http.response import Response, as_bytes, failure
 
 _STREAM = "/invocations-bidirectional-stream"
 _ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
@@ -33,8 +32,6 @@ class Dispatcher:
         self._execution = execution
         # Threads beside the loop, each started when it is first needed, that do one thing after the other.
         self._health, self._control = ThreadPoolExecutor(1, "health"), ThreadPoolExecutor(1, "control")
-        self._id_prefix = f"{host.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
-        self._ids = 0
 
     def dispatch(self, connection: Connection, request: Request) -> None:
         """Route a complete request."""
@@ -84,7 +81,7 @@ class Dispatcher:
         # A router keeps no time: the process of the model does.
         timeout = math.inf if self._host.settings.multi_model else self._host.settings.timeout
         came = self._host.intake.arrival_of(connection)
-        call = Call(request, connection, self.new_id(), came, timeout)
+        call = Call(request, connection, self._host.journal.new_id(), came, timeout)
         call.talks = talks
         call.counted = not self._host.settings.multi_model or request.path.endswith("/invoke")
         if self._host.loop.now > call.deadline:
@@ -97,26 +94,15 @@ class Dispatcher:
             connection.rest = True
             self.refuse(connection, request, _FULL)
 
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{self._id_prefix}{self._ids}"
-
     def respond(self, connection: Connection, request: Request, response: Response) -> None:
         self._host.loop.send(connection, *as_bytes(response, request, self._host.closes))
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
         """Answer with an error."""
-        id = self.new_id()
+        id = self._host.journal.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
         self._host.journal.note(request, error.status, id)
-
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        """Answer what is malformed or too large, and read no more."""
-        id = self.new_id()
-        self._host.journal.note(connection.request, error.status, id)
-        connection.drop()
-        self._host.loop.send(connection, refusal(error, id), True)
 
     # Beside the loop: it takes no slot, and the loop no time
 
@@ -127,7 +113,8 @@ class Dispatcher:
         connection: Connection,
         request: Request,
     ) -> None:
-        call = Call(request, connection, self.new_id(), self._host.loop.now, self._host.settings.timeout)
+        host = self._host
+        call = Call(request, connection, host.journal.new_id(), host.loop.now, host.settings.timeout)
 
         def act() -> None:
             try:

@@ -28,7 +28,6 @@ class Host(Protocol):
     several: bool
     alive: bool
     app: Any
-    pid: int
     intake: Intake
     scoreboard: Scoreboard
 

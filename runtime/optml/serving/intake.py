@@ -32,8 +32,9 @@ class Intake:
         self._row = row
         self._scoreboard = host.scoreboard
         self._generation = host.scoreboard.generation(row)
-        self.loop = Loop(self, bodies_of_worker(host.settings.max_payload, host.app.planned_workers))
-        self.dispatch, self.reject = requests.dispatch, requests.reject
+        bodies = bodies_of_worker(host.settings.max_payload, host.app.planned_workers)
+        self.loop = Loop(self, bodies, host.journal)
+        self.dispatch = requests.dispatch
         self.queue = Queue(self.loop, "/" if host.wsgi else "/invocations")
         self._arrived: dict[Connection, float] = {}  # when calls came that have waited, and are read now
         self._resting: deque[Connection] = deque()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from itertools import count
 
 from .call import Call
 from .http.accesslog import AccessLog
@@ -20,6 +22,12 @@ class Journal:
         self._row = row
         self._lines = AccessLog(access_log)
         self.flush = self._lines.flush
+        self._prefix = f"{os.getpid():x}-{time.time_ns() & 0xFFFFFFFF:08x}"
+        self._ids = count(1)
+
+    def new_id(self) -> str:
+        """Names a request, in its answer and in the log."""
+        return f"{self._prefix}-{next(self._ids)}"
 
     def note(self, request: Request | None, status: int, id: str, *seconds: float) -> None:
         """Note a request that is answered; one that could not be read has neither method nor path."""

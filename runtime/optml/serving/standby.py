@@ -23,7 +23,7 @@ from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .http.request import Request
-from .http.response import Response, as_bytes, failure, refusal
+from .http.response import Response, as_bytes, failure
 from .journal import Journal
 from .scoreboard import READY
 
@@ -47,7 +47,7 @@ class Standby:
         self.parent = os.getppid()
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
-        self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers))
+        self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
         self.listeners = {listener.fileno(): listener.sock for listener in listeners}
         self.tokens = count(time.monotonic_ns())  # above all that an earlier standby used
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
@@ -61,7 +61,6 @@ class Standby:
         self.since: dict[Connection, int] = {}
         self.waiting: dict[Connection, None] = {}  # those that do
         self.knocked = False
-        self._ids = 0
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
@@ -251,7 +250,7 @@ class Standby:
         if state == RUNNING:
             self.loop.close(connection)
         elif state == READING:
-            self.reject(connection, _DIED)
+            self.loop.reject(connection, _DIED)
         else:
             await_bytes(connection.sock, 1)
             self.since[connection] = state
@@ -267,27 +266,15 @@ class Standby:
         """Answer what is for no worker; after all but /ping the client shall call again, and find one."""
         ready = self.scoreboard.any_ready()
         if request.path != "/ping":
-            id = self.new_id()
+            id = self.journal.new_id()
             error = _BUSY if ready else _LOADING
-            self.respond(connection, request, failure(error, id), True)
+            answer, closes = failure(error, id), True
             self.journal.note(request, error.status, id)
         else:
             answer = Response(200) if ready else Response(503, b"", {"Retry-After": "1"})
-            self.respond(connection, request, answer, connection.has_input)
+            closes = connection.has_input
+        self.loop.send(connection, *as_bytes(answer, request, closes))
         request.body.close()
-
-    def respond(self, connection: Connection, request: Request, response: Response, closes: bool) -> None:
-        self.loop.send(connection, *as_bytes(response, request, closes))
-
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        id = self.new_id()
-        self.journal.note(connection.request, error.status, id)
-        connection.drop()
-        self.loop.send(connection, refusal(error, id), True)
-
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{os.getpid():x}-standby-{self._ids}"
 
 
 def _first_bytes(connection: Connection) -> bytes:

@@ -12,7 +12,7 @@ from optml.serving.dispatch import Dispatcher
 
 def test_a_fault_of_our_own_beside_the_loop_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     host: Any = Mock()
-    host.pid, host.settings.timeout, host.loop.now = 1, 60.0, 0.0
+    host.settings.timeout, host.loop.now = 60.0, 0.0
     host.journal.note.side_effect = RuntimeError("the journal is full")
     requests = Dispatcher(host, Mock())
     connection: Any = Mock()
