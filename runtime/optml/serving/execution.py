@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
@@ -16,7 +16,7 @@ from .cuda_errors import is_fatal
 from .errors import InferenceError, as_inference_error
 from .host import Host
 from .http.response import Frames, Response, as_bytes, failure, fault
-from .http.wsgi import WSGIAnswer, environ
+from .http.wsgi import WSGIAnswer, close, environ
 from .http.wsgi import run as run_app
 from .journal import CLIENT_GONE
 from .model.handlers import Context
@@ -122,7 +122,7 @@ class Execution:
             response = Response(context.status, body, context.response_headers, mimetype)
             whole = as_bytes(response, request, host.closes)  # also checks the headers
         except BaseException as error:
-            _close(chunks)
+            close(chunks)
             self._notice(error)
             response, chunks = failure(error, call.id), None
             whole = as_bytes(response, request, host.closes)
@@ -144,7 +144,7 @@ class Execution:
             for chunk in chunks:
                 send(frames.frame(chunk))
         finally:
-            _close(chunks)
+            close(chunks)
         send(frames.end())
         self._continue(call, frames.closes)
         return answer.status
@@ -227,9 +227,3 @@ class Execution:
 def over_time(timeout: float) -> InferenceError:
     limit = f"{timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
     return InferenceError(f"No answer within {limit}.", 504)
-
-
-def _close(parts: Any) -> None:
-    close: Callable[[], None] | None = getattr(parts, "close", None)
-    if close is not None:
-        close()
