@@ -60,7 +60,6 @@ class Standby:
         # Those that may wait for a worker, and since when: 0 while no call has begun to.
         self.since: dict[Connection, int] = {}
         self.waiting: dict[Connection, None] = {}  # those that do
-        self.knocked = False
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
@@ -70,13 +69,10 @@ class Standby:
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
         for fd in self.listeners:
-            self.loop.watch(fd, self.on_knock)
+            self.loop.watch(fd, self.accept)
         looked = 0.0
         while self.alive:
             self.loop.turn(_RETRY if self.waiting or self.untaken else TICK)
-            if self.knocked:
-                self.knocked = False
-                self.accept()
             self.look_at_untaken()
             for connection in list(self.waiting):
                 self.offer_again(connection)
@@ -101,10 +97,6 @@ class Standby:
                 self.place(connection)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
-
-    def on_knock(self) -> None:
-        """Somebody has connected: taken after this turn, in which another may have had their number."""
-        self.knocked = True
 
     def accept(self, most: int = _AT_ONCE) -> None:
         """Take those who have connected."""

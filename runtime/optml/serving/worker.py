@@ -120,9 +120,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         while self.loop.handle_next():
             if not self.slots.run_own():
                 return False
-        self.intake.after_turn()
-        if not self.slots.run_own():
-            return False
+        self.intake.wake_resting()
         now = self.loop.now
         self.scoreboard.beat(self.row)
         if now - self.looked >= TICK:

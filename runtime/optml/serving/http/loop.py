@@ -74,8 +74,12 @@ class Loop:
     def wait(self, timeout: float) -> None:
         """Wait until something has happened that is not handled yet."""
         if not self._events:
-            self._events.extend(self._poller.poll(timeout))
+            # New connections last: one may get the number of another that has ended, and whose event is here.
+            self._events.extend(sorted(self._poller.poll(timeout), key=self._brings_others))
         self.now = time.monotonic()
+
+    def _brings_others(self, event: tuple[int, int]) -> bool:
+        return event[0] in self._actions and event[0] != self._wake
 
     def handle_next(self) -> bool:
         """Handle one thing that has happened; false when that was all."""
