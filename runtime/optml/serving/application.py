@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from .. import gpus, machine
 from ..report import UserError, log
 from .exchange import Exchange
-from .model.handlers import Model, load_program
+from .model.handlers import Model, load_model
 from .model.requirements import find_requirements, install
 from .privilege import become, decide_user
 from .scoreboard import Scoreboard
@@ -90,9 +90,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             install(path)
         if self.settings.preload and self.program:
             self.drop_privileges()  # the model is user code
-            self.configure_logging()
             try:
-                self.model = Model(load_program(self.program), self.settings, None)
+                self.model = load_model(self.program, self.settings, None)
             except UserError:
                 raise
             except BaseException as error:  # the SystemExit of a user's module is a failure as well
@@ -121,18 +120,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             worker.wsgi = load_app(self.settings)
             return
         assert self.program is not None
-        self.configure_logging()
-        worker.model = self.model or Model(load_program(self.program), self.settings, worker.gpu)
+        worker.model = self.model or load_model(self.program, self.settings, worker.gpu)
         if worker.model.has_stream:
             from . import websocket  # takes 50 ms, and few models talk
 
             worker.websocket = websocket
-
-    def configure_logging(self) -> None:
-        """Let the user's handlers log: lines of their loggers go to stderr."""
-        import logging  # gunicorn has imported it
-
-        logging.basicConfig(level=self.settings.log_level)
 
     def first_traceback(self) -> bool:
         """Whether nobody has printed the traceback of a failed start yet."""

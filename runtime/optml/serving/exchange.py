@@ -144,11 +144,3 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     for end in pair:
         end.setblocking(False)
     return pair
-
-
-def raise_file_limit() -> None:
-    """The standby holds the connections of all workers."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,6 +9,7 @@ What a worker does not take, because its model holds the interpreter, goes to an
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from .application import Server
 from .errors import InferenceError
-from .exchange import READING, RUNNING, UNREAD, raise_file_limit
+from .exchange import READING, RUNNING, UNREAD
 from .http.arrival import await_bytes
 from .http.connection import Connection
 from .http.loop import TICK, Loop
@@ -65,7 +66,8 @@ class Standby:
         signal.signal(signal.SIGTERM, self.stop)
         for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(each, signal.SIG_DFL if each == signal.SIGCHLD else signal.SIG_IGN)
-        raise_file_limit()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
         for fd in self.listeners:

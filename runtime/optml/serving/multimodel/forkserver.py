@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ... import paths
 from ...report import UserError, log_error
 from ..cuda_errors import is_out_of_memory
-from ..model.handlers import Model, find_program, load_program
+from ..model.handlers import Model, find_program, load_model
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
 from ..settings import Settings
@@ -137,10 +137,7 @@ class ModelApp:
             sys.path.insert(1, self.packages)
         elif path := find_requirements(program):
             install(path, self.packages)
-        import logging  # gunicorn has imported it
-
-        logging.basicConfig(level=self.settings.log_level)
-        return Model(load_program(program), self.settings, None if self.gpu is None else 0)
+        return load_model(program, self.settings, None if self.gpu is None else 0)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
