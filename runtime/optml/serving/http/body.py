@@ -9,9 +9,8 @@ import re
 from collections.abc import Generator, Iterator
 
 from ..errors import InferenceError
-from .parser import parse_fields
 from .payload import Payload
-from .request import LINE_LIMIT, malformed
+from .request import LINE_LIMIT, malformed, parse_fields
 
 _TRAILERS_LIMIT = 64 << 10
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

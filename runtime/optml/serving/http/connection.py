@@ -16,9 +16,8 @@ from typing import Any
 
 from ..errors import InferenceError
 from .body import Chunked, Sized, check_unfinished
-from .parser import parse_head
 from .payload import Bodies, Payload
-from .request import Request
+from .request import Request, parse_head
 
 _HEAD_LIMIT = 64 << 10
 _USUAL_HEAD = 2 << 10
