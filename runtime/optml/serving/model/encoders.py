@@ -17,7 +17,7 @@ _CELLS = {str, int, float, bool, type(None)}
 
 
 def encode_json(prediction: Any) -> bytes:
-    orjson = optional.find_orjson()
+    orjson = optional.find("orjson")
     if orjson is not None:
         try:
             return bytes(
