@@ -69,19 +69,17 @@ class Execution:
     def run(self, call: Call) -> None:
         """Run one call and note what became of it, unless the deadline has answered."""
         try:
-            status = self._answer(call)
+            if call.talks:
+                status = self._talk(call)
+            elif self._host.wsgi is not None:
+                status = self.run_app(call, self._host.wsgi)
+            else:
+                status = self._invoke(call)
         except BaseException as error:
             status = self.break_off(call, error)
         if status is not None:
             self._host.journal.note_call(call, status)
         call.request.body.close()
-
-    def _answer(self, call: Call) -> int | None:
-        if call.talks:
-            return self._talk(call)
-        if self._host.wsgi is not None:
-            return self.run_app(call, self._host.wsgi)
-        return self._invoke(call)
 
     def break_off(self, call: Call, error: BaseException) -> int | None:
         """End an answer that has begun: only the connection's end can tell the client. Gives what to note."""
@@ -198,7 +196,7 @@ class Execution:
         """Have a WSGI application answer, the user's own or the control plane."""
         host, request = self._host, call.request
         answer = WSGIAnswer(request, Outlet(call, host.settings.timeout).sendall, host.closes)
-        variables = environ(request, call.connection.server, host.several)
+        variables = environ(request, call.connection.server, host.app.planned_workers > 1)
         variables["optml.request_id"] = call.id
         try:
             run_app(app, variables, answer)

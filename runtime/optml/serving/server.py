@@ -41,7 +41,6 @@ def serve(argv: list[str]) -> int:
             log(f"warning: {problem}")
     house.open_to_user()
     app = Server(settings, program, listener)
-    app.settle()
     try:
         Supervisor(app).run()
     except SystemExit as stop:
