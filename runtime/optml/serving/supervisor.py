@@ -15,7 +15,7 @@ from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
 from .application import Server
-from .scoreboard import LOADING, READY, RETIRING, Scoreboard
+from .scoreboard import LOADING, READY, RETIRING
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
@@ -46,6 +46,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.stopping = False
         self.standby = 0
         self.retry_at = 0.0
+        self.scoreboard = app.scoreboard
         super().__init__(app)
 
     def start(self) -> None:
@@ -59,11 +60,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.init_signals()
         self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
-
-    @property
-    def scoreboard(self) -> Scoreboard:
-        scoreboard: Scoreboard = self.app.scoreboard
-        return scoreboard
 
     def assign_row(self, worker: Worker) -> None:
         """The first place without a worker that stays; a place has two rows, one for a worker that leaves."""
@@ -85,7 +81,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.staged and ready:
             self.staged = False
             self.failures = 0
-            self.wanted = self.count_workers()
+            app = self.app
+            self.wanted, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
+            log(f"ready: workers {self.wanted} ({reason}), calls at once in each {app.settings.threads}")
         retiring = sum(self.scoreboard.state(worker.row) == RETIRING for worker in self.WORKERS.values())
         self.num_workers = self.wanted + min(retiring, self.wanted)
         if time.monotonic() >= self.retry_at:
@@ -122,13 +120,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             or self.retry_at > time.monotonic()
         )
         return super().wait_for_signals(_WATCH if starting or self.staged else min(timeout, _LOOK))
-
-    def count_workers(self) -> int:
-        """How many workers to run; says so in one line."""
-        app = self.app
-        count, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
-        log(f"ready: workers {count} ({reason}), calls at once in each {app.settings.threads}")
-        return count
 
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""

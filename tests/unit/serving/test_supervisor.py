@@ -110,8 +110,8 @@ class Deaths:
         self.supervisor = Supervisor.__new__(Supervisor)
         self.supervisor.failures, self.supervisor.failed_at = 0, 0.0
         self.supervisor.stopping, self.supervisor.retry_at = False, 0.0
+        self.supervisor.scoreboard = self.scoreboard
         self.supervisor.app = SimpleNamespace(
-            scoreboard=self.scoreboard,
             exchange=SimpleNamespace(report_death=lambda: None),
             settings=SimpleNamespace(start_retries=1),
         )
