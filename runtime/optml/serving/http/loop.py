@@ -74,8 +74,11 @@ class Loop:
     def wait(self, timeout: float) -> None:
         """Wait until something has happened that is not handled yet."""
         if not self._events:
-            # New connections last: one may get the number of another that has ended, and whose event is here.
-            self._events.extend(sorted(self._poller.poll(timeout), key=self._brings_others))
+            events = self._poller.poll(timeout)
+            if len(events) > 1:
+                # New connections last: one may get the number of another that ends, and whose event is here.
+                events.sort(key=self._brings_others)
+            self._events.extend(events)
         self.now = time.monotonic()
 
     def _brings_others(self, event: tuple[int, int]) -> bool:
