@@ -9,6 +9,8 @@ thread beside the loop.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Response, jsonify, request
@@ -16,14 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from .. import gpus, paths
 from .errors import InferenceError
+from .host import Host
 from .http.response import failure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from .host import Host
 
 _NOTHING_FROM_ELSEWHERE = (
     "default-src 'none'; img-src data:; connect-src 'self'; "
@@ -41,7 +37,7 @@ def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> F
     @app.get("/execution-parameters")
     def execution_parameters() -> Any:
         own = worker.model.execution_parameters() if worker.model else None
-        return own or worker.app.execution_parameters()
+        return own or _execution_parameters(worker)
 
     if worker.settings.metrics:
 
@@ -65,6 +61,20 @@ def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> F
             return jsonify(_status(worker, models() if models else None))
 
     return app
+
+
+def _execution_parameters(worker: Host) -> dict[str, Any]:
+    """What a batch job may send.
+
+    A strategy that was set goes back as it came; settings.py says which is recommended otherwise.
+    """
+    settings = worker.settings
+    return {
+        "MaxConcurrentTransforms": settings.max_concurrent_transforms
+        or worker.app.planned_workers * settings.threads,
+        "BatchStrategy": settings.batch_strategy,
+        "MaxPayloadInMB": min(settings.max_payload >> 20, 100),
+    }
 
 
 def _text(name: str) -> str:

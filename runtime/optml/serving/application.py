@@ -9,38 +9,24 @@ import os
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from .. import gpus, machine
-from ..report import UserError, log
+from ..report import UserError, log, log_error
 from .exchange import Exchange
-from .model.handlers import Model, load_program
+from .host import Application
+from .model.handlers import Model, load_model
 from .model.requirements import find_requirements, install
 from .privilege import become, decide_user
 from .scoreboard import Scoreboard
+from .settings import Settings
 from .sizing import plan_workers
 from .worker import DRAIN, NO_RETRY, Worker
 
-if TYPE_CHECKING:
-    from .settings import Settings
 
-
-class Application(Protocol):
-    """What a worker asks of its application: that of a server, or of the process of one model."""
-
-    settings: Settings
-    scoreboard: Scoreboard
-    exchange: Exchange | None
-    planned_workers: int
-
-    def drop_privileges(self) -> None: ...
-    def load(self, worker: Worker) -> None: ...
-    def gpus_of(self, row: int) -> list[str]: ...
-
-
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication, Application):  # type: ignore[misc]
     """The gunicorn application: our settings in its words, and what the workers share."""
 
     def __init__(self, settings: Settings, program: str | None, listener: socket.socket) -> None:
@@ -53,9 +39,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.scoreboard = Scoreboard(rows)
         self.exchange = Exchange(rows)
         self.model: Model | None = None
-        self.drop_to: tuple[int, str] | None = None
         self._tracebacks = mmap.mmap(-1, 8)
         super().__init__()
+        self.drop_to = decide_user(settings, program)
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One team of threads per worker, not one per worker and CPU.
+            os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cpu_count() // self.planned_workers))
 
     def load_config(self) -> None:
         temporary = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
@@ -72,13 +61,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         }.items():
             self.cfg.set(name, value)
 
-    def settle(self) -> None:
-        """What must be known before the first fork."""
-        self.drop_to = decide_user(self.settings, self.program)
-        if "OMP_NUM_THREADS" not in os.environ:
-            # One team of threads per worker, not one per worker and CPU.
-            os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cpu_count() // self.planned_workers))
-
     def drop_privileges(self) -> None:
         """Become the user that workers run as."""
         if self.drop_to is not None:
@@ -92,9 +74,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             install(path)
         if self.settings.preload and self.program:
             self.drop_privileges()  # the model is user code
-            self.configure_logging()
             try:
-                self.model = Model(load_program(self.program), self.settings, None)
+                self.model = load_model(self.program, self.settings, None)
             except UserError:
                 raise
             except BaseException as error:  # the SystemExit of a user's module is a failure as well
@@ -115,7 +96,21 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self.settings.preload or find_requirements(self.program) is not None
 
     def load(self, worker: Worker) -> None:
-        """Give the worker its model, or the user's whole application."""
+        """Give the worker its model, or the user's whole application; ends it where that fails."""
+        try:
+            self._load(worker)
+        except UserError as problem:
+            log_error(str(problem))
+            os._exit(NO_RETRY)
+        except BaseException as error:  # the SystemExit of a user's module is a failure as well
+            self._tracebacks[0] += 1
+            if self._tracebacks[0] == 1:  # nobody has printed the traceback of a failed start yet
+                traceback.print_exc()
+            log_error(f"the model does not load: {type(error).__name__} in worker {worker.pid}")
+            sys.stdout.flush()
+            os._exit(NO_RETRY if isinstance(error, (ModuleNotFoundError, SyntaxError)) else 1)
+
+    def _load(self, worker: Worker) -> None:
         if self.settings.multi_model:
             worker.wsgi = load_router(worker)
             return
@@ -123,42 +118,17 @@ class Server(BaseApplication):  # type: ignore[misc]
             worker.wsgi = load_app(self.settings)
             return
         assert self.program is not None
-        self.configure_logging()
-        worker.model = self.model or Model(load_program(self.program), self.settings, worker.gpu)
+        worker.model = self.model or load_model(self.program, self.settings, worker.gpu)
         if worker.model.has_stream:
             from . import websocket  # takes 50 ms, and few models talk
 
             worker.websocket = websocket
-
-    def configure_logging(self) -> None:
-        """Let the user's handlers log: lines of their loggers go to stderr."""
-        import logging  # gunicorn has imported it
-
-        logging.basicConfig(level=self.settings.log_level)
-
-    def first_traceback(self) -> bool:
-        """Whether nobody has printed the traceback of a failed start yet."""
-        self._tracebacks[0] += 1
-        return self._tracebacks[0] == 1
 
     def gpus_of(self, row: int) -> list[str]:
         """The GPUs of a worker: one, shared by several workers where they are more, or its part of all."""
         ids = [gpu.id for gpu in self.settings.gpus]
         step = min(self.planned_workers, len(ids))
         return ids[row % self.planned_workers % step :: step] if ids else []
-
-    def execution_parameters(self) -> dict[str, Any]:
-        """What a batch job may send.
-
-        A strategy that was set goes back as it came; settings.py says which is recommended otherwise.
-        """
-        settings = self.settings
-        return {
-            "MaxConcurrentTransforms": settings.max_concurrent_transforms
-            or self.planned_workers * settings.threads,
-            "BatchStrategy": settings.batch_strategy,
-            "MaxPayloadInMB": min(settings.max_payload >> 20, 100),
-        }
 
 
 class Log:
@@ -168,10 +138,10 @@ class Log:
         self.cfg = cfg
         self.killed: set[int] = set()  # workers that we have killed ourselves, and said why
 
-    def debug(self, message: str, *values: Any, **_: Any) -> None:
+    def debug(self, *_: Any, **__: Any) -> None:
         pass
 
-    info = debug
+    info = access = close_on_exec = reopen_files = debug
 
     def warning(self, message: str, *values: Any, exc_info: bool = False, **_: Any) -> None:
         if values[1:] == (NO_RETRY,) or (values[:1] and values[0] in self.killed):
@@ -183,14 +153,6 @@ class Log:
 
     def exception(self, message: str, *values: Any, **_: Any) -> None:
         self.warning(message, *values, exc_info=True)
-
-    def access(self, *_: Any) -> None:
-        pass
-
-    def close_on_exec(self) -> None:
-        pass
-
-    reopen_files = close_on_exec
 
 
 def load_router(worker: Worker) -> Any:

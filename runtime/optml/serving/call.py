@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .http.connection import Connection
-    from .http.request import Request
+from .http.connection import Connection
+from .http.request import Request
+
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from .websocket import Stream
 
 

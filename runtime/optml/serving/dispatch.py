@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
 import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .call import Call
 from .errors import InferenceError
-from .execution import over_time
-from .http.response import Response, as_bytes, failure, refusal
-from .slots import Executor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .execution import Execution
-    from .host import Host
-    from .http.connection import Connection
-    from .http.request import Request
+from .execution import Execution, over_time
+from .host import Host
+from .http.connection import Connection
+from .http.request import Request
+from .http.response import Response, as_bytes, failure
 
 _STREAM = "/invocations-bidirectional-stream"
 _ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
@@ -35,9 +30,8 @@ class Dispatcher:
     def __init__(self, host: Host, execution: Execution) -> None:
         self._host = host
         self._execution = execution
-        self._health, self._control = Executor("health"), Executor("control")
-        self._id_prefix = f"{host.pid:x}-{time.time_ns() & 0xFFFFFFFF:08x}-"
-        self._ids = 0
+        # Threads beside the loop, each started when it is first needed, that do one thing after the other.
+        self._health, self._control = ThreadPoolExecutor(1, "health"), ThreadPoolExecutor(1, "control")
 
     def dispatch(self, connection: Connection, request: Request) -> None:
         """Route a complete request."""
@@ -55,7 +49,7 @@ class Dispatcher:
         elif self._host.websocket and (request.path == _STREAM or self.may_be_session(request)):
             self.upgrade(connection, request)
         else:
-            self.beside(self._control, self.ask_admin, connection, request)
+            self.beside(self._control, self.ask_app, connection, request)
 
     def may_be_session(self, request: Request) -> bool:
         """Whether a session may have this path, which the client chooses: no other route of ours has it."""
@@ -87,7 +81,7 @@ class Dispatcher:
         # A router keeps no time: the process of the model does.
         timeout = math.inf if self._host.settings.multi_model else self._host.settings.timeout
         came = self._host.intake.arrival_of(connection)
-        call = Call(request, connection, self.new_id(), came, timeout)
+        call = Call(request, connection, self._host.journal.new_id(), came, timeout)
         call.talks = talks
         call.counted = not self._host.settings.multi_model or request.path.endswith("/invoke")
         if self._host.loop.now > call.deadline:
@@ -100,37 +94,27 @@ class Dispatcher:
             connection.rest = True
             self.refuse(connection, request, _FULL)
 
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{self._id_prefix}{self._ids}"
-
     def respond(self, connection: Connection, request: Request, response: Response) -> None:
         self._host.loop.send(connection, *as_bytes(response, request, self._host.closes))
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
         """Answer with an error."""
-        id = self.new_id()
+        id = self._host.journal.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
         self._host.journal.note(request, error.status, id)
-
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        """Answer what is malformed or too large, and read no more."""
-        id = self.new_id()
-        self._host.journal.note(connection.request, error.status, id)
-        connection.drop()
-        self._host.loop.send(connection, refusal(error, id), True)
 
     # Beside the loop: it takes no slot, and the loop no time
 
     def beside(
         self,
-        executor: Executor,
+        executor: ThreadPoolExecutor,
         action: Callable[[Call], int | None],
         connection: Connection,
         request: Request,
     ) -> None:
-        call = Call(request, connection, self.new_id(), self._host.loop.now, self._host.settings.timeout)
+        host = self._host
+        call = Call(request, connection, host.journal.new_id(), host.loop.now, host.settings.timeout)
 
         def act() -> None:
             try:
@@ -141,11 +125,11 @@ class Dispatcher:
                 self._host.journal.note(request, status or 500, call.id)
             request.body.close()
 
-        executor.do(act)
+        executor.submit(act).add_done_callback(_print_fault)
 
     def ask_app(self, call: Call) -> int | None:
-        """/ping of the user's own application, or the control plane of a router."""
-        return self._execution.run_app(call, self._host.wsgi)
+        """The control plane, or /ping of the user's own application."""
+        return self._execution.run_app(call, self.app)
 
     def ask_user(self, call: Call) -> int:
         """The user's word on health."""
@@ -157,11 +141,16 @@ class Dispatcher:
             healthy = False
         return self._execution.respond(call, Response(200 if healthy else 503))
 
-    def ask_admin(self, call: Call) -> int | None:
-        return self._execution.run_app(call, self.admin_app)
-
     @cached_property
-    def admin_app(self) -> Any:
+    def app(self) -> Any:
+        if self._host.wsgi is not None:  # the user's own, or a router with its control plane
+            return self._host.wsgi
         from .admin import create_app  # flask takes 190 ms to import
 
         return create_app(self._host)
+
+
+def _print_fault(done: Future[None]) -> None:
+    """What nobody waits for must not fail in silence."""
+    if error := done.exception():
+        traceback.print_exception(error)

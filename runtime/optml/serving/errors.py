@@ -49,13 +49,9 @@ def _is_error(status: int) -> bool:
 
 def error_body(status: int, message: str, request_id: str) -> bytes:
     """The JSON of an error answer: `{"code", "type", "message", "requestId"}`."""
-    body = {"code": status, "type": kind(status), "message": message, "requestId": request_id}
+    kind = phrase(status).title().replace(" ", "").replace("-", "")  # 404: NotFound
+    body = {"code": status, "type": kind, "message": message, "requestId": request_id}
     return json.dumps(body).encode()
-
-
-def kind(status: int) -> str:
-    """A status in words without spaces: 404 → NotFound."""
-    return phrase(status).title().replace(" ", "").replace("-", "")
 
 
 def phrase(status: int) -> str:

@@ -108,14 +108,14 @@ class Exchange:
             return None
         return (time.monotonic_ns() - handed.sent) / 1e9
 
-    def take_back(self, row: int) -> list[int]:
-        """Tokens of all that the worker has not taken; it will not get them any more."""
-        tokens = []
+    def take_back(self, row: int) -> dict[int, int]:
+        """Tokens and clocks of all that the worker has not taken; it will not get them any more."""
+        clocks = {}
         while found := self._receive(row):
             sock, handed = found
             sock.close()
-            tokens.append(handed.token)
-        return tokens
+            clocks[handed.token] = handed.since or handed.sent
+        return clocks
 
     def states(self, row: int) -> dict[int, int]:
         """How far a worker was with its connections when it died; without those that it had not looked at."""
@@ -144,11 +144,3 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     for end in pair:
         end.setblocking(False)
     return pair
-
-
-def raise_file_limit() -> None:
-    """The standby holds the connections of all workers."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

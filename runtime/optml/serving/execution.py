@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .call import Call
 from .cuda_errors import is_fatal
 from .errors import InferenceError, as_inference_error
+from .host import Host
 from .http.response import Frames, Response, as_bytes, failure, fault
-from .http.wsgi import WSGIAnswer, environ
+from .http.wsgi import WSGIAnswer, close, environ
 from .http.wsgi import run as run_app
 from .journal import CLIENT_GONE
 from .model.handlers import Context
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .call import Call
-    from .host import Host
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from .websocket import Stream
 
 _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
@@ -70,19 +69,17 @@ class Execution:
     def run(self, call: Call) -> None:
         """Run one call and note what became of it, unless the deadline has answered."""
         try:
-            status = self._answer(call)
+            if call.talks:
+                status = self._talk(call)
+            elif self._host.wsgi is not None:
+                status = self.run_app(call, self._host.wsgi)
+            else:
+                status = self._invoke(call)
         except BaseException as error:
             status = self.break_off(call, error)
         if status is not None:
             self._host.journal.note_call(call, status)
         call.request.body.close()
-
-    def _answer(self, call: Call) -> int | None:
-        if call.talks:
-            return self._talk(call)
-        if self._host.wsgi is not None:
-            return self.run_app(call, self._host.wsgi)
-        return self._invoke(call)
 
     def break_off(self, call: Call, error: BaseException) -> int | None:
         """End an answer that has begun: only the connection's end can tell the client. Gives what to note."""
@@ -123,7 +120,7 @@ class Execution:
             response = Response(context.status, body, context.response_headers, mimetype)
             whole = as_bytes(response, request, host.closes)  # also checks the headers
         except BaseException as error:
-            _close(chunks)
+            close(chunks)
             self._notice(error)
             response, chunks = failure(error, call.id), None
             whole = as_bytes(response, request, host.closes)
@@ -145,7 +142,7 @@ class Execution:
             for chunk in chunks:
                 send(frames.frame(chunk))
         finally:
-            _close(chunks)
+            close(chunks)
         send(frames.end())
         self._continue(call, frames.closes)
         return answer.status
@@ -199,7 +196,7 @@ class Execution:
         """Have a WSGI application answer, the user's own or the control plane."""
         host, request = self._host, call.request
         answer = WSGIAnswer(request, Outlet(call, host.settings.timeout).sendall, host.closes)
-        variables = environ(request, call.connection.server, host.several)
+        variables = environ(request, call.connection.server, host.app.planned_workers > 1)
         variables["optml.request_id"] = call.id
         try:
             run_app(app, variables, answer)
@@ -228,9 +225,3 @@ class Execution:
 def over_time(timeout: float) -> InferenceError:
     limit = f"{timeout:g} s, the limit that SAGEMAKER_MODEL_SERVER_TIMEOUT sets"
     return InferenceError(f"No answer within {limit}.", 504)
-
-
-def _close(parts: Any) -> None:
-    close: Callable[[], None] | None = getattr(parts, "close", None)
-    if close is not None:
-        close()

@@ -1,10 +1,11 @@
-"""The Protocol between a worker and what it has made: the dispatcher, the execution, the control plane."""
+"""The Protocols of a worker: of its application, and of itself, as what it has made knows it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from .exchange import Exchange
     from .http.loop import Loop
     from .intake import Intake
     from .journal import Journal
@@ -12,6 +13,20 @@ if TYPE_CHECKING:
     from .scoreboard import Scoreboard
     from .settings import Settings
     from .slots import Slots
+
+
+class Application(Protocol):
+    """What a worker asks of its application: that of a server, or of the process of one model of many."""
+
+    settings: Settings
+    scoreboard: Scoreboard
+    exchange: Exchange | None
+    planned_workers: int
+    program: str | None  # with the handlers
+
+    def drop_privileges(self) -> None: ...
+    def load(self, worker: Any) -> None: ...  # a Worker, which knows this Protocol
+    def gpus_of(self, row: int) -> list[str]: ...
 
 
 class Host(Protocol):
@@ -25,10 +40,8 @@ class Host(Protocol):
     wsgi: Any
     websocket: Any
     gpu: int | None
-    several: bool
     alive: bool
-    app: Any
-    pid: int
+    app: Application
     intake: Intake
     scoreboard: Scoreboard
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .exchange import READING, UNREAD
+from .dispatch import Dispatcher
+from .exchange import READING, UNREAD, Exchange
+from .host import Host
+from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .queue import Queue
 from .scoreboard import RETIRING
-
-if TYPE_CHECKING:
-    from .dispatch import Dispatcher
-    from .exchange import Exchange
-    from .host import Host
-    from .http.connection import Connection
 
 _ASLEEP = 2.0  # seconds between two looks at the clock by one model of many that nobody asks
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
@@ -35,13 +32,13 @@ class Intake:
         self._row = row
         self._scoreboard = host.scoreboard
         self._generation = host.scoreboard.generation(row)
-        self.loop = Loop(self, bodies_of_worker(host.settings.max_payload, host.app.planned_workers))
-        self.dispatch, self.reject = requests.dispatch, requests.reject
+        bodies = bodies_of_worker(host.settings.max_payload, host.app.planned_workers)
+        self.loop = Loop(self, bodies, host.journal)
+        self.dispatch = requests.dispatch
         self.queue = Queue(self.loop, "/" if host.wsgi else "/invocations")
         self._arrived: dict[Connection, float] = {}  # when calls came that have waited, and are read now
         self._resting: deque[Connection] = deque()
         self._listeners: list[Any] = []
-        self._offered = False  # connections, by the standby
 
     @property
     def patience(self) -> float:
@@ -55,7 +52,7 @@ class Intake:
     def open(self, listeners: list[Any]) -> None:
         """Take connections: those that the standby offers, or what comes to these sockets."""
         if self._exchange:
-            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._on_offer)
+            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._take_given)
         for listener in listeners:
             if self._exchange:
                 listener.close()  # the standby accepts for all
@@ -71,17 +68,6 @@ class Intake:
             self.loop.ignore(listener.fileno())
             listener.sock.close()
         self._listeners.clear()
-
-    def after_turn(self) -> None:
-        """What must wait until all that has happened is handled: others may have had the same numbers."""
-        if self._offered:
-            self._offered = False
-            self._take_given()
-        if self._resting:
-            self._wake_resting()
-
-    def _on_offer(self) -> None:
-        self._offered = True
 
     def _take_given(self) -> None:
         """Take over connections from the standby."""
@@ -147,9 +133,9 @@ class Intake:
         if self._exchange:
             self._exchange.set_state(self._row, connection.fd, state)
 
-    def _wake_resting(self) -> None:
+    def wake_resting(self) -> None:
         """Listen again to clients that were refused: one as soon as there is room, all in their time."""
-        room = not self._host.slots.full(len(self.queue))
+        room = bool(self._resting) and not self._host.slots.full(len(self.queue))
         while self._resting and (room or self.loop.now - self._resting[0].seen >= _REST):
             room = False
             connection = self._resting.popleft()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from .. import paths
 from ..report import log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .settings import Settings
+from .settings import Settings
 
 
 def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | None:
@@ -38,18 +34,20 @@ def _why_not(uid: int, home: str, folders: list[str]) -> str:
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
-        reason = ""
+        reason = "cannot be tried out"
         try:
             become(uid, home)
             reason = next((f"cannot read {path}" for folder in folders for path in _unreadable(folder)), "")
         except OSError as error:
             reason = f"cannot be taken on ({error.strerror})"
-        finally:
-            os.write(sender, reason.encode()[:4000])
-            os._exit(0)
+        finally:  # whatever comes, this process must not go on as the server
+            try:
+                os.write(sender, reason.encode(errors="backslashreplace")[:4000])
+            finally:
+                os._exit(0)
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
-        reason = pipe.read().decode()
+        reason = pipe.read().decode(errors="replace")
     os.waitpid(child, 0)
     return reason
 

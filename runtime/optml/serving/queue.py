@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .http.arrival import await_bytes, size_of_call
-
-if TYPE_CHECKING:
-    from .http.connection import Connection
-    from .http.loop import Loop
+from .http.connection import Connection
+from .http.loop import Loop
 
 
 class Queue:

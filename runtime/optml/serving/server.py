@@ -41,7 +41,6 @@ def serve(argv: list[str]) -> int:
             log(f"warning: {problem}")
     house.open_to_user()
     app = Server(settings, program, listener)
-    app.settle()
     try:
         Supervisor(app).run()
     except SystemExit as stop:
@@ -51,32 +50,16 @@ def serve(argv: list[str]) -> int:
 
 def bind(port: int) -> socket.socket:
     """The listening socket, before anything slow. Raises UserError where the port cannot be had."""
-    try:
-        return _listen(socket.AF_INET6, "::", port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _not_ours(port, error) from None
-    try:  # the kernel or the container has no IPv6
-        return _listen(socket.AF_INET, "0.0.0.0", port)
-    except OSError as error:
-        raise _not_ours(port, error) from None
-
-
-def _listen(family: int, address: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes in as well
-        listener.bind((address, port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _not_ours(port: int, error: OSError) -> UserError:
-    return UserError(
-        f"port {port} cannot be used ({error.strerror}): stop what uses it, or set SAGEMAKER_BIND_TO_PORT"
+    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        both = family == socket.AF_INET6  # IPv4 comes in as well
+        try:
+            return socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=both)
+        except ValueError:
+            pass  # the kernel has no IPv6
+        except OSError as error:  # or the container has none
+            reason = os.strerror(error.errno or 0)
+            if error.errno == errno.EADDRINUSE:
+                break
+    raise UserError(
+        f"port {port} cannot be used ({reason}): stop what uses it, or set SAGEMAKER_BIND_TO_PORT"
     )

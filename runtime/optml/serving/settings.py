@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import gpus, paths
+from ..gpus import Gpu
 from ..report import UserError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..gpus import Gpu
 
 MB = 1 << 20
 ACCESS_LOGS = ("text", "json", "off")

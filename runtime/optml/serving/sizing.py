@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from .. import gpus, machine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..gpus import Gpu
-    from .settings import Settings
+from ..gpus import Gpu
+from .settings import Settings
 
 
 def plan_workers(settings: Settings) -> tuple[int, str]:

@@ -15,14 +15,13 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from .call import Call
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from .websocket import Stream
 
 _RECENT = 8  # runs from which we know how long one takes
@@ -208,24 +207,3 @@ class Slots:
             self._usual += (min(ended - call.started, 2 * self._quick) - self._usual) / _RECENT
             took = (call.answered or ended) - call.started
             self._took.append(min(took, 0.9 * call.timeout))  # who comes to a free slot is never refused
-
-
-class Executor:
-    """One thread beside the loop, started when it is first needed, that does one thing after the other."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._actions: SimpleQueue[Callable[[], None]] | None = None
-
-    def do(self, action: Callable[[], None]) -> None:
-        if self._actions is None:
-            self._actions = SimpleQueue()
-            threading.Thread(target=self._work, args=(self._actions,), name=self._name, daemon=True).start()
-        self._actions.put(action)
-
-    def _work(self, actions: SimpleQueue[Callable[[], None]]) -> None:
-        while True:
-            try:
-                actions.get()()
-            except Exception:
-                traceback.print_exc()

@@ -9,25 +9,24 @@ What a worker does not take, because its model holds the interpreter, goes to an
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .application import Server
 from .errors import InferenceError
-from .exchange import READING, RUNNING, UNREAD, raise_file_limit
+from .exchange import READING, RUNNING, UNREAD
 from .http.arrival import await_bytes
+from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
-from .http.response import Response, as_bytes, failure, refusal
+from .http.request import Request
+from .http.response import Response, as_bytes, failure
 from .journal import Journal
 from .scoreboard import READY
-
-if TYPE_CHECKING:
-    from .application import Server
-    from .http.connection import Connection
-    from .http.request import Request
 
 _PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
 _RETRY = 0.02  # seconds between two looks at those that no worker has taken
@@ -49,7 +48,7 @@ class Standby:
         self.parent = os.getppid()
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
-        self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers))
+        self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
         self.listeners = {listener.fileno(): listener.sock for listener in listeners}
         self.tokens = count(time.monotonic_ns())  # above all that an earlier standby used
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
@@ -62,24 +61,20 @@ class Standby:
         # Those that may wait for a worker, and since when: 0 while no call has begun to.
         self.since: dict[Connection, int] = {}
         self.waiting: dict[Connection, None] = {}  # those that do
-        self.knocked = False
-        self._ids = 0
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
         for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(each, signal.SIG_DFL if each == signal.SIGCHLD else signal.SIG_IGN)
-        raise_file_limit()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
         for fd in self.listeners:
-            self.loop.watch(fd, self.on_knock)
+            self.loop.watch(fd, self.accept)
         looked = 0.0
         while self.alive:
             self.loop.turn(_RETRY if self.waiting or self.untaken else TICK)
-            if self.knocked:
-                self.knocked = False
-                self.accept()
             self.look_at_untaken()
             for connection in list(self.waiting):
                 self.offer_again(connection)
@@ -97,15 +92,13 @@ class Standby:
     def hand_over_rest(self) -> None:
         """The server stops: whoever has connected by now is still served."""
         self.accept(_BACKLOG)
+        for listener in self.listeners.values():
+            listener.close()  # at once: a connection made after the last accept would be lost
         for connection in list(self.loop.connections.values()):
-            if connection not in self.handed and self.is_fresh(connection) and _first_bytes(connection):
-                self.place(connection)
+            if connection not in self.handed and self.is_fresh(connection):
+                self.place(connection)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
-
-    def on_knock(self) -> None:
-        """Somebody has connected: taken after this turn, in which another may have had their number."""
-        self.knocked = True
 
     def accept(self, most: int = _AT_ONCE) -> None:
         """Take those who have connected."""
@@ -216,9 +209,9 @@ class Standby:
                     del self.blocked[row]  # nobody else could do more
                     continue
                 self.untaken.pop(row)
-                for token in self.exchange.take_back(row):
+                for token, since in self.exchange.take_back(row).items():
                     if connection := self.by_token.get(token):
-                        self.inherit(connection, time.monotonic_ns())
+                        self.inherit(connection, since)
 
     def on_message(self) -> None:
         """A worker gives up a connection, or has died."""
@@ -240,8 +233,7 @@ class Standby:
             return
         self.generations[row] = generation
         self.blocked.pop(row, None)
-        self.exchange.take_back(row)  # there are others of them
-        states = self.exchange.states(row)
+        states = self.exchange.states(row) | self.exchange.take_back(row)
         for connection, (owner, token) in list(self.handed.items()):
             if owner == row:
                 self.inherit(connection, states.get(token, UNREAD))
@@ -252,7 +244,7 @@ class Standby:
         if state == RUNNING:
             self.loop.close(connection)
         elif state == READING:
-            self.reject(connection, _DIED)
+            self.loop.reject(connection, _DIED)
         else:
             await_bytes(connection.sock, 1)
             self.since[connection] = state
@@ -268,27 +260,15 @@ class Standby:
         """Answer what is for no worker; after all but /ping the client shall call again, and find one."""
         ready = self.scoreboard.any_ready()
         if request.path != "/ping":
-            id = self.new_id()
+            id = self.journal.new_id()
             error = _BUSY if ready else _LOADING
-            self.respond(connection, request, failure(error, id), True)
+            answer, closes = failure(error, id), True
             self.journal.note(request, error.status, id)
         else:
             answer = Response(200) if ready else Response(503, b"", {"Retry-After": "1"})
-            self.respond(connection, request, answer, connection.has_input)
+            closes = connection.has_input
+        self.loop.send(connection, *as_bytes(answer, request, closes))
         request.body.close()
-
-    def respond(self, connection: Connection, request: Request, response: Response, closes: bool) -> None:
-        self.loop.send(connection, *as_bytes(response, request, closes))
-
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        id = self.new_id()
-        self.journal.note(connection.request, error.status, id)
-        connection.drop()
-        self.loop.send(connection, refusal(error, id), True)
-
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{os.getpid():x}-standby-{self._ids}"
 
 
 def _first_bytes(connection: Connection) -> bytes:

@@ -7,19 +7,18 @@ import signal
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
+from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
-from .scoreboard import LOADING, READY, RETIRING, Scoreboard
+from .application import Server
+from .scoreboard import LOADING, READY, RETIRING
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
-
-if TYPE_CHECKING:
-    from .application import Server
 
 _WATCH = 0.02  # seconds between two looks at workers that are starting
 _LOOK = 0.25  # seconds between two looks at the others
@@ -47,6 +46,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.stopping = False
         self.standby = 0
         self.retry_at = 0.0
+        self.scoreboard = app.scoreboard
         super().__init__(app)
 
     def start(self) -> None:
@@ -60,11 +60,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.init_signals()
         self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
-
-    @property
-    def scoreboard(self) -> Scoreboard:
-        scoreboard: Scoreboard = self.app.scoreboard
-        return scoreboard
 
     def assign_row(self, worker: Worker) -> None:
         """The first place without a worker that stays; a place has two rows, one for a worker that leaves."""
@@ -81,12 +76,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.stopping:
             return
         ready = self.scoreboard.any_ready()
-        if not self.standby or not os.path.exists(f"/proc/{self.standby}"):
+        if not self.standby or not _runs(self.standby):
             self.greet()
         if self.staged and ready:
             self.staged = False
             self.failures = 0
-            self.wanted = self.count_workers()
+            app = self.app
+            self.wanted, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
+            log(f"ready: workers {self.wanted} ({reason}), calls at once in each {app.settings.threads}")
         retiring = sum(self.scoreboard.state(worker.row) == RETIRING for worker in self.WORKERS.values())
         self.num_workers = self.wanted + min(retiring, self.wanted)
         if time.monotonic() >= self.retry_at:
@@ -108,10 +105,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def dismiss_standby(self) -> None:
         """Have it hand over whoever has connected, before the workers are told to finish."""
+        close_sockets(self.LISTENERS)
+        self.LISTENERS.clear()  # the standby has them still, and closes them when it has accepted the last
         if self.standby:
             self.kill_worker(self.standby, signal.SIGTERM)
             limit = time.monotonic() + _FAREWELL
-            while os.path.exists(f"/proc/{self.standby}/exe") and time.monotonic() < limit:
+            while _runs(self.standby) and time.monotonic() < limit:
                 time.sleep(0.005)  # reaped like any child of an init process
             self.standby = 0
 
@@ -121,13 +120,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             or self.retry_at > time.monotonic()
         )
         return super().wait_for_signals(_WATCH if starting or self.staged else min(timeout, _LOOK))
-
-    def count_workers(self) -> int:
-        """How many workers to run; says so in one line."""
-        app = self.app
-        count, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
-        log(f"ready: workers {count} ({reason}), calls at once in each {app.settings.threads}")
-        return count
 
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""
@@ -180,3 +172,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.stopping = True
         self.dismiss_standby()
         super().stop(graceful)
+
+
+def _runs(child: int) -> bool:
+    """Whether it has not ended; /proc does not tell, where the child is another user's."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False

@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Callable, Iterator
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -21,13 +22,8 @@ from websockets.sync.connection import Connection
 from websockets.version import version
 
 from ..report import UserError
+from .call import Call
 from .errors import InferenceError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .call import Call
 
 _PING = 25.0  # seconds between two pings
 _VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone

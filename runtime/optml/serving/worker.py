@@ -10,26 +10,24 @@ import os
 import signal
 import sys
 import time
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.workers.base import Worker as BaseWorker
 
-from ..report import UserError, log, log_error
+from ..report import log
 from .call import Call
 from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
 from .exchange import RUNNING
 from .execution import Execution, over_time
+from .host import Application
+from .http.connection import Connection
 from .http.loop import TICK
 from .intake import Intake
 from .journal import Journal
+from .model.handlers import Model
 from .scoreboard import READY, RETIRING
 from .slots import Slots
-
-if TYPE_CHECKING:
-    from .http.connection import Connection
-    from .model.handlers import Model
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
@@ -41,6 +39,7 @@ _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After":
 class Worker(BaseWorker):  # type: ignore[misc]
     """The gunicorn worker of an `Application`."""
 
+    app: Application
     row = 0  # its row in the scoreboard
     model: Model | None = None
     wsgi: Any = None  # the user's own application, where there is one
@@ -56,23 +55,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
             # Before any import of the user's. CUDA counts those that it is shown from 0.
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             self.gpu = 0
-        self.several = self.app.planned_workers > 1
         self.app.drop_privileges()
         super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the model: gunicorn's moment for what is done once in every worker."""
-        try:
-            self.app.load(self)
-        except UserError as problem:
-            log_error(str(problem))
-            os._exit(NO_RETRY)
-        except BaseException as error:  # the SystemExit of a user's module is a failure as well
-            if self.app.first_traceback():
-                traceback.print_exc()
-            log_error(f"the model does not load: {type(error).__name__} in worker {self.pid}")
-            sys.stdout.flush()
-            os._exit(NO_RETRY if isinstance(error, (ModuleNotFoundError, SyntaxError)) else 1)
+        self.app.load(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if not hasattr(self, "loop"):
@@ -122,9 +110,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         while self.loop.handle_next():
             if not self.slots.run_own():
                 return False
-        self.intake.after_turn()
-        if not self.slots.run_own():
-            return False
+        self.intake.wake_resting()
         now = self.loop.now
         self.scoreboard.beat(self.row)
         if now - self.looked >= TICK:

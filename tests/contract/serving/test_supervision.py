@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,3 +79,36 @@ def test_a_standby_that_dies_is_replaced(image: str, ml: Path) -> None:
         eventually(lambda: docker("exec", server.name, "sh", "-c", find).stdout not in ("", before))
         assert session.get(f"{server.url}/ping", timeout=10).status_code == 200
         assert server.invoke().status_code == 200
+
+
+def test_who_connects_as_the_stop_begins_gets_an_answer(image: str, ml: Path) -> None:
+    request = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n[1]"
+    over = threading.Event()
+
+    def call_again_and_again(address: str) -> list[bytes]:
+        answers: list[bytes] = []
+        while not over.wait(0.02):
+            try:
+                client = socket.create_connection((address, 8080), timeout=10)
+            except OSError:
+                break  # nobody listens any more
+            with client:
+                try:
+                    client.sendall(request)
+                    answers.append(client.recv(100))
+                except OSError:
+                    answers.append(b"")
+        return answers
+
+    # The standby is a process of another user, as under most servers that are started as root.
+    with Server(image, ml, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
+        eventually(lambda: len(server.workers()) == 2)
+        with ThreadPoolExecutor() as clients:
+            answers = clients.submit(call_again_and_again, server.address)
+            time.sleep(0.2)
+            server.kill("TERM")
+            time.sleep(0.3)
+            over.set()
+        assert answers.result()
+        assert {answer[:12] for answer in answers.result()} == {b"HTTP/1.1 200"}
+        assert server.wait() == 0

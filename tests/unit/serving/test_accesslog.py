@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from optml.serving.http.accesslog import AccessLog, pieces
+from optml.serving.journal import AccessLog, pieces
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_csv_of_a_spreadsheet_begins_with_a_byte_order_mark() -> None:
 
 
 def test_csv_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optional, "find_numpy", lambda: None)
+    monkeypatch.setattr(optional, "find", lambda name: None)
     assert codecs.decode(payload(b"1,2\n3,4\n"), codecs.CSV) == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(InferenceError) as refused:
         codecs.decode(payload(b""), codecs.NPY)
@@ -168,7 +168,7 @@ def test_json_of_another_shape_stays_as_it_is(sent: str) -> None:
 
 
 def test_json_without_numpy_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optional, "find_numpy", lambda: None)
+    monkeypatch.setattr(optional, "find", lambda name: None)
     assert codecs.decode(payload(b"[[1, 2]]"), codecs.JSON) == [[1, 2]]
 
 
@@ -210,8 +210,8 @@ def test_json_is_the_same_with_and_without_orjson(
     prediction: Any, written: str, accelerated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not accelerated:
-        monkeypatch.setattr(optional, "find_orjson", lambda: None)
-    assert (optional.find_orjson() is not None) is accelerated
+        monkeypatch.setattr(optional, "find", lambda name: None)
+    assert (optional.find("orjson") is not None) is accelerated
     assert codecs.encode(prediction, [codecs.JSON]) == (written.encode(), codecs.JSON)
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from optml.serving.errors import InferenceError
 from optml.serving.http.connection import Connection
-from optml.serving.http.parser import parse_head
 from optml.serving.http.payload import Bodies
-from optml.serving.http.request import Request
+from optml.serving.http.request import Request, parse_head
 
 LIMIT = 1000
 HOST = b"Host: x\r\n"
@@ -59,9 +58,7 @@ def requests(pieces: list[bytes]) -> list[tuple[str, bytes]]:
 def outcome(pieces: list[bytes]) -> object:
     """All that can be told of the requests, or the status of the refusal."""
     try:
-        return [
-            (r.method, r.target, r.version, r.headers, r.should_close(), r.body.read()) for r in read(pieces)
-        ]
+        return [(r.method, r.target, r.version, r.headers, r.closes, r.body.read()) for r in read(pieces)]
     except InferenceError as refused:
         return refused.status
 
@@ -292,7 +289,7 @@ def test_the_head_in_full() -> None:
 def test_whether_the_connection_ends(version: str, connection: str | None, closes: bool) -> None:
     line = f"Connection: {connection}\r\n" if connection else ""
     (request,) = read([f"GET / HTTP/{version}\r\nHost: x\r\n{line}\r\n".encode()])
-    assert request.should_close() is closes
+    assert request.closes is closes
 
 
 @pytest.mark.parametrize(("version", "waits"), [("1.1", True), ("1.0", False)])

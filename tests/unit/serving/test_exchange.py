@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import select
 import socket
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from optml.serving.exchange import READING, UNREAD, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
+from optml.serving.scoreboard import READY, Scoreboard
+from optml.serving.settings import read_settings
+from optml.serving.standby import Standby
 
 
 @pytest.fixture
@@ -60,10 +67,13 @@ def test_what_is_not_taken_can_be_had_back(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     assert exchange.waits_untaken(0) is None
-    for token in (7, 8):
-        assert exchange.hand_over(0, pair[1], 1, token, 0)
+    before = time.monotonic_ns()
+    assert exchange.hand_over(0, pair[1], 1, 7, 0)
+    assert exchange.hand_over(0, pair[1], 1, 8, 123)
     assert (exchange.waits_untaken(0) or 0) > 0
-    assert exchange.take_back(0) == [7, 8]
+    clocks = exchange.take_back(0)
+    assert [*clocks] == [7, 8]
+    assert before <= clocks[7] <= time.monotonic_ns() and clocks[8] == 123
     assert exchange.take(0, 1) is None
 
 
@@ -81,6 +91,34 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
     exchange.report_death()
     assert exchange.receive() == (0, 0)
     assert exchange.receive() is None
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_takes_it(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket], dies: bool
+) -> None:
+    scoreboard = Scoreboard(2)
+    for row in (0, 1):
+        scoreboard.begin(row)
+        scoreboard.set_state(row, READY)
+    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
+    app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
+    standby = Standby(app, [])
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None and standby.place(connection)
+    came = time.monotonic_ns()
+    time.sleep(0.11)  # longer than a worker is waited for
+    if dies:
+        scoreboard.end(0)
+        standby.look_at_workers()
+        if connection in standby.since:
+            standby.place(connection)
+    else:
+        standby.look_at_untaken()
+    taken, handed = exchange.take(1, 1) or (None, None)
+    assert taken is not None and handed is not None and 0 < handed.since <= came
+    taken.close()
+    standby.loop.close(connection)
 
 
 def test_too_many_on_their_way_are_refused_and_not_waited_for(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from optml.serving.model.requirements import find_requirements
 from optml.serving.scoreboard import READY, Scoreboard
 from optml.serving.settings import Settings, read_settings
 from optml.serving.sizing import fitting, plan_workers
-from optml.serving.supervisor import Supervisor
+from optml.serving.supervisor import Supervisor, _runs
 
 FOUR = [Gpu(index, f"GPU-{index}", memory=16 << 30, used=1 << 30) for index in range(4)]
 
@@ -89,6 +91,15 @@ def test_requirements_lie_beside_the_code_or_the_model(
     assert find_requirements(f"{tmp_path}/code/inference.py") == f"{tmp_path}/code/requirements.txt"
 
 
+def test_a_child_runs_until_it_has_ended_and_not_until_it_is_reaped() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert _runs(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not _runs(child.pid)
+    assert not _runs(child.pid)
+
+
 class Deaths:
     """A supervisor of two workers that forks none, and its clock."""
 
@@ -99,8 +110,8 @@ class Deaths:
         self.supervisor = Supervisor.__new__(Supervisor)
         self.supervisor.failures, self.supervisor.failed_at = 0, 0.0
         self.supervisor.stopping, self.supervisor.retry_at = False, 0.0
+        self.supervisor.scoreboard = self.scoreboard
         self.supervisor.app = SimpleNamespace(
-            scoreboard=self.scoreboard,
             exchange=SimpleNamespace(report_death=lambda: None),
             settings=SimpleNamespace(start_retries=1),
         )

@@ -1,1 +1,1 @@
-"""HTTP on one connection: bytes in, requests out; responses and the access log."""
+"""HTTP on one connection: bytes in, requests out, and responses."""

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator, Iterator
 
 from ..errors import InferenceError
-from .parser import parse_fields
 from .payload import Payload
-from .request import LINE_LIMIT, malformed
+from .request import LINE_LIMIT, malformed, parse_fields
 
 _TRAILERS_LIMIT = 64 << 10
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -50,72 +50,53 @@ class Chunked:
         self.rest = b""
         self._payload = payload
         self._pending = bytearray()
-        self._left = 0  # bytes of the current chunk that are missing, its final CRLF included
-        self._step = self._read_size
+        self._reading = self._read()
 
     def write(self, data: bytes) -> bool:
         self._pending += data
-        while self._pending and self._step():
-            pass
-        if self._step != self._finish:
-            return False
+        return next(self._reading)
+
+    def _read(self) -> Iterator[bool]:
+        """Read what has arrived; gives False where more has to arrive first, and True at the end."""
+        while missing := _size((yield from self._line(LINE_LIMIT))):
+            while missing:
+                part = self._cut(missing)
+                self._payload.write(part)
+                missing -= len(part)
+                if missing:
+                    yield False
+            while len(self._pending) < 2:
+                yield False
+            if self._cut(2) != b"\r\n":
+                raise malformed("a chunk is longer than its size")
+        room = _TRAILERS_LIMIT
+        while line := (yield from self._line(room)):
+            room -= len(line)
+            for name, _ in parse_fields([line.decode("latin-1")]):
+                if name in _NOT_IN_TRAILERS:
+                    raise malformed(f"{name.title()} among the trailers")
         self.rest = bytes(self._pending)
-        return True
+        yield True
 
-    # Each step is true when the next one can be tried.
+    def _line(self, limit: int) -> Generator[bool, None, bytes]:
+        """The next line, without its end."""
+        while (end := self._pending.find(b"\r\n")) < 0:
+            check_unfinished(self._pending, limit)
+            yield False
+        return self._cut(end + 2)[:-2]
 
-    def _read_size(self) -> bool:
-        line = self._line()
-        if line is None:
-            return False
-        found = _SIZE_LINE.fullmatch(line)
-        if found is None:
-            raise malformed("the size of a chunk is no hexadecimal number")
-        size = int(found[1], 16)
-        self._left = size + 2
-        self._step = self._read_data if size else self._read_trailers
-        return True
+    def _cut(self, count: int) -> bytes:
+        """The next bytes, so many at most."""
+        data = bytes(self._pending[:count])
+        del self._pending[:count]
+        return data
 
-    def _read_data(self) -> bool:
-        here = min(len(self._pending), max(0, self._left - 2))
-        self._payload.write(bytes(self._pending[:here]))
-        del self._pending[:here]
-        self._left -= here
-        if self._left > 2 or len(self._pending) < 2:
-            return False
-        if self._pending[:2] != b"\r\n":
-            raise malformed("a chunk is longer than its size")
-        del self._pending[:2]
-        self._step = self._read_size
-        return True
 
-    def _read_trailers(self) -> bool:
-        if self._pending[:2] == b"\r\n":
-            del self._pending[:2]
-            self._step = self._finish
-            return True
-        end = self._pending.find(b"\r\n\r\n")
-        if end < 0:
-            check_unfinished(self._pending, _TRAILERS_LIMIT)
-            return False
-        for name, _ in parse_fields(bytes(self._pending[:end]).decode("latin-1").split("\r\n")):
-            if name in _NOT_IN_TRAILERS:
-                raise malformed(f"{name.title()} among the trailers")
-        del self._pending[: end + 4]
-        self._step = self._finish
-        return True
-
-    def _finish(self) -> bool:
-        return False
-
-    def _line(self) -> bytes | None:
-        end = self._pending.find(b"\r\n")
-        if end < 0:
-            check_unfinished(self._pending, LINE_LIMIT)
-            return None
-        line = bytes(self._pending[:end])
-        del self._pending[: end + 2]
-        return line
+def _size(line: bytes) -> int:
+    found = _SIZE_LINE.fullmatch(line)
+    if found is None:
+        raise malformed("the size of a chunk is no hexadecimal number")
+    return int(found[1], 16)
 
 
 def check_unfinished(data: bytearray, limit: int, start: int = 0) -> None:

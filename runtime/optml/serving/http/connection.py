@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import socket
 from functools import lru_cache
+from typing import Any
 
 from ..errors import InferenceError
 from .body import Chunked, Sized, check_unfinished
-from .parser import parse_head
 from .payload import Bodies, Payload
-from .request import Request
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from .request import Request, parse_head
 
 _HEAD_LIMIT = 64 << 10
 _USUAL_HEAD = 2 << 10

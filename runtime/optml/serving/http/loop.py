@@ -10,17 +10,16 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Container
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..errors import InferenceError
+from ..journal import Journal
 from .connection import Connection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container
-
-    from .payload import Bodies
-    from .request import Request
+from .payload import Bodies
+from .request import Request
+from .response import refusal
 
 TICK = 0.25  # seconds between two looks at the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60
@@ -43,9 +42,6 @@ class Owner(Protocol):
     def dispatch(self, connection: Connection, request: Request) -> None:
         """A request is complete."""
 
-    def reject(self, connection: Connection, error: InferenceError) -> None:
-        """What was sent is no request, or too large."""
-
     def may_listen(self, connection: Connection) -> bool:
         """All is answered: whether to await the next request now. From any thread."""
 
@@ -56,11 +52,12 @@ class Owner(Protocol):
 class Loop:
     """All methods are for the thread of the loop alone, but for `post` and `send`."""
 
-    def __init__(self, owner: Owner, bodies: Bodies) -> None:
+    def __init__(self, owner: Owner, bodies: Bodies, journal: Journal) -> None:
         self.now = time.monotonic()
         self.connections: dict[int, Connection] = {}
         self._owner = owner
         self._bodies = bodies
+        self._journal = journal
         self._poller = select.epoll()
         self._events: deque[tuple[int, int]] = deque()
         self._actions: dict[int, Callable[[], None]] = {}
@@ -77,8 +74,15 @@ class Loop:
     def wait(self, timeout: float) -> None:
         """Wait until something has happened that is not handled yet."""
         if not self._events:
-            self._events.extend(self._poller.poll(timeout))
+            events = self._poller.poll(timeout)
+            if len(events) > 1:
+                # New connections last: one may get the number of another that ends, and whose event is here.
+                events.sort(key=self._brings_others)
+            self._events.extend(events)
         self.now = time.monotonic()
+
+    def _brings_others(self, event: tuple[int, int]) -> bool:
+        return event[0] in self._actions and event[0] != self._wake
 
     def handle_next(self) -> bool:
         """Handle one thing that has happened; false when that was all."""
@@ -209,11 +213,18 @@ class Loop:
                 connection.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.listen(connection)
         except InferenceError as error:
-            self._owner.reject(connection, error)
+            self.reject(connection, error)
         except OSError:
             self.close(connection)
 
     # Answers
+
+    def reject(self, connection: Connection, error: InferenceError) -> None:
+        """Answer what is malformed or too large, and read no more."""
+        id = self._journal.new_id()
+        self._journal.note(connection.request, error.status, id)
+        connection.drop()
+        self.send(connection, refusal(error, id), True)
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
         """Send what the socket takes, the loop sends the rest; then await the next request, or close."""

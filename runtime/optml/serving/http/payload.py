@@ -10,14 +10,11 @@ import io
 import math
 import os
 import threading
+from typing import IO
 
 from ... import machine
 from ..errors import InferenceError
 from ..settings import MB
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import IO
 
 SPOOL_SIZE = 2 << 20  # bytes of a body kept in memory: an array of 1 MiB with its header, and some
 _MOST_MEMORY = 256 << 20  # for all bodies of all workers, where files are not memory, too

@@ -6,15 +6,17 @@ understand in a different way is refused, because it could hide a second request
 
 from __future__ import annotations
 
-from ..errors import InferenceError
+import re
+from typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from ..errors import InferenceError
 
 LINE_LIMIT = 8190  # bytes of a request line or of a header
 HEADERS_LIMIT = 100
 
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REQUEST_LINE = re.compile(r"([!$%&'*+.^_`|~0-9A-Z-]{3,20}) ([!-~]+) HTTP/(\d)\.(\d)", re.ASCII)
+_NOT_IN_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 _READ_HERE = frozenset(
     ("ACCEPT", "CONNECTION", "CONTENT-LENGTH", "CONTENT-TYPE", "EXPECT", "HOST", "TRANSFER-ENCODING")
 )
@@ -26,11 +28,12 @@ class Request:
     """Method, path, query, version, headers and body; names of headers are in upper case.
 
     `path` is as the client wrote it, without the query; `length` are the bytes of the body, None for one in
-    chunks; `body` is the Payload. Raises InferenceError for a head that breaks a rule.
+    chunks; `body` is the Payload; `closes` whether the client has the connection end with the answer. Raises
+    InferenceError for a head that breaks a rule.
     """
 
     __slots__ = (
-        "_closes", "accept", "body", "content_type", "expects_continue", "headers", "length", "method",
+        "accept", "body", "closes", "content_type", "expects_continue", "headers", "length", "method",
         "path", "peer", "query", "target", "version",
     )  # fmt: skip
 
@@ -47,7 +50,7 @@ class Request:
         if "HOST" not in known and self.version == (1, 1):
             raise malformed("no Host header")
         self.length = _length(known.get("TRANSFER-ENCODING"), known.get("CONTENT-LENGTH"), self.version)
-        self._closes = _closes(known.get("CONNECTION", ""), method, self.version)
+        self.closes = _closes(known.get("CONNECTION", ""), method, self.version)
         self.expects_continue = _expects_continue(known.get("EXPECT"), self.version)
         self.content_type, self.accept = known.get("CONTENT-TYPE", ""), known.get("ACCEPT", "")
         self.peer: Any = None
@@ -58,13 +61,37 @@ class Request:
         other: Request = Request.__new__(Request)
         other.method, other.target, other.path, other.query = self.method, self.target, self.path, self.query
         other.version, other.headers, other.length = self.version, self.headers, self.length
-        other._closes, other.expects_continue = self._closes, self.expects_continue
+        other.closes, other.expects_continue = self.closes, self.expects_continue
         other.content_type, other.accept = self.content_type, self.accept
         return other
 
-    def should_close(self) -> bool:
-        """Whether the connection ends with the answer, by the client's word."""
-        return self._closes
+
+def parse_head(head: bytes) -> tuple[str, str, tuple[int, int], list[tuple[str, str]]]:
+    """Method, target, version and headers, from a head up to and including its empty line.
+
+    Raises InferenceError for a malformed one.
+    """
+    if head.find(b"\r\n") > LINE_LIMIT:
+        raise InferenceError(f"The request line is longer than {LINE_LIMIT} bytes.", 414)
+    line, *lines = head[:-4].decode("latin-1").split("\r\n")
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise malformed("the first line is not METHOD, TARGET and HTTP/1.1")
+    method, target, major, minor = found.groups()
+    return method, target, (int(major), int(minor)), parse_fields(lines)
+
+
+def parse_fields(lines: list[str]) -> list[tuple[str, str]]:
+    """Headers or trailers, a line each; a line that continues another is refused."""
+    fields = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not NAME.fullmatch(name):
+            raise malformed("a line of the headers does not begin with a name and a colon")
+        if _NOT_IN_VALUE.search(value):
+            raise malformed(f"a control character in the header {name}")
+        fields.append((name.upper(), value.strip(" \t")))
+    return fields
 
 
 def malformed(what: str) -> InferenceError:

@@ -14,22 +14,17 @@ from __future__ import annotations
 import re
 import time
 import traceback
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from operator import index
 
 from ...report import log
 from ..errors import InferenceError, as_inference_error, error_body, phrase
+from .request import NAME, Request
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
-    from .request import Request
-
-    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _STATUS = re.compile(r"([2-5]\d\d)(?: .*)?", re.ASCII | re.DOTALL)
 _WITHOUT_BODY = (204, 304)
@@ -83,7 +78,7 @@ class Frames:
         silent = request.method == "HEAD" or response.status in _WITHOUT_BODY
         self._chunked = not silent and length is None and request.version == (1, 1)
         self._left = 0 if silent else length
-        self.closes = close or request.should_close() or (self._left is None and not self._chunked)
+        self.closes = close or request.closes or (self._left is None and not self._chunked)
         framing = b""
         if self._chunked:
             framing = b"Transfer-Encoding: chunked\r\n"
@@ -106,7 +101,7 @@ class Frames:
 
 def as_bytes(response: Response, request: Request, close: bool) -> tuple[bytes, bool]:
     """The answer on the wire, and whether the connection ends with it."""
-    close = close or request.should_close()
+    close = close or request.closes
     return _whole(response, close, request.method == "HEAD"), close
 
 
@@ -156,7 +151,7 @@ def _checked_status(status: int | str) -> int:
 @lru_cache(256)
 def _line(name: str, value: str) -> bytes:
     """A header on the wire. Names are checked apart from values, so that neither can pass for both."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidResponse(f"a header cannot have the name {name!r}: use letters, digits and -")
     if not isinstance(value, str):
         raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")

@@ -11,20 +11,16 @@ the client.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from .request import Request
 from .response import Frames, InvalidResponse, Response
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import TracebackType
-    from typing import Any
-
-    from .request import Request
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
-    App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _OWN_NAMES = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
@@ -99,25 +95,23 @@ class WSGIAnswer:
         if not isinstance(part, bytes):
             raise TypeError(f"an application answers bytes, not a {type(part).__name__}")
         if part:
-            head = b"" if self._frames else self._begin(self._length)
-            assert self._frames is not None
-            self._put(head + self._frames.frame(part))
+            self._put(part)
 
     def finish(self) -> None:
         """That was all."""
         if self._length is None and self._request.method != "HEAD":
             self._length = 0  # counts where nothing has been sent yet
-        head = b"" if self._frames else self._begin(self._length)
-        assert self._frames is not None
-        self._put(head + self._frames.end())
+        self._put(None)
 
-    def _begin(self, length: int | None) -> bytes:
-        if self.response is None:
-            raise AssertionError("the application answers before it calls start_response")
-        self._frames = Frames(self.response, self._request, self._close, length)
-        return self._frames.head
-
-    def _put(self, data: bytes) -> None:
+    def _put(self, part: bytes | None) -> None:
+        """Send a part, or what ends the answer; the head goes before whichever is the first."""
+        data = b""
+        if self._frames is None:
+            if self.response is None:
+                raise AssertionError("the application answers before it calls start_response")
+            self._frames = Frames(self.response, self._request, self._close, self._length)
+            data = self._frames.head
+        data += self._frames.end() if part is None else self._frames.frame(part)
         if data:
             self._send(data)
 
@@ -130,9 +124,13 @@ def run(app: App, variables: dict[str, Any], answer: WSGIAnswer) -> None:
             answer.write(part)
         answer.finish()
     finally:
-        close = getattr(parts, "close", None)
-        if close is not None:
-            close()
+        close(parts)
+
+
+def close(parts: Any) -> None:
+    """Have a generator, or whatever iterates over the parts of an answer, let go of what it uses."""
+    if hasattr(parts, "close"):
+        parts.close()
 
 
 def _checked_length(value: str) -> int:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from functools import cache
 from importlib import import_module
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
-    from typing import Any
+from typing import Any
 
 _END = object()
 

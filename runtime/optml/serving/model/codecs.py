@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 from ..errors import InferenceError
+from ..http.payload import Payload
 from . import decoders, encoders
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
-
-    from ..http.payload import Payload
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"

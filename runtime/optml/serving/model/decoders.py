@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from typing import Any
 
+from ..http.payload import Payload
 from . import optional
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..http.payload import Payload
 
 _DIMENSIONS = 32  # of an array that JSON may bring, the most that every numpy takes
 _NUMBERS = {int, float}
@@ -22,7 +18,7 @@ _NUMBERS = {int, float}
 
 def decode_json(payload: Payload) -> Any:
     value = json.loads(payload.read())
-    numpy = optional.find_numpy() if isinstance(value, list) and _are_numbers(value) else None
+    numpy = optional.find("numpy") if isinstance(value, list) and _are_numbers(value) else None
     if numpy is None:
         return value
     try:
@@ -45,7 +41,7 @@ def decode_json_lines(payload: Payload) -> Any:
 
 
 def decode_csv(payload: Payload) -> Any:
-    numpy = optional.find_numpy()
+    numpy = optional.find("numpy")
     if numpy is not None:
         body = payload.file()
         if body.read(len(BOM_UTF8)) != BOM_UTF8:  # which spreadsheets put in front

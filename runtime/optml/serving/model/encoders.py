@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from typing import Any
 
 from . import optional
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 _CELLS = {str, int, float, bool, type(None)}
 
 
 def encode_json(prediction: Any) -> bytes:
-    orjson = optional.find_orjson()
+    orjson = optional.find("orjson")
     if orjson is not None:
         try:
             return bytes(

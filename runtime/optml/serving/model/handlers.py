@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from itertools import chain
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ... import paths
 from ...report import UserError
 from ..errors import InferenceError
+from ..http.payload import Payload
+from ..settings import Settings
 from . import codecs
 from .asynchronous import settled
 from .context import Context as Context
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import ModuleType
-    from typing import Any
-
-    from ..http.payload import Payload
-    from ..settings import Settings
+if TYPE_CHECKING:  # websockets takes 50 ms to import
     from ..websocket import Stream
 
-    Body = bytes | Iterator[bytes]
+Body = bytes | Iterator[bytes]
 
 # Positional arguments of each handler, without the optional context at the end.
 _ARGUMENTS = {
@@ -54,6 +53,7 @@ class Model:
         self._transform = _handler(module, "transform_fn")
         self._stream = _handler(module, "stream_fn")
         self._ping = _handler(module, "ping_fn")
+        self.has_stream, self.has_ping = self._stream is not None, self._ping is not None
         self._execution_parameters = _handler(module, "execution_parameters_fn")
         if self._transform and (self._input or self._output or hasattr(module, "predict_fn")):
             raise UserError(
@@ -80,20 +80,12 @@ class Model:
         if warm_up is not None:
             warm_up(self.model, context)
 
-    @property
-    def has_stream(self) -> bool:
-        return self._stream is not None
-
     def talk(self, stream: Stream, context: Context) -> None:
         """Have the user's stream_fn talk with a client. Raises whatever it raises."""
         assert self._stream is not None
         left = self._stream(stream, self.model, context)
         if left is not None:  # a generator, most likely
             raise TypeError(f"stream_fn returned a {type(left).__name__}: give answers to stream.send")
-
-    @property
-    def has_ping(self) -> bool:
-        return self._ping is not None
 
     def ping(self) -> bool:
         """Whether the user's ping_fn calls the model healthy; anything but False and None does."""
@@ -171,6 +163,12 @@ def load_program(path: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def load_model(program: str, settings: Settings, gpu_id: int | None) -> Model:
+    """The model behind the handlers in this file, whose loggers write to stderr from now on."""
+    logging.basicConfig(level=settings.log_level)
+    return Model(load_program(program), settings, gpu_id)
 
 
 def _handler(module: ModuleType, name: str) -> Callable[..., Any] | None:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 from ..errors import InferenceError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
-
-@lru_cache(maxsize=1)
-def find_numpy() -> Any:
+@cache
+def find(name: str) -> Any:
+    """The user's module of this name, or None; imported when first needed, since numpy takes 120 ms."""
     try:
-        import numpy  # 120 ms, and not everybody has it
+        return import_module(name)
     except ImportError:
         return None
-    return numpy
 
 
 def need_numpy() -> Any:
-    numpy = find_numpy()
+    numpy = find("numpy")
     if numpy is None:
         raise InferenceError("NPY and NPZ need numpy, which this container does not have.", 415)
     return numpy
-
-
-@lru_cache(maxsize=1)
-def find_orjson() -> Any:
-    try:
-        import orjson  # only where the user installed it
-    except ImportError:
-        return None
-    return orjson

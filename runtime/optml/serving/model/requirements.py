@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 from ... import paths
@@ -27,6 +26,8 @@ def install(path: str, folder: str | None = None) -> None:
 
     Raises UserError with the installer's own words.
     """
+    import subprocess  # takes 2 ms, and few install anything
+
     log(f"installing {path}")
     # Isolated, because pip would find a logging.py of the user's in the directory that it works in.
     pip = [sys.executable, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]

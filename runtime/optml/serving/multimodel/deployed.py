@@ -15,17 +15,15 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response, request
 
 from ... import machine
 from ..errors import InferenceError
 from ..worker import DRAIN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _DEATH = 1.0  # seconds that a killed process may take to be gone
 _OURS = frozenset(
@@ -104,10 +102,14 @@ class Deployed:
 
     def ask(self, timeout: float) -> Response:
         """Pass the request on, and the answer back. Raises InferenceError when the process dies."""
-        connection = _Connection(timeout)
+        connection = _Connection("model", timeout=timeout)
         kills = machine.oom_kills()
         try:
             process = self._connect(connection)
+        except OSError:  # it is gone again, so soon after it was loaded
+            connection.close()
+            raise self._died("answered", kills) from None
+        try:
             body = request.environ["wsgi.input"]  # complete, a file
             length = body.seek(0, os.SEEK_END)
             body.seek(0)
@@ -136,6 +138,7 @@ class Deployed:
                     raise ConnectionError
                 connection.open(self._processes[-1].path)
             except OSError:  # it died, or finishes its last calls
+                connection.close()
                 self._load()
                 connection.open(self._processes[-1].path)
             return self._processes[-1]
@@ -177,18 +180,10 @@ class Deployed:
 class _Connection(http.client.HTTPConnection):
     """HTTP over the socket of a model."""
 
-    def __init__(self, timeout: float) -> None:
-        super().__init__("model", timeout=timeout)
-
     def open(self, path: str) -> None:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(self.timeout)
-        try:
-            sock.connect(path)
-        except OSError:
-            sock.close()
-            raise
-        self.sock = sock
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(path)
 
 
 def _pieces(connection: _Connection, answer: http.client.HTTPResponse) -> Iterator[bytes]:

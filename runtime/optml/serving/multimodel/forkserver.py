@@ -16,20 +16,17 @@ import socket
 import sys
 import traceback
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 from ... import paths
 from ...report import UserError, log_error
 from ..cuda_errors import is_out_of_memory
-from ..model.handlers import Model, find_program, load_program
+from ..host import Application
+from ..model.handlers import Model, find_program, load_model
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
+from ..settings import Settings
 from ..worker import Worker
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-    from ..settings import Settings
 
 _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
 
@@ -102,8 +99,8 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         os._exit(1)
 
 
-class ModelApp:
-    """What a worker asks of its application, for a process with one model."""
+class ModelApp(Application):
+    """The application of a process with one model."""
 
     planned_workers = 1
     exchange = None  # there is no standby
@@ -136,15 +133,12 @@ class ModelApp:
         self._report(200, "")
 
     def _load(self) -> Model:
-        program = find_program(self.settings)
+        self.program = find_program(self.settings)
         if os.path.isdir(self.packages):  # an earlier process of this model has installed them
             sys.path.insert(1, self.packages)
-        elif path := find_requirements(program):
+        elif path := find_requirements(self.program):
             install(path, self.packages)
-        import logging  # gunicorn has imported it
-
-        logging.basicConfig(level=self.settings.log_level)
-        return Model(load_program(program), self.settings, None if self.gpu is None else 0)
+        return load_model(self.program, self.settings, None if self.gpu is None else 0)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]

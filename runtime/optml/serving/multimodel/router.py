@@ -10,18 +10,14 @@ import os
 import socket
 import threading
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Flask, Response, jsonify, request
 
 from ..admin import create_app
 from ..errors import InferenceError
+from ..worker import Worker
 from .deployed import Deployed
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from ..worker import Worker
 
 _PAGE = 100  # models in one answer
 _GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter

@@ -1,0 +1,38 @@
+"""Whether user ml can serve, tried out in a child process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import optml
+
+_TRY = """
+from optml.serving import privilege
+privilege.become = lambda uid, home: None
+privilege._unreadable = lambda folder: {unreadable}
+print(ascii(privilege._why_not(1000, "/", ["/opt/ml/model"])))
+"""
+
+
+def try_out(unreadable: str) -> str:
+    """What is printed where this is what ml cannot read; by each process that gets as far."""
+    return subprocess.run(
+        [sys.executable, "-c", _TRY.format(unreadable=unreadable)],
+        env={"PYTHONPATH": f"{optml.__path__[0]}/.."},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+
+
+def test_a_name_that_is_no_utf_8_is_told_as_any_other() -> None:
+    assert try_out(r'iter(["/opt/ml/model/\udcff"])') == r"'cannot read /opt/ml/model/\\udcff'" + "\n"
+
+
+def test_who_cannot_be_tried_out_does_not_serve() -> None:
+    assert try_out("1 / 0") == "'cannot be tried out'\n"
+
+
+def test_ml_serves_where_it_can_read_all() -> None:
+    assert try_out("iter([])") == "''\n"
