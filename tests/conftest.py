@@ -47,8 +47,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
     Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant, or with
-    @pytest.mark.one_variant in the first alone. With --image it runs for a child of that image, too, which
-    does what its parent does.
+    @pytest.mark.one_variant in the first alone; with @pytest.mark.heavy it is long in the others. With
+    --image it runs for a child of that image, too, which does what its parent does.
     """
     if "cell" in metafunc.fixturenames:
         name = Path(str(metafunc.definition.path)).parent.name
@@ -67,7 +67,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         if metafunc.definition.get_closest_marker("one_variant"):
             cells = cells[:1]
-        metafunc.parametrize("image", [c.tag for c in cells], ids=[c.id for c in cells])
+        heavy = metafunc.definition.get_closest_marker("heavy")
+        images = [
+            pytest.param(
+                c.tag, id=c.id, marks=pytest.mark.long if heavy and c.variant != cells[0].variant else ()
+            )
+            for c in cells
+        ]
+        metafunc.parametrize("image", images)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def run_demo(image: str) -> str:
     return demo.stdout
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-train")
 def test_breast_cancer_from_data_to_answers(image: str) -> None:
     with exclusive("demo"):  # both variants leave their results in build/demo

@@ -36,6 +36,7 @@ def half_send(server: Server, stack: ExitStack) -> socket.socket:
     return client
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-serve")
 @pytest.mark.parametrize("tmp", ["disk", "memory"])
 def test_half_sent_bodies_harm_nobody(image: str, ml: Path, tmp: str) -> None:

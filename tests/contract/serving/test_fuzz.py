@@ -272,6 +272,7 @@ def _converse(
     return seen
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-serve")
 @pytest.mark.parametrize("requests", [REQUESTS, pytest.param(10_000, marks=pytest.mark.long)])
 def test_every_answer_is_documented(image: str, ml: Path, requests: int) -> None:
@@ -285,6 +286,7 @@ def test_every_answer_is_documented(image: str, ml: Path, requests: int) -> None
         assert not UNEXPECTED.search(server.log().output)
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-serve")
 def test_every_answer_about_models_is_documented(image: str, ml: Path) -> None:
     with (
@@ -300,6 +302,7 @@ def test_every_answer_about_models_is_documented(image: str, ml: Path) -> None:
         assert not UNEXPECTED.search(server.log().output)
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-serve")
 def test_every_answer_about_many_models_is_documented(image: str, ml: Path) -> None:
     calls = [
@@ -368,6 +371,7 @@ STREAMS = (
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.image("cpu-serve")
 def test_random_bytes_are_answered_or_closed(image: str, ml: Path) -> None:
     with (

@@ -117,6 +117,7 @@ def test_metrics_count_calls_of_models_and_not_calls_about_them(image: str, ml: 
         assert "optml_calls_in_flight 0\n" in said()
 
 
+@pytest.mark.heavy
 def test_models_come_and_go(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")
@@ -203,6 +204,7 @@ def test_concurrent_loads_of_one_model_make_one(image: str, ml: Path) -> None:
         assert server.invoke("slow").text == "weights of slow"
 
 
+@pytest.mark.heavy
 def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
     write_model(ml, "a")
     with Models(image, ml / "models") as server, ThreadPoolExecutor(4) as pool:
@@ -231,6 +233,7 @@ def test_what_a_model_has_started_ends_with_it(image: str, ml: Path) -> None:
         assert server.exec("sh", "-c", asleep).stdout == "0\n"
 
 
+@pytest.mark.heavy
 def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")
@@ -260,6 +263,7 @@ def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
         assert server.invoke("b", b'"pid"').text == pid
 
 
+@pytest.mark.heavy
 def test_a_full_queue_is_the_models_own(image: str, ml: Path) -> None:
     write_model(ml, "a")
     write_model(ml, "b")
@@ -289,6 +293,7 @@ def test_each_has_its_own_modules_and_requirements(image: str, ml: Path) -> None
             assert server.invoke(name).json() == f"hello {name} own {name}"
 
 
+@pytest.mark.heavy
 def test_memory_comes_back(image: str, ml: Path) -> None:
     write_model(
         ml, "large", ACTOR.replace('return open(f"{model_dir}/weights").read()', "return 'x' * (80 << 20)")

@@ -65,6 +65,7 @@ def ask(server: Server, name: str, seconds: float) -> int | str:
         return type(error).__name__
 
 
+@pytest.mark.heavy
 def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: str, ml: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 4}
     with Server(image, ml, NARRATOR, **settings) as server, ThreadPoolExecutor(24) as pool:
@@ -193,6 +194,7 @@ def held(server: Server) -> list[tuple[int, int]]:
     return [(int(files), int(memory)) for files, memory in pairs]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Path, kills: int) -> None:
     settings = {
@@ -259,6 +261,7 @@ def test_what_was_read_and_had_not_begun_may_be_sent_again(image: str, ml: Path)
         eventually(lambda: server.invoke(large).status_code == 200)
 
 
+@pytest.mark.heavy
 def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, ml: Path) -> None:
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
@@ -275,6 +278,7 @@ def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, m
         assert slow.result() == 200
 
 
+@pytest.mark.heavy
 def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: Path) -> None:
     """Six keep their connections to one worker and two to the other, and none ever stops calling."""
     with (
@@ -294,7 +298,7 @@ def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: P
 
         many, few = clients_by_worker(server, stack, 20)
         calls = list(pool.map(count, [*many[:6], *few[:2]]))
-        assert max(calls) < 1.5 * min(calls), calls
+        assert max(calls) < 2 * min(calls), calls  # it is 3 where none is given away
 
 
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:

@@ -16,7 +16,7 @@ import requests
 
 from .serving import Load, Pinger, Server, eventually
 
-pytestmark = [pytest.mark.image("cpu-serve"), pytest.mark.alone]
+pytestmark = [pytest.mark.image("cpu-serve"), pytest.mark.alone, pytest.mark.heavy]
 
 SLEEPER = """
 import time

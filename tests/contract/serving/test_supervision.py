@@ -43,6 +43,7 @@ def test_idle_workers_may_be_killed_again_and_again(image: str, ml: Path) -> Non
         eventually(lambda: server.invoke().status_code == 200)
 
 
+@pytest.mark.heavy
 def test_a_worker_that_we_kill_is_not_said_to_lack_memory(image: str, ml: Path) -> None:
     source = """
     import ctypes

@@ -78,6 +78,7 @@ def test_a_model_that_does_not_load_ends_the_container(image: str, ml: Path) -> 
         assert "giving up" in log
 
 
+@pytest.mark.heavy
 def test_a_full_queue_is_refused_at_once_and_ping_answers(image: str, ml: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_JOB_QUEUE_SIZE": 2}
     with Server(image, ml, ACTOR, **settings) as server, ThreadPoolExecutor(8) as pool:
@@ -145,6 +146,7 @@ def test_workers_that_only_die_end_the_container(image: str, ml: Path) -> None:
         server.wait_for_log("giving up")
 
 
+@pytest.mark.heavy
 def test_a_handler_that_holds_the_interpreter_is_killed(image: str, ml: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 2, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1}
     with Server(image, ml, ACTOR, **settings) as server:

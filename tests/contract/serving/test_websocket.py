@@ -353,6 +353,7 @@ def test_stop_tells_sessions_to_end(image: str, ml: Path) -> None:
         eventually(lambda: server.log().output.count(f"GET {PATH} 101") == 3)
 
 
+@pytest.mark.heavy
 def test_a_session_over_its_time_is_ended_and_the_worker_replaced(image: str, ml: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": 5, **ONE}
     with Server(image, ml, TALKER, **settings) as server:
@@ -386,6 +387,7 @@ def test_a_client_that_does_not_read_loses_its_session_and_nothing_else(image: s
         assert "Traceback" not in server.log().output
 
 
+@pytest.mark.heavy
 def test_200_sessions_leave_nothing_behind(image: str, ml: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_THREADS": 4, **ONE}
     with Server(image, ml, TALKER, **settings) as server:
