@@ -88,10 +88,7 @@ def _read(path: str) -> bytes:
 
 
 def adopt_orphans() -> None:
-    """Be what PID 1 is to a container: where another process is that (docker run --init), ask for it.
-
-    The kernel takes it of all that descend from this process, also of those that do already.
-    """
+    """Be what PID 1 is to a container: where another process is that (docker run --init), ask for it."""
     if os.getpid() == 1:
         return
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from ..report import log_error
-from .children import adopt_orphans
 from .peers import Peers
 from .supervisor import Supervisor
 
@@ -23,7 +22,6 @@ def mpirun(argv: list[str]) -> int:
         os.execvp("mpirun", ["mpirun", *argv])
 
     child = supervisor.start(work)
-    adopt_orphans()
     os.close(its_stderr)
     ended = supervisor.run(child, stderr, Peers("", {}, ""))
     if ended.code == 0 and _LOST in ended.tail:

@@ -13,7 +13,7 @@ import select
 import time
 
 from ..hints import Callable
-from .children import Child, groups_of_orphans, groups_of_ranks, send, signal
+from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send, signal
 from .record import Record
 from .stderr import Tail
 
@@ -70,6 +70,7 @@ class Supervisor:
         for number in (*_FORWARDED, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)  # the byte in the pipe is all that counts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # the entry point has blocked them
+        adopt_orphans()
 
     def start(self, work: Callable[[], object]) -> Child:
         """Do this work in a child that leads a session of its own."""

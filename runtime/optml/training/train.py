@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from ..report import UserError
-from .children import adopt_orphans
 from .preparation import NOTICE, Preparation, clear_outcome
 from .supervisor import Supervisor
 
@@ -45,8 +44,6 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
     start = Preparation(supervisor, argv)
     from .. import machine  # these while the child is at work
     from . import outcome
-
-    adopt_orphans()
 
     kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)

@@ -33,7 +33,10 @@ LAUNCHED = {
     "a pipeline": "python3 save.py | cat",
     "a background process that is waited for": "python3 save.py & wait",
     "a session of its own": "setsid --fork python3 save.py; sleep 60",
-    "a daemon of a program that ignores the stop": "trap '' TERM; setsid --fork python3 save.py; sleep 2",
+    "a daemon of a program that ignores the stop": (
+        "trap '' TERM; setsid --fork python3 save.py\n"
+        "until [ -e $SM_MODEL_DIR/ready ]; do sleep 0.1; done; sleep 2"
+    ),
 }
 
 
