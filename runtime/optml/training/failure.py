@@ -71,7 +71,8 @@ def _head(error: BaseException, *above: BaseException) -> str:
         text = ""
     head = f"{name}: {text}" if text else name
     above = (*above, error)
-    if parts := [part for part in getattr(error, "exceptions", ())[:8] if part not in above]:
+    parts = (getattr(error, "exceptions", None) or ())[:8]
+    if parts := [part for part in parts if isinstance(part, BaseException) and part not in above]:
         head += ": " + "; ".join(_head(part, *above) for part in parts)
     head = "; ".join([head, *map(str, getattr(error, "__notes__", None) or ())])
     cause = error.__cause__

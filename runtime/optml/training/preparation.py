@@ -102,7 +102,7 @@ class Teller:
         self._link.close()
 
 
-def clear_outcome() -> None:
+def prepare_output() -> None:
     """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
 
     Both as far as the mounts allow. What the user's code writes from now on stands.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError
-from .preparation import NOTICE, Preparation, clear_outcome
+from .preparation import NOTICE, Preparation, prepare_output
 from .supervisor import Supervisor
 
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
@@ -39,7 +39,7 @@ def train(argv: list[str]) -> int:
 
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
-    clear_outcome()
+    prepare_output()
     supervisor.patience = _patience()
     start = Preparation(supervisor, argv)
     from .. import machine  # these while the child is at work

@@ -180,6 +180,7 @@ REFUSED = {
     "many bytes of headers": (POST + (b"A: " + b"a" * 8000 + b"\r\n") * 9 + b"\r\n", 431),
     "headers without end": (b"GET / HTTP/1.1\r\n" + b"a" * 70_000, 431),
     "trailers without end": (CODED + b"0\r\n" + (b"A: " + b"b" * 65 + b"\r\n") * 1000, 431),
+    "too many trailers": (CODED + b"0\r\n" + b"A:\r\n" * 20_000, 431),
     "a size line without end": (CODED + b"1;" + b"a" * 9000, 431),
     "a large body": (POST + b"Content-Length: 1001\r\n\r\n", 413),
     "large chunks": (CODED + b"3E9\r\n" + b"a" * 1001, 413),

@@ -41,6 +41,12 @@ REASONS = {
     ),
     "e = ValueError('no rows'); e.add_note('in train.csv'); raise e": "ValueError: no rows; in train.csv",
     "e = ValueError('no rows'); e.__notes__ = 5; raise e": "ValueError: no rows",
+    LOGGED + "e = ValueError('no rows'); e.exceptions = None; e.add_note('in a.csv'); raise e": (
+        "ValueError: no rows; in a.csv"
+    ),
+    LOGGED + "e = ValueError('no rows'); e.exceptions = ['one']; e.add_note('in a.csv'); raise e": (
+        "ValueError: no rows; in a.csv"
+    ),
     "a, b = KeyError(1), KeyError(2); a.__cause__, b.__cause__ = b, a; raise a": (
         "KeyError: 1; caused by KeyError: 2"
     ),

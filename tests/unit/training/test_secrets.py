@@ -235,7 +235,7 @@ def test_a_fault_of_ours_tells_no_secret(ml: Ml) -> None:
     script = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from optml.training import train\n"
-        "train.clear_outcome = lambda: {}[f'https://{os.environ[\"API_TOKEN\"]}/']\n"
+        "train.prepare_output = lambda: {}[f'https://{os.environ[\"API_TOKEN\"]}/']\n"
         "sys.exit(train.train([]))\n"
     )
     done = subprocess.run(

@@ -10,10 +10,10 @@ from collections.abc import Generator, Iterator
 
 from ..errors import InferenceError
 from .payload import Payload
-from .request import LINE_LIMIT, malformed, parse_fields
+from .request import LINE_LIMIT, NAME, malformed, parse_fields
 
 _TRAILERS_LIMIT = 64 << 10
-_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME = NAME.pattern.encode()
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_NAME, _NAME, _QUOTED)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b)*" % _EXTENSION)
@@ -71,7 +71,7 @@ class Chunked:
                 raise malformed("a chunk is longer than its size")
         room = _TRAILERS_LIMIT
         while line := (yield from self._line(room)):
-            room -= len(line)
+            room -= len(line) + 2
             for name, _ in parse_fields([line.decode("latin-1")]):
                 if name in _NOT_IN_TRAILERS:
                     raise malformed(f"{name.title()} among the trailers")
