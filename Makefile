@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MAKEFLAGS += --no-print-directory
+MAKEFLAGS += --no-print-directory $(if $(filter 0,$(MAKELEVEL)),--jobs=$(shell nproc))
 .DEFAULT_GOAL := help
 
 VERSION := 0.1.0
@@ -46,6 +46,7 @@ release = $(VERSION)-$1-py$(python/$1)
 # The public name of an image's parent, which stays the same for all who build the release.
 base_name = $(if $(call parent,$2),$(if $(OWNER),ghcr.io/$(OWNER)/)optml/$(call parent,$2):$(call release,$1))
 VENV := .venv/bin
+INSTALL := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --require-hashes
 
 $(if $(filter-out $(VARIANTS),$(DEBIAN)),$(error DEBIAN=$(DEBIAN) is unknown; choose one of: $(VARIANTS)))
 
@@ -105,7 +106,7 @@ size/$1: build/$1 ; @scripts/size --packages --tag $(call tag,$(DEBIAN)) $1
 endef
 $(foreach name,$(IMAGES),$(eval $(call image_verbs,$(name))))
 
-# One rule for each cell of the matrix. A parent is built before its children, so -j is safe.
+# One rule for each cell of the matrix. A parent is built before its children, whatever runs beside it.
 define cell
 .PHONY: image/$1/$2
 image/$1/$2: build/wheels/$(ARCH)/.made $(if $(call parent,$2),image/$1/$(call parent,$2),rootfs/$1)
@@ -143,7 +144,8 @@ verify-reproducible: locked build/wheels/$(ARCH)/.made skopeo
 
 .PHONY: verify-published
 verify-published: ## Build the release that is checked out, and compare it with what REGISTRY has under its name
-verify-published: $(if $(REGISTRY),push/release verify-reproducible,push/nowhere)
+verify-published: $(if $(REGISTRY),push/release,push/nowhere)
+	@$(MAKE) verify-reproducible
 	@code=0; $(foreach v,$(CHOSEN),scripts/push compare $(REGISTRY) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES) || code=1;) exit $$code
 
 .PHONY: sbom
@@ -186,7 +188,9 @@ push/release:
 
 # What is built here for one machine, and twice the same.
 .PHONY: push/machine
-push/machine: $(if $(REGISTRY),locked push/release verify-reproducible,push/nowhere)
+push/machine: $(if $(REGISTRY),locked,push/nowhere)
+	@$(MAKE) push/release
+	@$(MAKE) verify-reproducible
 	@$(foreach v,$(CHOSEN),scripts/push machine $(REGISTRY) $(VERSION) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES);)
 
 # All machines under one tag; MACHINES=amd64 arm64 where both were pushed.
@@ -270,10 +274,10 @@ test-tools: build-all
 	@touch $@
 
 .venv/bench: tests/bench/requirements.lock .venv/tests
-	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@$(INSTALL) -r $<
 	@touch $@
 
 .venv/tests: tests/requirements.lock .venv/made
 	@echo "installing the tools of tests/requirements.lock into .venv"
-	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@$(INSTALL) -r $<
 	@touch $@

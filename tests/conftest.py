@@ -26,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Pages take longest; whoever had one at the end would be waited for.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/docs"))
     if config.getoption("--without-long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)

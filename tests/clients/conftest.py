@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.clients.workplace import HERE, PROJECT, Workplace, free_port
+from tests.clients.workplace import HERE, PROJECT, Workplace
 from tests.support.docker import docker, inspect
 from tests.support.locks import exclusive
 from tests.support.matrix import ROOT, Cell, built, matrix
+from tests.support.ports import free_port
 
 BUCKET = "points"
 NETWORK = "sagemaker-local"
@@ -142,7 +143,7 @@ def workplace(tmp_path: Path, aws: str, network: None, alone_with_network: None)
         },
     )
     place.containers.mkdir()
-    place.configure(serving_port=free_port("0.0.0.0"))
+    place.configure(serving_port=free_port())
     # The SDK would ask STS for the name of the default bucket, at an address that cannot be set.
     place.set_defaults(TelemetryOptOut=True, Session={"DefaultS3Bucket": BUCKET})
     yield place

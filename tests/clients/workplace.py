@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -24,17 +22,6 @@ def content(archive: Path) -> dict[str, Any]:
         files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         texts = {name: file.read().decode() for name, file in files.items() if file}
     return {name: json.loads(text) if name.endswith(".json") else text for name, text in texts.items()}
-
-
-def free_port(address: str) -> int:
-    """A port of this address that nobody uses now, nor takes for a connection of its own until it is used."""
-    while True:
-        port = random.randrange(20000, 32768)  # below those that Linux gives to connections
-        try:
-            socket.create_server((address, port)).close()
-            return port
-        except OSError:
-            continue
 
 
 @dataclass(frozen=True)

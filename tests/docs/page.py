@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.support.docker import docker
 from tests.support.matrix import ROOT
+from tests.support.ports import free_port
 
 _BLOCK = re.compile(
     r"(?:^ *<!-- not run: (?P<reason>.+?) -->\n+)?"
@@ -58,7 +59,8 @@ def blocks(page: Path) -> list[Block]:
 
 
 def follow(page: Path, workplace: Path, tag: str, wheels: Path | None = None) -> None:
-    """Do what a page says in the folder `workplace`. Its images of optml are those with this tag.
+    """Do what a page says in the folder `workplace`. Its images of optml are those with this tag, and its
+    port 8080 of this machine is another one, so that pages can be followed side by side.
 
     `wheels` is a folder that the page has the reader fetch where a block is not run.
     Raises AssertionError where a command fails or prints something else than the page promises.
@@ -71,8 +73,10 @@ def follow(page: Path, workplace: Path, tag: str, wheels: Path | None = None) ->
             shutil.copytree(wheels, workplace / "wheels", copy_function=os.link)
     script = ["set -euo pipefail", f"cd {workplace}", f"export PATH={ROOT}/.venv/bin:$PATH"]
     promised: list[str] = []
+    port = free_port()
     for block in blocks(page):
         text = re.sub(r"\b(optml/[a-z-]+)(?![\w:/.-])", rf"\1:{tag}", block.text)
+        text = text.replace("-p 8080:", f"-p {port}:").replace("localhost:8080", f"localhost:{port}")
         if block.reason:
             continue
         if block.file:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.docs.page import blocks, follow
 from tests.support.docker import inspect
-from tests.support.locks import exclusive
 from tests.support.matrix import ARCH, ROOT, built, matrix
 from tests.support.wheels import fetched
 
@@ -44,8 +43,7 @@ HUGGING_FACE = "examples/hugging-face/README.md"
 @pytest.mark.one_variant
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_what_a_page_says_is_what_happens(image: str, page: str, tmp_path: Path) -> None:
-    with exclusive("port 8080 of this machine"):
-        follow(ROOT / page, tmp_path, image.rpartition(":")[2])
+    follow(ROOT / page, tmp_path, image.rpartition(":")[2])
 
 
 @pytest.mark.long
@@ -54,8 +52,7 @@ def test_the_page_of_the_hugging_face_example_holds(tmp_path: Path) -> None:
     if cell is None:
         pytest.skip("PyTorch for CPUs is had for Python 3.11, and that variant is not built")
     wheels = fetched("hugging-face", cell.python, "torch==2.13.0+cpu", "transformers")
-    with exclusive("port 8080 of this machine"):
-        follow(ROOT / HUGGING_FACE, tmp_path, cell.tag.rpartition(":")[2], wheels)
+    follow(ROOT / HUGGING_FACE, tmp_path, cell.tag.rpartition(":")[2], wheels)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
