@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,13 @@ from testinfra.host import Host
 from tests.support.docker import HARDENED, docker, run
 from tests.support.matrix import ROOT, Cell
 
+PATHS = ["", "input", "input/config", "input/data", "model", "code", "output", "output/data", "checkpoints"]
 
-@pytest.mark.parametrize(
-    "path",
-    ["", "input", "input/config", "input/data", "model", "code", "output", "output/data", "checkpoints"],
-)
-def test_contract_paths_belong_to_ml_and_its_group(host: Host, path: str) -> None:
-    directory = host.file(f"/opt/ml/{path}")
-    assert directory.is_directory
-    assert (directory.user, directory.group, directory.mode) == ("ml", "root", 0o775)
+
+def test_contract_paths_belong_to_ml_and_its_group(host: Host) -> None:
+    paths = [f"/opt/ml/{path}" for path in PATHS]
+    found = host.check_output(f"stat --format '%n %F %U:%G %a' {' '.join(paths)}")
+    assert found.splitlines() == [f"{path} directory ml:root 775" for path in paths]
 
 
 def test_user_ml_is_uid_1000_in_group_0(host: Host) -> None:
@@ -37,13 +36,14 @@ def test_no_user_has_a_password(host: Host) -> None:
 def test_python_is_the_variants(host: Host, cell: Cell) -> None:
     version = host.check_output('python3 -c "import sys; print(*sys.version_info[:2], sep=chr(46))"')
     assert version == cell.python
-    for name in ("python", "python3", "pip", "pip3"):
-        assert host.check_output(f"command -v {name}") == f"/opt/venv/bin/{name}"
+    names = ("python", "python3", "pip", "pip3")
+    found = host.check_output(f"for name in {' '.join(names)}; do command -v $name; done")
+    assert found.splitlines() == [f"/opt/venv/bin/{name}" for name in names]
 
 
 def test_the_users_python_holds_pip_alone(host: Host) -> None:
-    assert host.check_output("pip list --format=freeze").split("==")[0] == "pip"
-    assert len(host.check_output("pip list --format=freeze").splitlines()) == 1
+    (package,) = host.check_output("pip list --format=freeze").splitlines()
+    assert package.startswith("pip==")
 
 
 def test_any_uid_may_install_into_the_venv(cell: Cell) -> None:
@@ -92,14 +92,15 @@ def test_no_pth_file_imports_anything(host: Host) -> None:
 
 
 def test_import_optml_works_in_user_code_and_brings_nothing_else(host: Host) -> None:
-    assert host.run("python3 -c 'import optml'").rc == 0
-    for name in ("boto3", "flask", "gunicorn", "pynvml"):
-        assert host.run(f"python3 -c 'import {name}'").rc == 1
+    script = """
+import importlib.util, optml
+print([name for name in ("boto3", "flask", "gunicorn", "pynvml") if importlib.util.find_spec(name)])
+"""
+    assert host.check_output("python3 -c %s", script) == "[]"
 
 
 def test_what_must_not_be_there(host: Host) -> None:
-    for program in ("gcc", "cc", "make", "g++", "ld"):
-        assert not host.exists(program)
+    assert host.run("for name in gcc cc make g++ ld; do command -v $name; done").stdout == ""
     assert host.check_output("find / -xdev -perm /6000 -type f") == ""
     assert host.run("find /var/lib/apt/lists /var/cache /tmp /var/log /root/.cache -type f").stdout == ""
     keys = "find / -xdev \\( -name '*.pem' -o -name '*.key' \\) -type f -exec grep -l PRIVATE {} +"
@@ -162,9 +163,10 @@ def test_time_zones_and_locale(host: Host) -> None:
 def test_apt_and_dpkg_are_in_order(host: Host) -> None:
     assert host.check_output("dpkg --audit") == ""
     assert host.run("apt-get check").rc == 0
+    installed = host.check_output("dpkg-query --show --showformat '${db:Status-Abbrev}${Package}\n'")
     for line in (ROOT / "images/base/packages").read_text().splitlines():
         package = line.partition("#")[0].strip()
-        assert not package or host.package(package).is_installed
+        assert not package or f"ii {package}" in installed.splitlines()
 
 
 def test_entry_point_and_labels(config: dict[str, Any], cell: Cell) -> None:
@@ -213,15 +215,18 @@ def test_an_unknown_verb_gets_one_line(cell: Cell) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_a_users_own_programs_win_wherever_they_stand_on_path(cell: Cell, tmp_path: Any) -> None:
+@pytest.mark.parametrize("place", ["/opt/program", "/usr/bin"])
+def test_a_users_own_programs_win_wherever_they_stand_on_path(cell: Cell, place: str, tmp_path: Path) -> None:
+    mounts = []
     for verb in ("train", "serve"):
         (tmp_path / verb).write_text(f"#!/bin/sh\necho my own {verb} $@\n")
         (tmp_path / verb).chmod(0o755)
-    for place in ("/opt/program", "/usr/bin"):
-        for verb in ("train", "serve"):
-            mounted = f"--volume={tmp_path / verb}:{place}/{verb}:ro"
-            path = "--env=PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin:/opt/program"
-            assert run(cell.tag, verb, "now", options=(mounted, path)).stdout == f"my own {verb} now\n"
+        mounts.append(f"--volume={tmp_path / verb}:{place}/{verb}:ro")
+    path = "--env=PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin:/opt/program"
+    entrypoint = "/opt/optml/bin/entrypoint"
+    both = f"{entrypoint} train now; {entrypoint} serve now"
+    result = run(cell.tag, "sh", "-c", both, options=(*mounts, path))
+    assert result.stdout == "my own train now\nmy own serve now\n"
 
 
 def test_runs_with_no_rights_at_all(cell: Cell) -> None:
