@@ -108,7 +108,7 @@ def eventually(condition: Callable[[], bool], timeout: float = 20) -> None:
                 return
         except requests.RequestException:
             pass
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"did not hold within {timeout} s")
 
 
