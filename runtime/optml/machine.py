@@ -6,9 +6,14 @@ and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html 
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .hints import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
 
 DEV = "/dev"
 
@@ -112,3 +117,20 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def listen(port: int, backlog: int) -> socket.socket:
+    """Listen on every address of this container: of IPv6 and IPv4, or of IPv4 where there is no other.
+
+    Raises OSError where the port cannot be had.
+    """
+    import socket
+
+    try:
+        return socket.create_server(
+            ("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+        )
+    except (OSError, ValueError) as error:  # ValueError: the kernel has no IPv6
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise
+    return socket.create_server(("", port), backlog=backlog)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +106,25 @@ def test_memory_limit(tmp_path: Path, cgroup: str, settings: dict[str, str], exp
 def test_oom_kills(tmp_path: Path, cgroup: str, name: str) -> None:
     root = write(tmp_path, cgroup, {f"sys/fs/cgroup/{name}": "under_oom 0\noom_kill 3\n"})
     assert machine.oom_kills(root) == 3
+
+
+def test_a_port_is_listened_to_on_ipv6_and_on_ipv4() -> None:
+    with machine.listen(0, 1) as server:
+        port = server.getsockname()[1]
+        for address in ("::1", "127.0.0.1") if server.family == socket.AF_INET6 else ("127.0.0.1",):
+            socket.create_connection((address, port), timeout=5).close()
+        with pytest.raises(OSError, match="in use"):
+            machine.listen(port, 1)
+
+
+def test_without_ipv6_ipv4_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = socket.create_server
+
+    def only_ipv4(address: tuple[str, int], family: int = socket.AF_INET, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        return create(address, family=family, backlog=options["backlog"])
+
+    monkeypatch.setattr(socket, "create_server", only_ipv4)
+    with machine.listen(0, 1) as server:
+        assert server.family == socket.AF_INET

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
 import sys
 
 from .. import house
+from ..machine import listen
 from ..report import UserError, log
 from .settings import read_settings
+
+_BACKLOG = 2048  # connections that the kernel keeps until they are accepted
 
 
 def serve(argv: list[str]) -> int:
@@ -50,16 +52,10 @@ def serve(argv: list[str]) -> int:
 
 def bind(port: int) -> socket.socket:
     """The listening socket, before anything slow. Raises UserError where the port cannot be had."""
-    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
-        both = family == socket.AF_INET6  # IPv4 comes in as well
-        try:
-            return socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=both)
-        except ValueError:
-            pass  # the kernel has no IPv6
-        except OSError as error:  # or the container has none
-            reason = os.strerror(error.errno or 0)
-            if error.errno == errno.EADDRINUSE:
-                break
+    try:
+        return listen(port, _BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
     raise UserError(
         f"port {port} cannot be used ({reason}): stop what uses it, or set SAGEMAKER_BIND_TO_PORT"
     )

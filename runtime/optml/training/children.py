@@ -32,7 +32,7 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal to its whole process group."""
-        send(self.pid, number)
+        send(-self.pid, number)
 
     def kill(self) -> None:
         if not self.ended:
@@ -40,22 +40,31 @@ class Child:
         self.signal(signal.SIGKILL)
 
 
-def send(group: int, number: int) -> None:
+def send(target: int, number: int) -> None:
+    """Send a signal to a process, or to a group: the negative of its leader, as for kill(2)."""
     try:
-        os.killpg(group, number)
+        os.kill(target, number)
     except OSError:
         pass  # it has just ended, or became another user
 
 
-def groups_of_orphans(own: Iterable[int]) -> set[int]:
-    """The process groups of the living children that are not our own: the kernel gave them to us."""
-    return {group for pid, (parent, group) in _living().items() if parent == os.getpid() and pid not in own}
+def orphans(own: Iterable[int]) -> set[int]:
+    """What `send` takes for the living children that are not our own: the kernel gave them to us.
+
+    They are signalled by group, but not where that is ours: of what a shell started before it became us.
+    """
+    ours = (0, os.getpgrp())
+    return {
+        pid if group in ours else -group
+        for pid, (parent, group) in _living().items()
+        if parent == os.getpid() and pid not in own
+    }
 
 
-def groups_of_ranks() -> set[int]:
-    """The process groups of the MPI ranks that mpirun, or its daemon on this host, has started below us."""
+def ranks() -> set[int]:
+    """What `send` takes for the MPI ranks that mpirun, or its daemon on this host, has started below us."""
     living = _living()
-    return {group for pid, (_, group) in living.items() if _is_below(pid, living) and _is_rank(pid)}
+    return {-group for pid, (_, group) in living.items() if _is_below(pid, living) and _is_rank(pid)}
 
 
 def _living() -> dict[int, tuple[int, int]]:

@@ -37,9 +37,12 @@ class upload:  # noqa: N801  # a context manager reads as a verb
     ) -> None:
         if self._uri:
             os.close(self._over)
+            why = "its upload has died"
             if not self._supervisor.wait(lambda: self._child.ended):
                 self._child.kill()
-                log(f"asked to stop: the last changes of {paths.OUTPUT_INTERMEDIATE} may not be uploaded")
+                why = "asked to stop"
+            if self._child.status != 0:
+                log(f"{why}: the last changes of {paths.OUTPUT_INTERMEDIATE} may not be uploaded")
 
 
 def _work(uri: str, over: int, its_other_end: int) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     import _socket as socket  # the same without its enums
 
-# Seconds that a host takes to let the others know that its program does not even start.
+# Seconds for which a host whose program does not even start looks for the others, to let them know.
 NOTICE = 30.0
 
 _FD = 4  # bytes of a descriptor in a message

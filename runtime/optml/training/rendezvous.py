@@ -23,6 +23,7 @@ import socket
 import struct
 import time
 
+from ..machine import listen
 from ..report import UserError, log
 from .keys import Key
 
@@ -58,7 +59,9 @@ class Host:
         raise NotImplementedError
 
     def announce(self, code: int, patience: float) -> None:
-        """Tell the others that this host ends with this code. Those still to come get so many seconds."""
+        """Tell the others that this host ends with this code. Those still to come get so many seconds.
+
+        Whoever is there but still prepares is waited for."""
         raise NotImplementedError
 
     def order(self) -> str:
@@ -75,7 +78,7 @@ class FirstHost(Host):
         self._guests: dict[int, Guest] = {}
         self._here: dict[str, Guest] = {}
         try:
-            self._server = socket.create_server(("", PORT), backlog=len(hosts))
+            self._server = listen(PORT, len(hosts))
         except OSError as error:
             raise UserError(f"cannot listen to the other hosts on port {PORT}: {error.strerror}") from error
         self._poll = select.poll()
@@ -132,7 +135,8 @@ class Guest:
     """A connection that came in: of a host of the job, once it has proved that."""
 
     def __init__(self, server: socket.socket, key: Key) -> None:
-        link, (self.address, *_) = server.accept()
+        link, (address, *_) = server.accept()
+        self.address = address.removeprefix("::ffff:")  # as IPv6 writes an address of IPv4
         self.link = _kept_alive(link)
         self.deadline = time.monotonic() + _INTRODUCTION
         self.host, self.end = "", ""
@@ -203,6 +207,7 @@ class OtherHost(Host):
         except OSError:
             return None  # not up yet
         try:
+            link.settimeout(PATIENCE)  # it listens from its start, and answers when it has prepared
             challenge, ours = _line(link), os.urandom(16).hex()
             # The container may end right after this: not before the words have arrived.
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
@@ -210,7 +215,6 @@ class OtherHost(Host):
             if end:
                 link.close()
                 return link
-            link.settimeout(PATIENCE)
             told, _, proof = f" {_line(link)}".rpartition(" ")
             if self._key.proves(proof, ours, told.strip()):
                 _check_end(told.strip())

@@ -13,7 +13,7 @@ import select
 import time
 
 from ..hints import Callable
-from .children import Child, adopt_orphans, groups_of_orphans, groups_of_ranks, send, signal
+from .children import Child, adopt_orphans, orphans, ranks, send, signal
 from .record import Record
 from .stderr import Tail
 
@@ -30,6 +30,8 @@ _PATIENCE = 30.0
 
 # The part of the time after a stop that programs have; the rest is for the last upload and the report.
 _SHARE = 0.9
+# Seconds of it for the report alone.
+_REPORT = 0.5
 # How often a new orphan is looked for after a stop: nothing tells of it.
 _LOOK = 0.2
 
@@ -88,15 +90,15 @@ class Supervisor:
         before = self.stopped
         ends = [time.monotonic() + seconds] if seconds is not None else []
         if before:
-            ends.append(self._stopped_at + self.patience)
+            ends.append(self._stopped_at + self.patience - _REPORT)
         self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
         return done()
 
-    def run(self, program: Child, stderr: int, peers: Peers, ranks: bool = False) -> Ended:
+    def run(self, program: Child, stderr: int, peers: Peers, has_ranks: bool = False) -> Ended:
         """Wait until the program has ended, and tell how. Signals reach its whole process group.
 
-        With `ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a moment
-        after a stop: so signals go to the ranks, on each host to its own, and mpirun ends when they do.
+        With `has_ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a
+        moment after a stop: so signals go to the ranks, on each host to its own, and it ends when they do.
 
         Its end is the end of the job: what it left in the background is not waited for. But after a stop all
         that it has started gets its time. Where another host is lost, the program gets some seconds to fail
@@ -107,7 +109,7 @@ class Supervisor:
         for fd in peers.fds:
             self.watch(fd, lambda fd=fd: self._hear(peers, fd))  # type: ignore[misc]
         self._receives = program.signal
-        if ranks:
+        if has_ranks:
             self._receives = lambda number: self._signal_ranks(number, program, peers)
         if self.stopped:
             self._receives(self.stopped)  # it came just before
@@ -137,8 +139,8 @@ class Supervisor:
         return more
 
     def _signal_ranks(self, number: int, program: Child, peers: Peers) -> None:
-        for group in groups_of_ranks() or {program.pid}:
-            send(group, number)
+        for rank in ranks() or {-program.pid}:
+            send(rank, number)
         if number in _STOPPING:
             peers.stop(number)
 
@@ -155,19 +157,19 @@ class Supervisor:
 
     def _let_all_end(self, program: Child) -> None:
         """Wait for the program and for all that it has started, and kill what does not end in time."""
-        told = {program.pid}
+        told = {-program.pid}
 
         def over() -> bool:
-            orphans = groups_of_orphans(self._children) if program.ended else set()
-            for group in orphans - told:
-                send(group, signal.SIGTERM)
-            told.update(orphans)
-            return program.ended and not orphans
+            left = orphans(self._children) if program.ended else set()
+            for orphan in left - told:
+                send(orphan, signal.SIGTERM)
+            told.update(left)
+            return program.ended and not left
 
         self._wait(over, self._programs_end() or time.monotonic() + _PATIENCE, _LOOK)
         program.kill()
-        for group in groups_of_orphans(self._children):
-            send(group, signal.SIGKILL)
+        for orphan in orphans(self._children):
+            send(orphan, signal.SIGKILL)
         self._wait(lambda: program.ended, time.monotonic() + 1)
 
     def _programs_end(self) -> float | None:

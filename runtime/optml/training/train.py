@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..report import UserError
-from .preparation import NOTICE, Preparation, prepare_output
+from .preparation import Preparation, prepare_output
 from .supervisor import Supervisor
 
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
@@ -77,7 +77,7 @@ def _fail_before_the_program(supervisor: Supervisor, start: Preparation) -> int:
 
         Peers(start.facts["current"], start.links, "").close(code)
     elif "failed" in start.facts:  # it tells the others itself
-        supervisor.wait(lambda: start.child.ended, NOTICE)
+        supervisor.wait(lambda: start.child.ended)
     elif start.facts.get("distributed", True):
         from .phases import announce
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,6 +114,18 @@ def test_the_end_of_a_host_that_does_not_start_ends_the_meeting(first, end: str)
         assert call("b", KEY, end)
         with pytest.raises(UserError, match=f"host b ended with code {end[2:]} before its program started"):
             joined.result(30)
+
+
+def test_a_first_host_that_still_prepares_hears_of_the_end_of_another(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(rendezvous, "_INTRODUCTION", 0.2)
+    host = first()
+    with ThreadPoolExecutor(1) as threads:
+        announced = threads.submit(rendezvous.OtherHost("b", [FIRST, "b"], KEY).announce, 3, 0.2)
+        time.sleep(1)
+        monkeypatch.setattr(rendezvous, "_INTRODUCTION", 30.0)
+        with pytest.raises(UserError, match="host b ended with code 3 before its program started"):
+            host.join()
+        announced.result(30)
 
 
 def test_the_end_of_the_first_host_reaches_the_other(first) -> None:  # type: ignore[no-untyped-def]
