@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import contextmanager
 
+from ..hints import Iterator
 from ..report import UserError, log
 from . import aws, privilege
 from .program import RUN_AS, Program, which
@@ -42,10 +45,26 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
     log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
-    if not uv and any(step.only_uv for step in steps):
-        uv = _fetch_uv(program, environment)
-    for step in steps:
-        _run(_command(step, program.python, uv), step.what, program, environment)
+    with _alone(os.path.dirname(os.path.dirname(program.python))):
+        if not uv and any(step.only_uv for step in steps):
+            uv = _fetch_uv(program, environment)
+        for step in steps:
+            _run(_command(step, program.python, uv), step.what, program, environment)
+
+
+@contextmanager
+def _alone(environment: str) -> Iterator[None]:
+    """One at a time: of Slurm and mpirun, several tasks may share a container, and installers no files."""
+    folder = os.open(environment, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log("another task of this container installs: waiting for it")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _command(step: Step, python: str, uv: str | None) -> list[str]:

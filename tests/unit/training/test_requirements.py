@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -298,3 +301,21 @@ def test_dependencies_that_are_no_texts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = [1]\n")
     with pytest.raises(UserError, match="must be an array of texts"):
         project.steps(str(tmp_path))
+
+
+def test_tasks_that_share_a_container_install_one_after_the_other(
+    installer: str, virtual: Path, ml: Ml
+) -> None:
+    put_wheel(ml, "alpha")
+    site = next(virtual.glob("lib/python3*/site-packages"))
+    there = set(site.iterdir())
+    folder = os.open(virtual, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another task installs
+    with ThreadPoolExecutor(1) as threads:
+        task = threads.submit(train, ml, {"requirements.txt": "alpha", "train.py": "import alpha"})
+        time.sleep(3)
+        assert set(site.iterdir()) == there and not task.done()
+        os.close(folder)
+        result = task.result(60)
+    assert result.returncode == 0, result.stderr
+    assert "another task of this container installs: waiting for it" in result.stderr
