@@ -224,7 +224,7 @@ push/nowhere:
 lint: ## Check Dockerfiles, shell, Python and workflows
 lint: .venv/tests
 	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/*Dockerfile)
-	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* images/check/entrypoint runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
+	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* images/check/entrypoint runtime/bin/* scripts/* examples/*/* tests/distributed/slurm/* .ci/run 2>/dev/null)
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy runtime images/check
