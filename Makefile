@@ -5,6 +5,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory $(if $(filter 0,$(MAKELEVEL)),--jobs=$(shell nproc))
+# These two remove and rewrite what other goals read, so that in `make clean build-all` one comes after the other.
+ifneq ($(filter clean lock,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 
 VERSION := 0.1.0
@@ -148,14 +152,19 @@ verify-published: $(if $(REGISTRY),push/release,push/nowhere)
 	@$(MAKE) verify-reproducible
 	@code=0; $(foreach v,$(CHOSEN),scripts/push compare $(REGISTRY) $(call release,$v) $(ARCH) $(call built,$v) $(IMAGES) || code=1;) exit $$code
 
-.PHONY: sbom
+# sbom/write and scan/write are of the images that are there, such as those of test/release, and build none.
+.PHONY: sbom sbom/write
 sbom: ## Write what every image is made of to build/sbom, as CycloneDX; fails where a file belongs to nothing
-sbom: build-all .venv/tests
+sbom: build-all
+sbom sbom/write: .venv/tests
 	@$(foreach variant,$(CHOSEN),$(VENV)/python scripts/sbom --tag $(call tag,$(variant)) $(IMAGES);)
 
-.PHONY: scan
+.PHONY: scan scan/write
 scan: ## Look for known vulnerabilities in what `make sbom` wrote; wants grype, or GRYPE=/its/path
 scan: sbom
+# It reads what sbom/write wrote, in this call or in an earlier one.
+scan/write: $(filter sbom sbom/write,$(MAKECMDGOALS))
+scan scan/write: .venv/tests
 	@scripts/scan $(foreach variant,$(CHOSEN),$(IMAGES:%=build/sbom/%-$(call tag,$(variant)).json))
 
 .PHONY: matrix
@@ -197,6 +206,7 @@ push/machine: $(if $(REGISTRY),locked,push/nowhere)
 MACHINES ?= $(ARCH)
 .PHONY: push/index
 push/index: $(if $(REGISTRY),engine,push/nowhere)
+	@$(MAKE) push/release
 	@$(foreach v,$(CHOSEN),scripts/push index $(REGISTRY) $(call release,$v) '$(MACHINES)' '$(call moving,$v)' $(IMAGES);)
 
 # The password is read from the input.
@@ -214,7 +224,7 @@ push/nowhere:
 lint: ## Check Dockerfiles, shell, Python and workflows
 lint: .venv/tests
 	$(VENV)/hadolint images/*/Dockerfile $(wildcard examples/*/*Dockerfile)
-	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* images/check/entrypoint runtime/bin/* scripts/* examples/*/* .ci/run 2>/dev/null)
+	$(VENV)/shellcheck $$(grep -lE '^#!/bin/(ba)?sh' images/* images/check/entrypoint runtime/bin/* scripts/* examples/*/* tests/distributed/slurm/* .ci/run 2>/dev/null)
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy runtime images/check

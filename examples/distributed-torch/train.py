@@ -26,23 +26,32 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sum_over_ranks(value: float) -> float:
-    total = torch.tensor(value)
+def find_device() -> torch.device:
+    """The GPU of this process, as torchrun starts one process for each, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)  # NCCL's, too
+    return device
+
+
+def sum_over_ranks(value: float, device: torch.device) -> float:
+    total = torch.tensor(value, device=device)
     dist.all_reduce(total)
     return total.item()
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace, device: torch.device) -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
 
     # Every rank makes the same data and keeps its own part of it.
     torch.manual_seed(1)
     points = torch.rand(1024, 2) * 4 - 2
-    heights = (points.sin().sum(1, keepdim=True))[rank::size]
-    points = points[rank::size]
+    heights = (points.sin().sum(1, keepdim=True))[rank::size].to(device)
+    points = points[rank::size].to(device)
 
     network = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
-    model = DistributedDataParallel(network)
+    model = DistributedDataParallel(network.to(device))
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
 
     losses = []
@@ -51,29 +60,30 @@ def train(options: argparse.Namespace) -> None:
         loss = mse_loss(model(points), heights)
         loss.backward()  # here the ranks average their gradients
         optimizer.step()
-        losses.append(sum_over_ranks(loss.item()) / size)
+        losses.append(sum_over_ranks(loss.item(), device) / size)
         if rank == 0:
             print(f"epoch {epoch} loss {losses[-1]:.4f}", flush=True)
 
     metrics = {
         "rank": rank,
         "ranks": size,
-        "sum of ranks": sum_over_ranks(float(rank)),
+        "sum of ranks": sum_over_ranks(float(rank), device),
         "points": len(points),
         "losses": losses,
         "weights": sum(parameter.abs().sum().item() for parameter in network.parameters()),
     }
     with open(f"{options.output_dir}/metrics-{rank}.json", "w") as file:
         json.dump(metrics, file)
-    if rank == 0:
-        torch.save(network.state_dict(), f"{options.model_dir}/network.pt")
+    if rank == 0:  # from the CPU, so that it can be loaded without a GPU
+        torch.save(network.cpu().state_dict(), f"{options.model_dir}/network.pt")
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    train(options)  # a function of its own: the model holds the group, too
+    device = find_device()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    train(options, device)  # a function of its own: the model holds the group, too
     dist.barrier()  # nobody leaves before all are done
     dist.destroy_process_group()
 

@@ -8,7 +8,7 @@ from testinfra.host import Host
 
 
 def test_what_an_mpi_job_starts_is_there(host: Host) -> None:
-    for program in ("mpirun", "ssh", "openssl", "/usr/sbin/sshd"):
+    for program in ("mpirun", "ssh", "/usr/sbin/sshd"):
         assert host.exists(program)
 
 
