@@ -1,6 +1,6 @@
 """The stderr of the program: copied byte for byte in large pieces, its end kept for the reason of a failure.
 
-A write waits for whoever reads our stderr, and the program waits with it, as it would without us.
+The program waits for whoever reads our stderr, as it would without us; PID 1 does not, since a stop may come.
 """
 
 from __future__ import annotations
@@ -21,21 +21,42 @@ class Tail:
         self._fd = fd
         self._end = b""
         self._trace = b""
+        self._unwritten = memoryview(b"")
+        self._room = select.poll()
+        self._room.register(2, select.POLLOUT)
 
-    def copy(self) -> bool:
-        """Copy what is there; False where the program has closed it."""
+    def read(self) -> bool:
+        """Take in what is there; False where the program has closed the pipe."""
         piece = os.read(self._fd, _PIECE)
-        _write(piece)
+        self._unwritten = memoryview(b"".join((self._unwritten, piece)))
         self._keep(piece)
         return bool(piece)
 
-    def copy_rest(self) -> None:
-        """Copy what the program has left. A child of it may hold the pipe open, and is not waited for."""
+    def read_rest(self) -> None:
+        """Take in what the program has left. A child of it may hold the pipe open, and is not waited for."""
         os.set_blocking(self._fd, False)
         try:
-            self.copy()
+            self.read()
         except BlockingIOError:
             pass
+
+    def write(self) -> bool:
+        """Write as much as our stderr takes without a wait; whether something is left."""
+        while self._unwritten and self._room.poll(0):
+            try:
+                self._unwritten = self._unwritten[os.write(2, self._unwritten[: select.PIPE_BUF]) :]
+            except BlockingIOError:
+                break
+            except OSError:
+                self._unwritten = memoryview(b"")  # nobody reads it any more: no reason to stop the program
+        return bool(self._unwritten)
+
+    def copy(self) -> bool:
+        """Copy what is there, however long that takes; False where the program has closed it."""
+        more = self.read()
+        while self.write():
+            self._room.poll()
+        return more
 
     @property
     def text(self) -> str:
@@ -52,14 +73,3 @@ class Tail:
         elif self._trace:
             self._trace += piece[: _KEPT - len(self._trace)]
         self._end = (self._end + piece[-_KEPT:])[-_KEPT:]
-
-
-def _write(piece: bytes) -> None:
-    rest = memoryview(piece)
-    while rest:
-        try:
-            rest = rest[os.write(2, rest) :]
-        except BlockingIOError:
-            select.select([], [2], [])
-        except OSError:
-            return  # nobody reads it any more: no reason to stop the program

@@ -80,10 +80,10 @@ class Supervisor:
         self._children[child.pid] = child
         return child
 
-    def watch(self, fd: int, reader: Callable[[], bool]) -> None:
+    def watch(self, fd: int, reader: Callable[[], bool], event: int = select.POLLIN) -> None:
         """Call this whenever there is something to read, until it says that no more will come."""
         self._readers[fd] = reader
-        self._poll.register(fd, select.POLLIN)
+        self._poll.register(fd, event)
 
     def wait(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
         """Wait for this, so long at most. False where a stop comes first, or the time after one is over."""
@@ -105,7 +105,7 @@ class Supervisor:
         with its own words and is stopped then.
         """
         tail = Tail(stderr)
-        self.watch(stderr, tail.copy)
+        self._pass_on(stderr, tail)
         for fd in peers.fds:
             self.watch(fd, lambda fd=fd: self._hear(peers, fd))  # type: ignore[misc]
         self._receives = program.signal
@@ -122,7 +122,7 @@ class Supervisor:
         self._receives = None
         for fd in list(self._readers):
             self._forget(fd)
-        tail.copy_rest()
+        self._write_rest(tail)
         code = os.waitstatus_to_exitcode(program.status or 0)
         return Ended(
             code=code if code >= 0 else 128 - code,
@@ -131,6 +131,33 @@ class Supervisor:
             tail=tail.text,
             lost=peers.lost,
         )
+
+    def _pass_on(self, stderr: int, tail: Tail) -> None:
+        """Copy the program's stderr to ours; while nobody reads that, no more is taken from the program."""
+        more = True
+
+        def read() -> bool:
+            nonlocal more
+            more = tail.read()
+            if tail.write():
+                self.watch(2, write, select.POLLOUT)
+                return False
+            return more
+
+        def write() -> bool:
+            if tail.write():
+                return True
+            if more:
+                self.watch(stderr, read)
+            return False
+
+        self.watch(stderr, read)
+
+    def _write_rest(self, tail: Tail) -> None:
+        """What is still unwritten at the end is waited for, after a stop as long as programs are."""
+        tail.read_rest()
+        self._wait(lambda: not tail.write() or bool(self.stopped), look=_LOOK)
+        self._wait(lambda: not tail.write(), self._programs_end(), _LOOK)
 
     def _hear(self, peers: Peers, fd: int) -> bool:
         more = peers.read(fd)

@@ -59,6 +59,18 @@ def test_a_checkpoint_is_saved_whatever_launched_the_program(ml: Ml, way: str) -
     assert process.returncode == 0 or "asked to stop (signal 15)" in ml.failure.splitlines()[0]
 
 
+def test_a_stop_holds_though_nobody_reads_the_log(ml: Ml) -> None:
+    ml.code("save.py", SAVES.replace("while True: time.sleep(0.02)", "while True: os.write(2, b'x' * 99)"))
+    ml.code("train.sh", LAUNCHED["plain"])
+    process = ml.start()
+    until(ml.root / "model/ready")
+    time.sleep(1)  # the pipes are full now
+    process.send_signal(signal.SIGTERM)
+    until(ml.root / "model/saved", 10)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 9 and log.count(b"x") > 1 << 16
+
+
 def test_what_ignores_the_stop_is_killed_in_time_for_the_report(ml: Ml) -> None:
     ignores = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w'); time.sleep(60)"
     ml.code("child.py", ignores)
