@@ -19,6 +19,7 @@ UNREAD, READING, RUNNING = 0, 1, 2
 
 _NUMBERS = 1 << 16  # file descriptors of a worker that can be connections
 _DIED = 0  # in place of a token: some worker has
+_NONE = (1 << 63) - 1  # above all tokens
 
 
 class Handed(NamedTuple):
@@ -45,6 +46,7 @@ class Exchange:
         # Token and state for each file descriptor of each worker, and in place of number 0 the highest one in
         # use; pages take memory as they are first written.
         self._cells = memoryview(mmap.mmap(-1, rows * _NUMBERS * 16)).cast("q")
+        self._known = memoryview(mmap.mmap(-1, 8)).cast("q")  # the first token that the standby knows
 
     # In a worker
 
@@ -72,9 +74,13 @@ class Exchange:
         self._cells[2 * (row * _NUMBERS + number) + 1] = state
 
     def give_back(self, row: int, number: int) -> bool:
-        """Have another worker take a connection of which nothing was read; the caller closes its own."""
+        """Have another worker take a connection of which nothing was read; the caller closes its own.
+
+        False where that one would be the last: no standby has a duplicate, or the message cannot be sent.
+        """
         cell = 2 * (row * _NUMBERS + number)
-        return self._tell_standby(self._cells[cell], self._cells[cell + 1])
+        token, since = self._cells[cell : cell + 2]
+        return token >= self._known[0] and self._tell_standby(token, since)
 
     # In the supervisor
 
@@ -83,6 +89,10 @@ class Exchange:
         self._tell_standby(_DIED, 0)
 
     # In the standby
+
+    def know_from(self, token: int = _NONE) -> None:
+        """Connections with names below this one stay where they are; so do all when the standby ends."""
+        self._known[0] = token
 
     def receive(self) -> tuple[int, int] | None:
         """Token and clock of a connection that a worker gives back; token 0 when one has died."""

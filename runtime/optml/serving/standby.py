@@ -50,7 +50,9 @@ class Standby:
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
         self.listeners = {listener.fileno(): listener.sock for listener in listeners}
-        self.tokens = count(time.monotonic_ns())  # above all that an earlier standby used
+        first = time.monotonic_ns()  # above all that an earlier standby used
+        self.tokens = count(first)
+        self.exchange.know_from(first)
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
@@ -91,9 +93,11 @@ class Standby:
 
     def hand_over_rest(self) -> None:
         """The server stops: whoever has connected by now is still served."""
+        self.exchange.know_from()  # no token at all
         self.accept(_BACKLOG)
         for listener in self.listeners.values():
             listener.close()  # at once: a connection made after the last accept would be lost
+        self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
             if connection not in self.handed and self.is_fresh(connection):
                 self.place(connection)  # also one whose first bytes are still on their way

@@ -6,6 +6,7 @@ client or a slot, so /ping and the 504 of a call that takes too long work while 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -127,7 +128,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
                 self.requests.refuse(call.connection, call.request, HELD)
-        self.intake.share()
+        if self.alive:  # else the others may be leaving, too
+            self.intake.share()
         self.loop.close_silent(self.busy_connections())
         if self.ppid != os.getppid():
             self.alive = False
@@ -144,6 +146,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.requests.refuse(call.connection, call.request, over_time(self.settings.timeout))
         self.intake.give_back_all()
         if self.slots.count <= 0:
+            self.intake.read_late(math.inf)  # those that stayed, as no standby has a duplicate
             for stranded in self.slots.give_up():
                 self.requests.refuse(stranded.connection, stranded.request, _REPLACED)
 

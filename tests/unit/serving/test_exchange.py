@@ -38,6 +38,17 @@ def exchange() -> Iterator[Exchange]:
         end.close()
 
 
+def standby_of(exchange: Exchange) -> Standby:
+    """That of two workers, which are ready."""
+    scoreboard = Scoreboard(2)
+    for row in (0, 1):
+        scoreboard.begin(row)
+        scoreboard.set_state(row, READY)
+    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
+    app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
+    return Standby(app, [])
+
+
 def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
@@ -93,23 +104,54 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
     assert exchange.receive() is None
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_worker_keeps_what_no_standby_has_a_duplicate_of(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket], stops: bool
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None and standby.place(connection)
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    assert exchange.give_back(0, taken.fileno()) and exchange.receive() == (handed.token, UNREAD)
+    if stops:
+        standby.hand_over_rest()
+    else:
+        standby_of(exchange)  # in the place of one that died
+    assert not exchange.give_back(0, taken.fileno())
+    assert exchange.receive() is None
+    taken.close()
+    standby.loop.close(connection)
+
+
+def test_what_was_given_back_before_the_stop_is_handed_over(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None and standby.place(connection)
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    assert exchange.give_back(0, taken.fileno())
+    taken.close()
+    standby.hand_over_rest()
+    again, _ = exchange.take(1, 1) or (None, None)
+    assert again is not None
+    again.close()
+    standby.loop.close(connection)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_takes_it(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], dies: bool
 ) -> None:
-    scoreboard = Scoreboard(2)
-    for row in (0, 1):
-        scoreboard.begin(row)
-        scoreboard.set_state(row, READY)
-    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
-    app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
-    standby = Standby(app, [])
+    standby = standby_of(exchange)
     connection = standby.loop.adopt(pair[1].dup())
     assert connection is not None and standby.place(connection)
     came = time.monotonic_ns()
     time.sleep(0.11)  # longer than a worker is waited for
     if dies:
-        scoreboard.end(0)
+        standby.scoreboard.end(0)
         standby.look_at_workers()
         if connection in standby.since:
             standby.place(connection)
