@@ -18,7 +18,7 @@ from typing import Any
 
 from .application import Server
 from .errors import InferenceError
-from .exchange import READING, RUNNING, UNREAD
+from .exchange import READING, RUNNING, UNREAD, UNTAKEN
 from .http.arrival import await_bytes
 from .http.connection import Connection
 from .http.loop import TICK, Loop
@@ -35,6 +35,7 @@ _BACKLOG = 4096  # more than have connected and are not accepted yet
 _PING = b"GET /ping "
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _BUSY = InferenceError("All workers are busy.", 503, {"Retry-After": "1"})
+_CROWDED = InferenceError("The worker has as many files open as it may.", 503, {"Retry-After": "1"})
 _DIED = InferenceError("The worker died before it began with this request.", 503, {"Retry-After": "1"})
 
 
@@ -249,6 +250,8 @@ class Standby:
             self.loop.close(connection)
         elif state == READING:
             self.loop.reject(connection, _DIED)
+        elif state == UNTAKEN:
+            self.loop.reject(connection, _CROWDED)
         else:
             await_bytes(connection.sock, 1)
             self.since[connection] = state

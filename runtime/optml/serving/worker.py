@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from ..report import log
 from .call import Call
 from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
-from .exchange import RUNNING
+from .exchange import NUMBERS, RUNNING
 from .execution import Execution, over_time
 from .host import Application
 from .http.connection import Connection
@@ -56,6 +57,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             # Before any import of the user's. CUDA counts those that it is shown from 0.
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             self.gpu = 0
+        allow_connections()
         self.app.drop_privileges()
         super().init_process()
 
@@ -196,3 +198,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def closes(self) -> bool:
         """Whether connections end with their answers: who calls again shall find a worker to take it."""
         return not self.alive or self.slots.held
+
+
+def allow_connections() -> None:
+    """Let this process have as many open as the exchange can note, each of which is an open file.
+
+    The usual limit, 1024, is that of select(). A user's code can call it all the same: low numbers are taken
+    first, so its files have higher ones only where so many clients are connected.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(most, NUMBERS)), most))

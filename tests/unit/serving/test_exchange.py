@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import resource
 import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,6 +164,44 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
     assert taken is not None and handed is not None and 0 < handed.since <= came
     taken.close()
     standby.loop.close(connection)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open none meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_a_worker_has_no_number_for_is_refused(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    client, server = pair
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(server.dup())
+    assert connection is not None and standby.place(connection)
+    with no_more_files():
+        assert exchange.take(0, 1) is None
+    standby.on_message()
+    standby.loop.turn(10)
+    client.settimeout(10)
+    assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert not standby.handed
+    standby.loop.close(connection)
+
+
+def test_a_standby_without_a_number_has_all_back(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    assert exchange.hand_over(0, pair[1], 1, 7, 0) and exchange.hand_over(0, pair[1], 1, 8, 0)
+    with no_more_files():
+        assert [*exchange.take_back(0)] == [7, 8]
 
 
 def test_too_many_on_their_way_are_refused_and_not_waited_for(

@@ -1,14 +1,15 @@
-"""What a worker that leaves does with the calls that wait."""
+"""How many clients a worker may have, and what one that leaves does with the calls that wait."""
 
 from __future__ import annotations
 
 import math
+import resource
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from optml.serving.worker import Worker
+from optml.serving.worker import Worker, allow_connections
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -27,3 +28,14 @@ def test_what_no_other_takes_is_refused_where_no_slot_is_left(slots: int) -> Non
     Worker.retire(worker, [])
     refused = [call.args for call in worker.intake.read_late.call_args_list]
     assert refused == ([] if slots else [(math.inf,)])
+
+
+@pytest.mark.parametrize(("limits", "allowed"), [((1, 9), 9), ((1, 90_000), 65_536), ((9, 9), 9)])
+def test_a_worker_may_have_as_many_connections_as_it_can(
+    limits: tuple[int, int], allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    set_limits = Mock()
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
+    allow_connections()
+    assert set_limits.call_args.args == (resource.RLIMIT_NOFILE, (allowed, limits[1]))
