@@ -14,11 +14,13 @@ import struct
 import time
 from typing import NamedTuple
 
-# States of a connection in its worker; more is since when a call waits there, unread, in nanoseconds.
-UNREAD, READING, RUNNING = 0, 1, 2
+# States of a connection in its worker; more is since when a call waits there, unread, in nanoseconds. One
+# that is untaken has come without its file descriptor: the worker could have no more.
+UNREAD, READING, RUNNING, UNTAKEN = 0, 1, 2, 3
 
-_NUMBERS = 1 << 16  # file descriptors of a worker that can be connections
+NUMBERS = 1 << 16  # file descriptors of a worker that can be connections
 _DIED = 0  # in place of a token: some worker has
+_NONE = (1 << 63) - 1  # above all tokens
 
 
 class Handed(NamedTuple):
@@ -44,7 +46,8 @@ class Exchange:
         self.at_workers = [theirs for _, theirs in pairs]
         # Token and state for each file descriptor of each worker, and in place of number 0 the highest one in
         # use; pages take memory as they are first written.
-        self._cells = memoryview(mmap.mmap(-1, rows * _NUMBERS * 16)).cast("q")
+        self._cells = memoryview(mmap.mmap(-1, rows * NUMBERS * 16)).cast("q")
+        self._known = memoryview(mmap.mmap(-1, 8)).cast("q")  # the first token that the standby knows
 
     # In a worker
 
@@ -52,29 +55,36 @@ class Exchange:
         """The next connection for this worker."""
         while found := self._receive(row):
             sock, handed = found
-            if handed.generation == generation:
+            if handed.generation != generation:
+                _close(sock)  # meant for the worker that had the row before
+            elif sock is None:
+                self._tell_standby(handed.token, UNTAKEN)  # whose duplicate is the only one
+            else:
                 return sock, handed
-            sock.close()  # meant for the worker that had the row before
         return None
 
     def keep(self, row: int, number: int, token: int) -> bool:
         """This file descriptor is the connection of that name; false where it is too high to be noted."""
-        if number >= _NUMBERS:
+        if number >= NUMBERS:
             return False
-        cell = 2 * (row * _NUMBERS + number)
+        cell = 2 * (row * NUMBERS + number)
         self._cells[cell + 1] = UNREAD
         self._cells[cell] = token
-        highest = 2 * row * _NUMBERS
+        highest = 2 * row * NUMBERS
         self._cells[highest] = max(self._cells[highest], number)
         return True
 
     def set_state(self, row: int, number: int, state: int) -> None:
-        self._cells[2 * (row * _NUMBERS + number) + 1] = state
+        self._cells[2 * (row * NUMBERS + number) + 1] = state
 
     def give_back(self, row: int, number: int) -> bool:
-        """Have another worker take a connection of which nothing was read; the caller closes its own."""
-        cell = 2 * (row * _NUMBERS + number)
-        return self._tell_standby(self._cells[cell], self._cells[cell + 1])
+        """Have another worker take a connection of which nothing was read; the caller closes its own.
+
+        False where that one would be the last: no standby has a duplicate, or the message cannot be sent.
+        """
+        cell = 2 * (row * NUMBERS + number)
+        token, since = self._cells[cell : cell + 2]
+        return token >= self._known[0] and self._tell_standby(token, since)
 
     # In the supervisor
 
@@ -83,6 +93,10 @@ class Exchange:
         self._tell_standby(_DIED, 0)
 
     # In the standby
+
+    def know_from(self, token: int = _NONE) -> None:
+        """Connections with names below this one stay where they are; so do all when the standby ends."""
+        self._known[0] = token
 
     def receive(self) -> tuple[int, int] | None:
         """Token and clock of a connection that a worker gives back; token 0 when one has died."""
@@ -113,22 +127,23 @@ class Exchange:
         clocks = {}
         while found := self._receive(row):
             sock, handed = found
-            sock.close()
+            _close(sock)
             clocks[handed.token] = handed.since or handed.sent
         return clocks
 
     def states(self, row: int) -> dict[int, int]:
         """How far a worker was with its connections when it died; without those that it had not looked at."""
-        start = 2 * row * _NUMBERS
+        start = 2 * row * NUMBERS
         cells = self._cells[start + 2 : start + 2 + 2 * self._cells[start]].tolist()
         return dict(zip(cells[::2], cells[1::2], strict=True))
 
-    def _receive(self, row: int) -> tuple[socket.socket, Handed] | None:
+    def _receive(self, row: int) -> tuple[socket.socket | None, Handed] | None:
+        """The next message, without its connection where this process can have no more open files."""
         try:
             data, fds, _, _ = socket.recv_fds(self.at_workers[row], _HANDED.size, 1)
         except OSError:
             return None
-        return (socket.socket(fileno=fds[0]), Handed(*_HANDED.unpack(data))) if fds else None
+        return socket.socket(fileno=fds[0]) if fds else None, Handed(*_HANDED.unpack(data))
 
     def _tell_standby(self, token: int, since: int) -> bool:
         try:
@@ -136,6 +151,11 @@ class Exchange:
         except OSError:
             return False
         return True
+
+
+def _close(sock: socket.socket | None) -> None:
+    if sock is not None:
+        sock.close()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -214,7 +214,8 @@ class Execution:
         """End, from the loop, a call whose slot is stuck in the user's code."""
         late = over_time(self._host.settings.timeout)
         if call.session is not None and call.claim():
-            call.connection.closing, call.connection.seen = True, time.monotonic()
+            connection = call.connection  # its client has a moment for the goodbye
+            connection.answering, connection.closing, connection.seen = False, True, time.monotonic()
             closing = (call, call.session, _INTERNAL_ERROR, str(late))
             threading.Thread(target=self._end_session, args=closing, daemon=True).start()
         elif call.streaming:

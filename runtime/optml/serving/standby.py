@@ -18,7 +18,7 @@ from typing import Any
 
 from .application import Server
 from .errors import InferenceError
-from .exchange import READING, RUNNING, UNREAD
+from .exchange import READING, RUNNING, UNREAD, UNTAKEN
 from .http.arrival import await_bytes
 from .http.connection import Connection
 from .http.loop import TICK, Loop
@@ -35,6 +35,7 @@ _BACKLOG = 4096  # more than have connected and are not accepted yet
 _PING = b"GET /ping "
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _BUSY = InferenceError("All workers are busy.", 503, {"Retry-After": "1"})
+_CROWDED = InferenceError("The worker has as many files open as it may.", 503, {"Retry-After": "1"})
 _DIED = InferenceError("The worker died before it began with this request.", 503, {"Retry-After": "1"})
 
 
@@ -50,7 +51,9 @@ class Standby:
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
         self.listeners = {listener.fileno(): listener.sock for listener in listeners}
-        self.tokens = count(time.monotonic_ns())  # above all that an earlier standby used
+        first = time.monotonic_ns()  # above all that an earlier standby used
+        self.tokens = count(first)
+        self.exchange.know_from(first)
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
@@ -91,9 +94,11 @@ class Standby:
 
     def hand_over_rest(self) -> None:
         """The server stops: whoever has connected by now is still served."""
+        self.exchange.know_from()  # no token at all
         self.accept(_BACKLOG)
         for listener in self.listeners.values():
             listener.close()  # at once: a connection made after the last accept would be lost
+        self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
             if connection not in self.handed and self.is_fresh(connection):
                 self.place(connection)  # also one whose first bytes are still on their way
@@ -245,6 +250,8 @@ class Standby:
             self.loop.close(connection)
         elif state == READING:
             self.loop.reject(connection, _DIED)
+        elif state == UNTAKEN:
+            self.loop.reject(connection, _CROWDED)
         else:
             await_bytes(connection.sock, 1)
             self.since[connection] = state

@@ -6,7 +6,9 @@ client or a slot, so /ping and the 504 of a call that takes too long work while 
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -18,7 +20,7 @@ from ..report import log
 from .call import Call
 from .dispatch import HELD, Dispatcher
 from .errors import InferenceError
-from .exchange import RUNNING
+from .exchange import NUMBERS, RUNNING
 from .execution import Execution, over_time
 from .host import Application
 from .http.connection import Connection
@@ -55,6 +57,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             # Before any import of the user's. CUDA counts those that it is shown from 0.
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             self.gpu = 0
+        allow_connections()
         self.app.drop_privileges()
         super().init_process()
 
@@ -127,7 +130,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
                 self.requests.refuse(call.connection, call.request, HELD)
-        self.intake.share()
+        if self.alive:  # else the others may be leaving, too
+            self.intake.share()
         self.loop.close_silent(self.busy_connections())
         if self.ppid != os.getppid():
             self.alive = False
@@ -144,6 +148,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self.requests.refuse(call.connection, call.request, over_time(self.settings.timeout))
         self.intake.give_back_all()
         if self.slots.count <= 0:
+            self.intake.read_late(math.inf)  # those that stayed, as no standby has a duplicate
             for stranded in self.slots.give_up():
                 self.requests.refuse(stranded.connection, stranded.request, _REPLACED)
 
@@ -193,3 +198,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def closes(self) -> bool:
         """Whether connections end with their answers: who calls again shall find a worker to take it."""
         return not self.alive or self.slots.held
+
+
+def allow_connections() -> None:
+    """Let this process have as many open as the exchange can note, each of which is an open file.
+
+    The usual limit, 1024, is that of select(). A user's code can call it all the same: low numbers are taken
+    first, so its files have higher ones only where so many clients are connected.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(most, NUMBERS)), most))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import resource
 import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +39,17 @@ def exchange() -> Iterator[Exchange]:
     ends = [exchange.at_standby, exchange._to_standby, *exchange.at_workers, *exchange._to_workers]
     for end in ends:
         end.close()
+
+
+def standby_of(exchange: Exchange) -> Standby:
+    """That of two workers, which are ready."""
+    scoreboard = Scoreboard(2)
+    for row in (0, 1):
+        scoreboard.begin(row)
+        scoreboard.set_state(row, READY)
+    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
+    app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
+    return Standby(app, [])
 
 
 def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
@@ -93,23 +107,54 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
     assert exchange.receive() is None
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_worker_keeps_what_no_standby_has_a_duplicate_of(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket], stops: bool
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None and standby.place(connection)
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    assert exchange.give_back(0, taken.fileno()) and exchange.receive() == (handed.token, UNREAD)
+    if stops:
+        standby.hand_over_rest()
+    else:
+        standby_of(exchange)  # in the place of one that died
+    assert not exchange.give_back(0, taken.fileno())
+    assert exchange.receive() is None
+    taken.close()
+    standby.loop.close(connection)
+
+
+def test_what_was_given_back_before_the_stop_is_handed_over(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None and standby.place(connection)
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    assert exchange.give_back(0, taken.fileno())
+    taken.close()
+    standby.hand_over_rest()
+    again, _ = exchange.take(1, 1) or (None, None)
+    assert again is not None
+    again.close()
+    standby.loop.close(connection)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_takes_it(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], dies: bool
 ) -> None:
-    scoreboard = Scoreboard(2)
-    for row in (0, 1):
-        scoreboard.begin(row)
-        scoreboard.set_state(row, READY)
-    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
-    app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
-    standby = Standby(app, [])
+    standby = standby_of(exchange)
     connection = standby.loop.adopt(pair[1].dup())
     assert connection is not None and standby.place(connection)
     came = time.monotonic_ns()
     time.sleep(0.11)  # longer than a worker is waited for
     if dies:
-        scoreboard.end(0)
+        standby.scoreboard.end(0)
         standby.look_at_workers()
         if connection in standby.since:
             standby.place(connection)
@@ -119,6 +164,44 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
     assert taken is not None and handed is not None and 0 < handed.since <= came
     taken.close()
     standby.loop.close(connection)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open none meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_a_worker_has_no_number_for_is_refused(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    client, server = pair
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(server.dup())
+    assert connection is not None and standby.place(connection)
+    with no_more_files():
+        assert exchange.take(0, 1) is None
+    standby.on_message()
+    standby.loop.turn(10)
+    client.settimeout(10)
+    assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert not standby.handed
+    standby.loop.close(connection)
+
+
+def test_a_standby_without_a_number_has_all_back(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    assert exchange.hand_over(0, pair[1], 1, 7, 0) and exchange.hand_over(0, pair[1], 1, 8, 0)
+    with no_more_files():
+        assert [*exchange.take_back(0)] == [7, 8]
 
 
 def test_too_many_on_their_way_are_refused_and_not_waited_for(

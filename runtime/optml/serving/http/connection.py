@@ -26,14 +26,15 @@ _USUAL_HEAD = 2 << 10
 class Connection:
     """A socket and what has arrived on it.
 
-    `request` is the request whose body is being read, `closing` an answered connection that only waits for
-    its client to hang up, `outgoing` the rest of an answer that the socket would not take at once, `rest`
-    whether the client has just been told to come again later, `in_parts` whether its requests may come so.
+    `request` is the request whose body is being read, `answering` whether a complete one is here whose answer
+    has not ended, `closing` an answered connection that only waits for its client to hang up, `outgoing` the
+    rest of an answer that the socket would not take at once, `rest` whether the client has just been told to
+    come again later, `in_parts` whether its requests may come so.
     """
 
     __slots__ = (
-        "_bodies", "_body", "_inbox", "_searched", "closing", "fd", "in_parts", "outgoing", "peer",
-        "request", "rest", "seen", "server", "sock", "then_close",
+        "_bodies", "_body", "_inbox", "_searched", "answering", "closing", "fd", "in_parts", "outgoing",
+        "peer", "request", "rest", "seen", "server", "sock", "then_close",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Any, server: Any, bodies: Bodies, now: float) -> None:
@@ -43,6 +44,7 @@ class Connection:
         self.server = server
         self.seen = now
         self.request: Request | None = None
+        self.answering = False
         self.closing = False
         self.outgoing = memoryview(b"")
         self.then_close = False
@@ -67,7 +69,8 @@ class Connection:
 
     def is_idle(self) -> bool:
         """Whether nothing is on its way, after a last look at the socket."""
-        if self.outgoing or self.closing or self.request is not None or self._inbox:
+        on_its_way = self.answering or self.outgoing or self.request is not None or self._inbox
+        if on_its_way or self.closing:
             return False
         try:
             return not self.sock.recv(1, socket.MSG_PEEK)

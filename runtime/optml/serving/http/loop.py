@@ -169,7 +169,8 @@ class Loop:
         """Close connections whose clients have sent nothing for long, but for those that wait for us."""
         for connection in list(self.connections.values()):
             allowed = _LINGER if connection.closing else _SILENCE
-            if self.now - connection.seen > allowed and connection not in busy:
+            waits = connection.answering or connection in busy
+            if self.now - connection.seen > allowed and not waits:
                 self.close(connection)
 
     def close_idle(self, busy: Container[Connection]) -> None:
@@ -206,6 +207,7 @@ class Loop:
         try:
             request = connection.receive(data)
             if request is not None:
+                connection.answering = True
                 self._owner.dispatch(connection, request)
                 return
             connection.in_parts = True
@@ -239,8 +241,11 @@ class Loop:
         if sent < len(data) or then_close or connection.has_input:
             connection.outgoing = memoryview(data)[sent:]
             connection.then_close = then_close
+            connection.answering = False
             self.post(lambda: self._flush(connection))
-        elif self._owner.may_listen(connection):
+            return
+        connection.answering = False  # before the next request can come
+        if self._owner.may_listen(connection):
             self.listen(connection)
 
     def _flush(self, connection: Connection) -> None:
