@@ -48,6 +48,10 @@ def _why_not(uid: int, home: str, folders: list[str]) -> str:
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
         reason = pipe.read().decode(errors="replace")
+    try:
+        os.kill(child, 0)  # not waited for, so it is still there, and still ml
+    except PermissionError:
+        reason = reason or "cannot be told to stop (without CAP_KILL)"
     os.waitpid(child, 0)
     return reason
 

@@ -8,17 +8,19 @@ import sys
 import optml
 
 _TRY = """
+import os
 from optml.serving import privilege
 privilege.become = lambda uid, home: None
 privilege._unreadable = lambda folder: {unreadable}
+{further}
 print(ascii(privilege._why_not(1000, "/", ["/opt/ml/model"])))
 """
 
 
-def try_out(unreadable: str) -> str:
+def try_out(unreadable: str, further: str = "") -> str:
     """What is printed where this is what ml cannot read; by each process that gets as far."""
     return subprocess.run(
-        [sys.executable, "-c", _TRY.format(unreadable=unreadable)],
+        [sys.executable, "-c", _TRY.format(unreadable=unreadable, further=further)],
         env={"PYTHONPATH": f"{optml.__path__[0]}/.."},
         capture_output=True,
         text=True,
@@ -36,3 +38,13 @@ def test_who_cannot_be_tried_out_does_not_serve() -> None:
 
 def test_ml_serves_where_it_can_read_all() -> None:
     assert try_out("iter([])") == "''\n"
+
+
+def test_who_cannot_be_told_to_stop_does_not_serve() -> None:
+    """As where the container has CAP_SETUID and CAP_SETGID, and no CAP_KILL."""
+    kill = (
+        "def kill(child, number): os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT); raise PermissionError"
+    )
+    further = f"{kill}\nos.kill = kill"
+    assert try_out("iter([])", further) == "'cannot be told to stop (without CAP_KILL)'\n"
+    assert try_out('iter(["/a"])', further) == "'cannot read /a'\n"
