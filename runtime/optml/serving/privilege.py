@@ -22,6 +22,8 @@ def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | No
         log("there is no user ml: workers stay root")
         return None
     folders = [paths.MODEL, *(os.path.dirname(p) for p in [program] if p)]
+    if settings.app:  # imported by its name, from whichever has it
+        folders += filter(os.path.isdir, settings.code_dirs)
     reason = _why_not(entry.pw_uid, entry.pw_dir, [] if settings.multi_model else folders)
     if reason:
         log(f"user ml {reason}: workers stay root")

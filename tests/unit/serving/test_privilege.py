@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import optml
+from optml import paths
+from optml.serving import privilege
+from optml.serving.settings import read_settings
 
 _TRY = """
 import os
@@ -48,3 +56,16 @@ def test_who_cannot_be_told_to_stop_does_not_serve() -> None:
     further = f"{kill}\nos.kill = kill"
     assert try_out("iter([])", further) == "'cannot be told to stop (without CAP_KILL)'\n"
     assert try_out('iter(["/a"])', further) == "'cannot read /a'\n"
+
+
+def test_ml_must_be_able_to_read_the_code_of_an_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.getpwuid(os.getuid()))
+    monkeypatch.setattr(paths, "CODE", str(tmp_path))
+    monkeypatch.setattr(privilege, "_why_not", lambda uid, home, folders: looked_at.extend(folders))
+    settings = read_settings({"SAGEMAKER_SERVING_MODULE": "app"})
+    assert privilege.decide_user(settings, None) is not None
+    assert looked_at == [paths.MODEL, str(tmp_path)]  # there is no code beside the model
