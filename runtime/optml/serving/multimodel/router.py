@@ -20,7 +20,6 @@ from ..worker import Worker
 from .deployed import Deployed
 
 _PAGE = 100  # models in one answer
-_GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
 
 
 def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask:
@@ -61,7 +60,7 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
 
     @app.post("/models/<name>/invoke")
     def invoke(name: str) -> Response:
-        return models.get(name).ask(worker.settings.timeout + _GRACE)
+        return models.get(name).ask(worker.settings.timeout)
 
     return app
 
