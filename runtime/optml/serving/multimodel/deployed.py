@@ -71,9 +71,9 @@ class Process:
 
 
 class Deployed:
-    """One model of the server."""
+    """One model of the server, which has so many calls on their way to it at most."""
 
-    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any) -> None:
+    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any, most: int) -> None:
         self.name = name
         self.url = url
         self.gpu = gpu
@@ -81,6 +81,7 @@ class Deployed:
         self._start = start
         self._lock = threading.Lock()  # held while a process starts
         self._processes: list[Process] = []  # the last one takes calls, others finish theirs
+        self._places = threading.Semaphore(most)
         self._gone = False
         self._numbers = count(1)
 
@@ -104,6 +105,17 @@ class Deployed:
 
     def ask(self, timeout: float) -> Response:
         """Pass the request on, and the answer back. Raises InferenceError when the process dies."""
+        if not self._places.acquire(blocking=False):
+            raise InferenceError(f"Model {self.name} has its share of all calls.", 503, {"Retry-After": "1"})
+        try:
+            answer = self._ask(timeout)
+        except BaseException:
+            self._places.release()
+            raise
+        answer.call_on_close(self._places.release)
+        return answer
+
+    def _ask(self, timeout: float) -> Response:
         connection = _Connection("model", timeout=timeout + _GRACE)
         kills = machine.oom_kills()
         try:

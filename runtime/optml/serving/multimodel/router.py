@@ -20,6 +20,7 @@ from ..worker import Worker
 from .deployed import Deployed
 
 _PAGE = 100  # models in one answer
+_SHARE = 7 / 8  # of the router's slots for one model: more than the calls that its process takes by default
 
 
 def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask:
@@ -99,7 +100,8 @@ class Models:
             if name in self._models:
                 raise InferenceError(f"Model {name} is already registered.", 409)
             home = f"{self._home}/{next(self._numbers)}"
-            model = Deployed(name, url.rstrip("/"), home, self.least_used_gpu(), self.start)
+            most = int(_SHARE * self._worker.slots.count)
+            model = Deployed(name, url.rstrip("/"), home, self.least_used_gpu(), self.start, most)
             self._models[name] = model
         try:
             model.load()
