@@ -44,7 +44,8 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
     @app.get("/models")
     def listed() -> Any:
         limit = request.args.get("limit", str(_PAGE))
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= _PAGE):
+        is_number = limit.isascii() and limit.isdigit() and len(limit) < 20  # int() refuses 4,300 digits
+        if not is_number or not 0 < int(limit) <= _PAGE:
             raise InferenceError(f"limit={limit} is not a number from 1 to {_PAGE}.")
         page, more = models.page(request.args.get("next_page_token", ""), int(limit))
         said: dict[str, Any] = {"models": [model.described() for model in page]}
