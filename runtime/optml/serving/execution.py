@@ -51,8 +51,8 @@ class Outlet:
             raise TooLate
         call.streaming = True
         call.pause()  # a client that does not read is no model that is stuck
-        sock.settimeout(self._timeout)
         try:
+            sock.settimeout(self._timeout)  # fails where the loop has closed it: the call took too long
             sock.sendall(data)
         except OSError as error:
             raise ClientGone from error
