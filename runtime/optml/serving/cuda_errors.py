@@ -11,6 +11,8 @@ _OUT_OF_MEMORY_TEXTS = (
     *("BFCArena::AllocateRawInternal",),
 )
 _OF_JAX = {"XlaRuntimeError", "JaxRuntimeError"}
+# ONNX Runtime, TensorFlow and Numba; what the others raise where CUDA fails are RuntimeErrors.
+_NO_RUNTIME_ERRORS = {"RuntimeException", "Fail", "EPFail", "InternalError", "CudaAPIError"}
 
 # After these every further call of CUDA in the process fails, until it "must be terminated and relaunched".
 # Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (cudaError)
@@ -39,11 +41,17 @@ def is_fatal(error: BaseException | None) -> bool:
     for _ in range(10):
         if error is None:
             return False
-        text = _text(error)
+        text = _text(error) if _is_a_frameworks(error) else ""
         if "cuda" in text.lower() and any(words in text for words in _FATAL_TEXTS):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _is_a_frameworks(error: BaseException) -> bool:
+    """Others, such as ValueError and InferenceError, may have their words from a request."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, RuntimeError) or bool(names & _NO_RUNTIME_ERRORS)
 
 
 def _text(error: BaseException) -> str:

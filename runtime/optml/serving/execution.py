@@ -51,8 +51,8 @@ class Outlet:
             raise TooLate
         call.streaming = True
         call.pause()  # a client that does not read is no model that is stuck
-        sock.settimeout(self._timeout)
         try:
+            sock.settimeout(self._timeout)  # fails where the loop has closed it: the call took too long
             sock.sendall(data)
         except OSError as error:
             raise ClientGone from error
@@ -93,7 +93,7 @@ class Execution:
 
     def _notice(self, error: BaseException) -> None:
         """A worker whose CUDA is broken would answer nothing but 500 from now on."""
-        if is_fatal(error):
+        if self._host.gpu is not None and is_fatal(error):
             self._host.loop.post(self._host.replace)
 
     def _cut(self, call: Call) -> None:

@@ -22,6 +22,8 @@ def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | No
         log("there is no user ml: workers stay root")
         return None
     folders = [paths.MODEL, *(os.path.dirname(p) for p in [program] if p)]
+    if settings.app:  # imported by its name, from whichever has it
+        folders += filter(os.path.isdir, settings.code_dirs)
     reason = _why_not(entry.pw_uid, entry.pw_dir, [] if settings.multi_model else folders)
     if reason:
         log(f"user ml {reason}: workers stay root")
@@ -48,6 +50,10 @@ def _why_not(uid: int, home: str, folders: list[str]) -> str:
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
         reason = pipe.read().decode(errors="replace")
+    try:
+        os.kill(child, 0)  # not waited for, so it is still there, and still ml
+    except PermissionError:
+        reason = reason or "cannot be told to stop (without CAP_KILL)"
     os.waitpid(child, 0)
     return reason
 

@@ -7,11 +7,11 @@ import io
 import json
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 import numpy
@@ -187,6 +187,23 @@ class Row:
     when: date
 
 
+@dataclass
+class Table:
+    """With what is no field, or nobody's business, and a method by which other objects are known."""
+
+    columns: list[Any]
+    seed: InitVar[int]
+    limit: ClassVar[int] = 7
+    unset: int = field(init=False, repr=False)
+    _key: str = ""
+
+    def __post_init__(self, seed: int) -> None:
+        self.further = seed
+
+    def to_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC)
 WRITTEN = [
     ([1, 2], "[1,2]"),
@@ -200,6 +217,11 @@ WRITTEN = [
     (range(3), "[0,1,2]"),
     ({1: {2}, None: frozenset()}, '{"1":[2],"null":[]}'),
     ([Color.RED, Point(1, 2), Row(1, NOW.date())], '["red",[1,2],{"x":1,"when":"2026-01-02"}]'),
+    (
+        {"a": Table([Table([2**70], 1), Row(1, NOW.date())], 1)},
+        '{"a":{"columns":[{"columns":[1180591620717411303424]},{"x":1,"when":"2026-01-02"}]}}',
+    ),
+    (Table([Row(1, NOW.date()), float("nan")], 1), '{"columns":[{"x":1,"when":"2026-01-02"},null]}'),
     (2**70, "1180591620717411303424"),
 ]
 

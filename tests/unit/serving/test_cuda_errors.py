@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from optml.serving.cuda_errors import is_fatal, is_out_of_memory
-from optml.serving.errors import as_inference_error
+from optml.serving.errors import InferenceError, as_inference_error
 
 
 def raised(name: str, text: str, base: type[Exception] = RuntimeError) -> Exception:
@@ -64,6 +64,16 @@ def test_after_some_errors_cuda_is_unusable(text: str) -> None:
     outer = ValueError("no prediction")
     outer.__context__ = RuntimeError(text)
     assert is_fatal(outer)
+
+
+@pytest.mark.parametrize("name", ["RuntimeException", "EPFail", "InternalError", "CudaAPIError"])
+def test_not_all_that_frameworks_raise_are_runtime_errors(name: str) -> None:
+    assert is_fatal(raised(name, "CUDA failure 700: an illegal memory access was encountered", Exception))
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, InferenceError, Exception])
+def test_words_of_a_request_are_not_those_of_cuda(kind: type[Exception]) -> None:
+    assert not is_fatal(kind("cannot parse 'cuda says: illegal memory access'"))
 
 
 def test_an_error_that_cannot_be_read_is_none_of_ours() -> None:

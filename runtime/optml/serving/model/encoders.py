@@ -8,6 +8,7 @@ type, ValueError where another type could carry it.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -19,9 +20,10 @@ _CELLS = {str, int, float, bool, type(None)}
 def encode_json(prediction: Any) -> bytes:
     orjson = optional.find("orjson")
     if orjson is not None:
+        ours = orjson.OPT_PASSTHROUGH_DATACLASS  # else it writes attributes that are no fields
         try:
             return bytes(
-                orjson.dumps(prediction, _plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+                orjson.dumps(prediction, _plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | ours)
             )
         except TypeError:
             pass  # what orjson cannot, json may: whole numbers above 64 bits
@@ -106,6 +108,9 @@ def _plain(value: Any) -> Any:
         return value.decode()
     if isinstance(value, Enum):
         return value.value
+    if hasattr(value, "__dataclass_fields__"):  # before its methods, which may have the names below
+        names = (field.name for field in fields(value) if field.name[0] != "_")
+        return {name: getattr(value, name) for name in names if hasattr(value, name)}
     if getattr(getattr(value, "dtype", None), "kind", "") == "M" and type(value).__module__ == "numpy":
         value = value.astype("datetime64[us]")  # in other units these are whole numbers, or days alone
     for method in ("to_dicts", "to_pylist", "tolist", "to_list"):  # polars, pyarrow, numpy and all, polars
@@ -122,8 +127,6 @@ def _plain(value: Any) -> Any:
         return float(value)
     if hasattr(value, "urn"):  # UUID
         return str(value)
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
     raise TypeError(f"a {type(value).__name__} has no known form: convert it in output_fn")
 
 

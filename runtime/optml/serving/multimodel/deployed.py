@@ -23,8 +23,10 @@ from flask import Response, request
 
 from ... import machine
 from ..errors import InferenceError
+from ..execution import over_time
 from ..worker import DRAIN
 
+_GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
 _DEATH = 1.0  # seconds that a killed process may take to be gone
 _OURS = frozenset(
     ("host", "date", "connection", "keep-alive", "content-length", "transfer-encoding")
@@ -69,9 +71,9 @@ class Process:
 
 
 class Deployed:
-    """One model of the server."""
+    """One model of the server, which has so many calls on their way to it at most."""
 
-    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any) -> None:
+    def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any, most: int) -> None:
         self.name = name
         self.url = url
         self.gpu = gpu
@@ -79,6 +81,7 @@ class Deployed:
         self._start = start
         self._lock = threading.Lock()  # held while a process starts
         self._processes: list[Process] = []  # the last one takes calls, others finish theirs
+        self._places = threading.Semaphore(most)
         self._gone = False
         self._numbers = count(1)
 
@@ -102,10 +105,21 @@ class Deployed:
 
     def ask(self, timeout: float) -> Response:
         """Pass the request on, and the answer back. Raises InferenceError when the process dies."""
-        connection = _Connection("model", timeout=timeout)
+        if not self._places.acquire(blocking=False):
+            raise InferenceError(f"Model {self.name} has its share of all calls.", 503, {"Retry-After": "1"})
+        try:
+            answer = self._ask(timeout)
+        except BaseException:
+            self._places.release()
+            raise
+        answer.call_on_close(self._places.release)
+        return answer
+
+    def _ask(self, timeout: float) -> Response:
+        connection = _Connection("model", timeout=timeout + _GRACE)
         kills = machine.oom_kills()
         try:
-            process = self._connect(connection)
+            process = self._connect(connection, timeout)
         except OSError:  # it is gone again, so soon after it was loaded
             connection.close()
             raise self._died("answered", kills) from None
@@ -129,19 +143,27 @@ class Deployed:
             kept.append(("Content-Length", str(answer.length)))
         return Response(_pieces(connection, answer), answer.status, kept)
 
-    def _connect(self, connection: _Connection) -> Process:
-        with self._lock:
-            if self._gone:
-                raise InferenceError(f"Model not found: {self.name}", 404)
-            try:
-                if all(process.ended() for process in self._processes[-1:]):
-                    raise ConnectionError
-                connection.open(self._processes[-1].path)
-            except OSError:  # it died, or finishes its last calls
-                connection.close()
-                self._load()
-                connection.open(self._processes[-1].path)
-            return self._processes[-1]
+    def _connect(self, connection: _Connection, timeout: float) -> Process:
+        if not self._lock.acquire(timeout=timeout):  # it takes longer to load than a call may take
+            raise over_time(timeout)
+        try:
+            return self._reached(connection)
+        finally:
+            self._lock.release()
+
+    def _reached(self, connection: _Connection) -> Process:
+        """The process that takes calls, connected to; a new one where there is none."""
+        if self._gone:
+            raise InferenceError(f"Model not found: {self.name}", 404)
+        try:
+            if all(process.ended() for process in self._processes[-1:]):
+                raise ConnectionError
+            connection.open(self._processes[-1].path)
+        except OSError:  # it died, or finishes its last calls
+            connection.close()
+            self._load()
+            connection.open(self._processes[-1].path)
+        return self._processes[-1]
 
     def _load(self) -> None:
         if self._gone:

@@ -20,7 +20,7 @@ from ..worker import Worker
 from .deployed import Deployed
 
 _PAGE = 100  # models in one answer
-_GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
+_SHARE = 7 / 8  # of the router's slots for one model: more than the calls that its process takes by default
 
 
 def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask:
@@ -44,7 +44,8 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
     @app.get("/models")
     def listed() -> Any:
         limit = request.args.get("limit", str(_PAGE))
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= _PAGE):
+        is_number = limit.isascii() and limit.isdigit() and len(limit) < 20  # int() refuses 4,300 digits
+        if not is_number or not 0 < int(limit) <= _PAGE:
             raise InferenceError(f"limit={limit} is not a number from 1 to {_PAGE}.")
         page, more = models.page(request.args.get("next_page_token", ""), int(limit))
         said: dict[str, Any] = {"models": [model.described() for model in page]}
@@ -61,7 +62,7 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
 
     @app.post("/models/<name>/invoke")
     def invoke(name: str) -> Response:
-        return models.get(name).ask(worker.settings.timeout + _GRACE)
+        return models.get(name).ask(worker.settings.timeout)
 
     return app
 
@@ -100,7 +101,8 @@ class Models:
             if name in self._models:
                 raise InferenceError(f"Model {name} is already registered.", 409)
             home = f"{self._home}/{next(self._numbers)}"
-            model = Deployed(name, url.rstrip("/"), home, self.least_used_gpu(), self.start)
+            most = int(_SHARE * self._worker.slots.count)
+            model = Deployed(name, url.rstrip("/"), home, self.least_used_gpu(), self.start, most)
             self._models[name] = model
         try:
             model.load()
