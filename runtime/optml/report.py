@@ -51,15 +51,16 @@ def is_secret(name: str) -> bool:
     if not any(word in upper for word in _SINGULAR):
         return False  # most names: nothing to take apart
     parts = _parts(name)
-    words = SECRET_WORDS.intersection(parts) - (_COUNTED if parts[0] in _COUNTS else set())
+    words = SECRET_WORDS.intersection(parts + _parts(name, True))
+    words -= _COUNTED if parts[0] in _COUNTS else set()
     return bool(words) and parts[-1] not in _ABOUT
 
 
-def _parts(name: str) -> list[str]:
-    """Its words, in capitals: of `apiKey_2` API and KEY."""
+def _parts(name: str, acronyms: bool = False) -> list[str]:
+    """Its words, in capitals: of `apiKey_2` API and KEY, and so with `acronyms` of `APIKey`."""
     spaced, before = "", ""
-    for char in name:
-        begins = char.isupper() and before.islower()
+    for char, after in zip(name, f"{name[1:]} ", strict=True):
+        begins = char.isupper() and (before.islower() or (acronyms and before.isupper() and after.islower()))
         spaced += f" {char}" if begins else char if char.isalpha() else " "
         before = char
     return spaced.upper().split()

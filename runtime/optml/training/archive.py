@@ -55,7 +55,9 @@ def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
     if not _inside(os.path.join(target, member.name), target):
         raise UserError(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
     beside = os.path.dirname(member.name) if member.issym() else ""
-    if member.linkname and not _inside(os.path.join(target, beside, member.linkname), target):
+    linked = member.issym() or member.islnk()
+    # tarfile would put another member in the place of a link to nothing.
+    if linked and not (member.linkname and _inside(os.path.join(target, beside, member.linkname), target)):
         raise UserError(
             f"{path} holds the link {member.name!r} → {member.linkname!r}, which leads outside the code"
         )
@@ -67,7 +69,7 @@ def _inside(path: str, target: str) -> bool:
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
-    member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
+    member.mode = (member.mode & 0o755) | (0o755 if member.isdir() else 0o644)  # whoever runs it must read it
     member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
     destination = os.path.join(target, member.name)

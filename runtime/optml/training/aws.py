@@ -25,7 +25,8 @@ def client(service: str = "s3", region: str | None = None) -> Any:
         raise UserError(
             "this image cannot reach AWS: boto3 is missing; use cpu-train or cpu-serve"
         ) from error
-    region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
+    region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION")
+    region = region or boto3.session.Session().region_name or "us-east-1"
     endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
     config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
     try:

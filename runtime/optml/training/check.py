@@ -43,7 +43,9 @@ def print_environment() -> int:
     """Print the job as JSON, secrets masked; for `python -m optml env`."""
     import json
 
-    print(json.dumps(secrets.without_secrets(jobs.read()), indent=2))
+    job = jobs.read()
+    hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
+    print(json.dumps(_masked(secrets.without_secrets(job), hidden), indent=2))
     return 0
 
 

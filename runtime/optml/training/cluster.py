@@ -65,7 +65,7 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
         from . import schedulers
 
         claims = schedulers.claims(environ, gpus)
-        if len(hosts or ()) < 2:
+        if len(hosts or ()) < 2 and (environ.get("RANK") or not claims):  # without it others have the word
             world = schedulers.world(environ)
         ranks = schedulers.mpirun(environ)
         if not claims and not world and not ranks and not hosts:
@@ -118,8 +118,13 @@ def _named(
         rank = hosts.index(current)
     elif claims:
         rank = claims[0].rank
-    elif len(hosts) == 1 or not index.isdecimal():
+    elif len(hosts) == 1:
         rank = 0
+    elif not index.isdecimal():
+        raise UserError(
+            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, but not which of them this is; add"
+            f" current_host, or start an Indexed Job, which sets {INDEX}"
+        )
     elif len(index) < 7 and int(index) < len(hosts):
         rank = int(index)
     else:

@@ -179,7 +179,7 @@ def read(
     return Job(
         name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
         arn=environ.get("TRAINING_JOB_ARN", ""),
-        region=setting("SAGEMAKER_REGION", "sagemaker_region") or environ.get("AWS_REGION", ""),
+        region=environ.get("SAGEMAKER_REGION") or setting("AWS_REGION", "sagemaker_region") or "",
         hyperparameters=hyperparameters,
         framework_parameters=platform,
         hosts=hosts,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 
 from .. import paths
 from ..report import UserError, log
 from .program import RUN_AS, which
 
 # What the program writes. The platform mounts these as root.
-_WRITTEN = (
-    *(paths.MODEL, paths.OUTPUT, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE),
-    *(paths.CHECKPOINTS, paths.CODE),
-)
+_WRITTEN = (paths.MODEL, paths.OUTPUT, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE, paths.CODE)
 
 
-def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def drop(
+    argv: list[str], environment: dict[str, str], checkpoint_dir: str = ""
+) -> tuple[list[str], dict[str, str]]:
     """The command line and environment that run the program as the user that the variable names.
 
     It has no privilege and can get none. The directories that the program writes to become that user's, and
@@ -31,15 +31,15 @@ def drop(argv: list[str], environment: dict[str, str]) -> tuple[list[str], dict[
         raise UserError(
             f"cannot become {RUN_AS}={user.pw_name}: that takes root and setpriv; start the container as root"
         )
-    checkpoints = (
-        os.path.join(at, each) for at, _, files in os.walk(paths.CHECKPOINTS) for each in (".", *files)
-    )
+    walked = os.walk(checkpoint_dir or paths.CHECKPOINTS)
+    checkpoints = (os.path.join(at, each) for at, _, files in walked for each in (".", *files))
     kept = [path for path in (*_WRITTEN, *checkpoints) if not give(path, user)]
     if kept:
         log(
             f"{kept[0]} cannot be given to {user.pw_name};"
             f" run `chown -R {user.pw_uid} {kept[0]}` where it comes from"
         )
+    _give_outputs(user)
     identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
     identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     home = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
@@ -52,6 +52,16 @@ def named(name: str) -> pwd.struct_passwd:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError):  # the number may be too long for one
         raise UserError(f"{RUN_AS} is {name!r}, but /etc/passwd has no such user; ml is one") from None
+
+
+def _give_outputs(user: pwd.struct_passwd) -> None:
+    """A program that opens /dev/stdout or /dev/stderr needs the right to: pipes are root's alone."""
+    for fd in (1, 2):
+        try:
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, user.pw_uid, user.pw_gid)
+        except OSError:
+            pass  # it is closed, or no capability to
 
 
 def give(path: str, user: pwd.struct_passwd) -> bool:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from optml.report import UserError
@@ -93,8 +93,9 @@ def test_a_link_that_lies_there_is_not_written_through(code: Path, tmp_path: Pat
 
 
 def test_setuid_and_write_for_others_do_not_survive(code: Path, tmp_path: Path) -> None:
-    unpack(pack(tmp_path / "a.tar.gz", member("x", mode=0o6777)), str(code))
+    unpack(pack(tmp_path / "a.tar.gz", member("x", mode=0o6777), member("y", mode=0o600)), str(code))
     assert stat.S_IMODE((code / "x").stat().st_mode) == 0o755
+    assert stat.S_IMODE((code / "y").stat().st_mode) == 0o644  # another user may run it
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00broken"])
@@ -121,6 +122,7 @@ KINDS = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.builds(member, NAMES, KINDS, NAMES), max_size=6))
+@example([member("a", tarfile.SYMTYPE, ""), member("a/..", tarfile.SYMTYPE, "..")])
 def test_whatever_is_packed_nothing_is_written_outside(members: list[tarfile.TarInfo]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "outer"

@@ -87,7 +87,7 @@ def test_hosts_that_somebody_else_has_set_are_not_believed(ml: Ml, hosts: str) -
     ("config", "index", "expected"),
     [
         ({"hosts": ["a", "b"]}, "1", "b"),
-        ({"hosts": ["a", "b"]}, "", "a"),
+        ({"hosts": ["a"]}, "", "a"),
         ({"hosts": ["a", "b"], "current_host": "a"}, "1", "a"),
         ({}, "7", "localhost"),  # each pod is a job of its own
     ],
@@ -97,6 +97,27 @@ def test_the_index_of_a_kubernetes_pod_names_the_host(
 ) -> None:
     ml.config("resourceconfig.json", config)
     assert ask(ml, "optml.job().current_host", JOB_COMPLETION_INDEX=index) == expected
+
+
+def test_several_hosts_without_a_word_on_which_this_is_are_no_job(ml: Ml) -> None:
+    """Each would take itself for the first, train alone, and report success."""
+    ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
+    ml.code("train.py", "")
+    assert ml.train().returncode == 1
+    assert "names 2 hosts, but not which of them this is; add current_host" in ml.failure
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SAGEMAKER_REGION": "a", "AWS_REGION": "b"}, "a"),
+        ({"AWS_REGION": "b"}, "b"),  # a variable wins over its hyperparameter
+        ({}, "c"),
+    ],
+)
+def test_the_region_of_the_job(ml: Ml, variables: dict[str, str], expected: str) -> None:
+    ml.config("hyperparameters.json", {"sagemaker_region": "c"})
+    assert ask(ml, "optml.job().region", **variables) == expected
 
 
 @pytest.mark.parametrize("index", ["2", "9" * 5000])
@@ -134,7 +155,8 @@ def test_the_job_is_frozen() -> None:
 
 def test_env_prints_json_without_secrets(ml: Ml) -> None:
     ml.config(
-        "hyperparameters.json", {"epochs": "3", "api_key": "s3cr3t", "nested": '{"db_password": "hunter2"}'}
+        "hyperparameters.json",
+        {"epochs": "3", "api_key": "s3cr3t", "nested": '{"db_password": "hunter2"}', "note": "by hunter2"},
     )
     done = subprocess.run(
         [sys.executable, str(RUNTIME), "env"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,23 @@ def test_what_it_writes_is_given_to_it_and_nothing_that_a_link_leads_to(
     privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
     parts = ("model", "checkpoints", "checkpoints/epoch", "checkpoints/epoch/1", "checkpoints/link")
     assert given == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
+
+
+def test_checkpoints_are_those_of_the_job(given: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/last").touch()
+    privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"}, str(tmp_path / "mine"))
+    assert {str(tmp_path / name) for name in ("model", "mine", "mine/last")} == set(given)
+
+
+def test_it_may_open_the_pipes_that_it_writes_to(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = {}
+    kinds = {2: stat.S_IFIFO}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", lambda fd: os.stat_result((kinds.get(fd, 0), *[0] * 9)))
+        patched.setattr(os, "fchown", lambda fd, *owner: owners.update({fd: owner}))
+        privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
+    assert owners == {2: (NOBODY.pw_uid, NOBODY.pw_gid)}
 
 
 def test_who_it_is_already_needs_nothing(given: Any) -> None:

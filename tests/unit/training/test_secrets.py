@@ -64,6 +64,15 @@ def test_a_name_that_holds_none(name: str) -> None:
     assert not is_secret(name)
 
 
+@pytest.mark.parametrize("name", ["DBPassword", "HFToken", "SSHKey", "WANDBKey", "openAIKey", "APIkey"])
+def test_an_acronym_is_a_word_of_a_name(name: str) -> None:
+    assert is_secret(name)
+
+
+def test_half_of_a_pair_of_surrogates_is_no_fault_of_ours() -> None:
+    assert secret_values({"api_key": "abcdef\ud800"}, {})
+
+
 NAMES = st.lists(st.sampled_from(["main", "node", "model", "s3", "hf", "v2"]), max_size=3)
 SPELLED = st.sampled_from([str.upper, str.lower, str.title])
 SIGNS = st.sampled_from("_-. ")
