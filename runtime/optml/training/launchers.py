@@ -101,7 +101,7 @@ def launch(
     if environment.get(RUN_AS):
         from . import privilege
 
-        argv, environment = privilege.drop(argv, environment)
+        argv, environment = privilege.drop(argv, environment, job.checkpoint_dir)
     return Launch(engine=name, argv=argv, environment=environment, orders=orders)
 
 

@@ -18,6 +18,7 @@ from .environment import environment
 from .job import Job
 from .launchers import Launch
 from .preparation import NOTICE, Teller
+from .program import RUN_AS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> Non
     os.set_inheritable(own_stderr, False)
     try:
         os.chdir(directory)
+        if user := launch.environment.get(RUN_AS):
+            from . import privilege
+
+            privilege.give_pipes(user, 1, stderr)
         os.dup2(stderr, 2)
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
