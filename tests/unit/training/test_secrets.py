@@ -34,6 +34,7 @@ SECRETS = secret_values(
         "private",
         "credentials",
         "apiKey",
+        *("dbPassword", "DBPassword", "HFToken", "SSHKey", "JWTToken", "WANDBKey", "openAIKey", "APIKEYs"),
         "HF_TOKEN_2",
         "access_tokens",
     ],
@@ -50,6 +51,7 @@ def test_a_name_that_holds_a_secret(word: str) -> None:
     "name",
     [
         "tokenizer",
+        *("HFTokenizer", "MAXTokens", "BPETokenPath", "USKeyboard", "QKKeyDim", "KEYName"),
         "s3_key_prefix",
         "keyboard",
         "max_tokens",
