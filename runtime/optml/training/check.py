@@ -43,7 +43,8 @@ def print_environment() -> int:
     """Print the job as JSON, secrets masked; for `python -m optml env`."""
     import json
 
-    print(json.dumps(secrets.without_secrets(jobs.read()), indent=2))
+    job = jobs.read()
+    print(json.dumps(_masked(secrets.without_secrets(job), _hidden(job)), indent=2))
     return 0
 
 
@@ -66,7 +67,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     job = _attempt(wrong, jobs.read)
     if job is None:
         return dict(_masked(report, secrets.secret_values({})))
-    hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
+    hidden = _hidden(job)
     wrong += _beyond_limits()
     report["notes"] += [
         f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
@@ -95,6 +96,10 @@ def examine(argv: list[str]) -> dict[str, Any]:
             if os.environ.get(name) != text
         }
     return dict(_masked(report, hidden))
+
+
+def _hidden(job: Job) -> list[str]:
+    return secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
 
 
 def _without_secrets(job: Job) -> Job:

@@ -100,7 +100,10 @@ def _is_telling(text: str) -> bool:
 
 def _forms(text: str) -> Iterator[str]:
     """The text as it is, and as it stands in Python and JSON texts, in addresses and in base64."""
-    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair, which no argument can carry
+        raw = text.encode("utf-8", "surrogatepass")
     written = {text}
     for _ in range(2):  # and in a text within a text
         written |= {form for each in written for form in _escaped(each)}

@@ -66,6 +66,15 @@ def test_no_part_of_the_report_holds_a_secret(job: Ml, variables: dict[str, str]
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_half_a_pair_in_a_secret_is_wrong_as_in_any_other(job: Ml) -> None:
+    job.config("hyperparameters.json", '{"api_key": "abcdef\\ud800ghi", "sagemaker_program": "train.py"}')
+    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or half a pair)"
+    assert check(job, 1)["wrong"] == [reason]
+    assert job.train("--check").stdout.endswith("Something is wrong.\n")
+    assert job.train().returncode == 1
+    assert job.failure == reason
+
+
 def test_all_that_is_wrong(job: Ml) -> None:
     hyperparameters = {
         "sagemaker_program": "absent.py",
