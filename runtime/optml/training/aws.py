@@ -114,21 +114,12 @@ def package_index(environment: dict[str, str]) -> dict[str, str]:
     """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
 
     Variables, because a process list shows arguments, but not the environment of others. Raises UserError
-    where the ARN, `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`, is none, or AWS gives
-    no token.
+    where the ARN is none, or AWS gives no token.
     """
     arn = environment.get("CA_REPOSITORY_ARN")
     if not arn:
         return {}
-    try:
-        _, _, service, region, account, resource = arn.split(":")
-        kind, domain, repository = resource.split("/")
-        if (service, kind) != ("codeartifact", "repository"):
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
-        ) from None
+    region, account, domain, repository = repository_parts(arn)
     api = client("codeartifact", region)
     try:
         owner = {"domain": domain, "domainOwner": account}
@@ -139,3 +130,17 @@ def package_index(environment: dict[str, str]) -> dict[str, str]:
     scheme, _, place = endpoint["repositoryEndpoint"].rstrip("/").partition("://")
     url = f"{scheme}://aws:{token}@{place}/simple/"
     return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
+
+
+def repository_parts(arn: str) -> tuple[str, str, str, str]:
+    """Region, account, domain and name of `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME`."""
+    try:
+        _, _, service, region, account, resource = arn.split(":")
+        kind, domain, repository = resource.split("/")
+        if (service, kind) != ("codeartifact", "repository"):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
+        ) from None
+    return region, account, domain, repository
