@@ -59,11 +59,18 @@ def is_secret(name: str) -> bool:
 def _parts(name: str, acronyms: bool = False) -> list[str]:
     """Its words, in capitals: of `apiKey_2` API and KEY, and so with `acronyms` of `APIKey`."""
     spaced, before = "", ""
-    for char, after in zip(name, f"{name[1:]} ", strict=True):
-        begins = char.isupper() and (before.islower() or (acronyms and before.isupper() and after.islower()))
+    for at, char in enumerate(name):
+        # The last capital of `HFToken` begins a word; that of `IDs` does not.
+        begins = char.isupper() and (
+            before.islower() or (before.isupper() and _are_small(name[at + 1 : at + 3]))
+        )
         spaced += f" {char}" if begins else char if char.isalpha() else " "
         before = char
     return spaced.upper().split()
+
+
+def _are_small(chars: str) -> bool:
+    return len(chars) == 2 and chars.isalpha() and chars.islower()
 
 
 def masked(name: str, value: str) -> str:

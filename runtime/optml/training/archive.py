@@ -13,7 +13,8 @@ def unpack(path: str, target: str) -> None:
     """Unpack the archive into the directory, so that nothing is written outside it.
 
     Refused are names and links that lead outside it, and devices. A member `./x` is normal; permissions stay
-    but for setuid, setgid and write access for others; owners become ours.
+    but for setuid, setgid and write access for others; owners become ours. Everybody may read it, as the
+    program may run as another user.
     Raises UserError where the archive is unsafe, broken, or larger than the free disk.
     """
     try:
@@ -69,7 +70,8 @@ def _inside(path: str, target: str) -> bool:
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
-    member.mode = (member.mode & 0o755) | (0o755 if member.isdir() else 0o644)  # whoever runs it must read it
+    runs = member.isdir() or member.mode & 0o100
+    member.mode = (member.mode & 0o755) | (0o755 if runs else 0o644)
     member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
     destination = os.path.join(target, member.name)

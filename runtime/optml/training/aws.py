@@ -1,6 +1,7 @@
 """What training asks AWS for, with boto3: code and places for results in S3, a package index of CodeArtifact.
 
-Region, endpoint and credentials come as the AWS SDK finds them; S3_ENDPOINT_URL names another endpoint.
+Endpoint and credentials come as the AWS SDK finds them, and so does a region that the job does not name;
+S3_ENDPOINT_URL names another endpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 from .. import paths
 from ..hints import Any
 from ..report import UserError, log
+from . import config, jsontext
+from . import job as jobs
 
 
 def client(service: str = "s3", region: str | None = None) -> Any:
@@ -25,12 +28,14 @@ def client(service: str = "s3", region: str | None = None) -> Any:
         raise UserError(
             "this image cannot reach AWS: boto3 is missing; use cpu-train or cpu-serve"
         ) from error
-    region = region or os.environ.get("SAGEMAKER_REGION") or os.environ.get("AWS_REGION")
-    region = region or boto3.session.Session().region_name or "us-east-1"
+    parameter = jsontext.decode(str(config.read("hyperparameters.json").get("sagemaker_region") or ""))
+    region = region or jobs.region(os.environ, parameter)
     endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
-    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
+    options = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
     try:
-        return boto3.client(service, region_name=region, endpoint_url=endpoint or None, config=config)
+        session = boto3.Session()
+        region = region or session.region_name or "us-east-1"
+        return session.client(service, region_name=region, endpoint_url=endpoint or None, config=options)
     except Exception as error:
         raise UserError(f"cannot set up a client of AWS {service}: {error}") from error
 
@@ -109,21 +114,12 @@ def package_index(environment: dict[str, str]) -> dict[str, str]:
     """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
 
     Variables, because a process list shows arguments, but not the environment of others. Raises UserError
-    where the ARN, `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY`, is none, or AWS gives
-    no token.
+    where the ARN is none, or AWS gives no token.
     """
     arn = environment.get("CA_REPOSITORY_ARN")
     if not arn:
         return {}
-    try:
-        _, _, service, region, account, resource = arn.split(":")
-        kind, domain, repository = resource.split("/")
-        if (service, kind) != ("codeartifact", "repository"):
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
-        ) from None
+    region, account, domain, repository = repository_parts(arn)
     api = client("codeartifact", region)
     try:
         owner = {"domain": domain, "domainOwner": account}
@@ -134,3 +130,17 @@ def package_index(environment: dict[str, str]) -> dict[str, str]:
     scheme, _, place = endpoint["repositoryEndpoint"].rstrip("/").partition("://")
     url = f"{scheme}://aws:{token}@{place}/simple/"
     return {"PIP_INDEX_URL": url, "UV_INDEX_URL": url}
+
+
+def repository_parts(arn: str) -> tuple[str, str, str, str]:
+    """Region, account, domain and name of `arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME`."""
+    try:
+        _, _, service, region, account, resource = arn.split(":")
+        kind, domain, repository = resource.split("/")
+        if (service, kind) != ("codeartifact", "repository"):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"CA_REPOSITORY_ARN is {arn!r}; write arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME"
+        ) from None
+    return region, account, domain, repository

@@ -11,7 +11,7 @@ import os
 from .. import paths
 from ..hints import Any, Callable
 from ..report import UserError, masked
-from . import config, launchers, mpi, privilege, program, project, secrets, source
+from . import aws, config, launchers, mpi, privilege, program, project, secrets, source, train
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment, written
@@ -44,8 +44,7 @@ def print_environment() -> int:
     import json
 
     job = jobs.read()
-    hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-    print(json.dumps(_masked(secrets.without_secrets(job), hidden), indent=2))
+    print(json.dumps(_masked(secrets.without_secrets(job), _hidden(job)), indent=2))
     return 0
 
 
@@ -65,10 +64,11 @@ def examine(argv: list[str]) -> dict[str, Any]:
     report: dict[str, Any] = {"wrong": wrong, "notes": []}
     for name in _CONFIGS:
         _attempt(wrong, config.read, f"{name}.json")
+    _attempt(wrong, train.patience)
     job = _attempt(wrong, jobs.read)
     if job is None:
         return dict(_masked(report, secrets.secret_values({})))
-    hidden = secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
+    hidden = _hidden(job)
     wrong += _beyond_limits()
     report["notes"] += [
         f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
@@ -80,6 +80,8 @@ def examine(argv: list[str]) -> dict[str, Any]:
         _attempt(wrong, arguments, {key: value})
     if directory:
         report["installs"] = [step.what for step in _attempt(wrong, project.steps, directory) or []]
+        if report["installs"] and (arn := os.environ.get("CA_REPOSITORY_ARN")):
+            _attempt(wrong, aws.repository_parts, arn)
     if entry:
         report["program"] = entry.as_dict()
         # From here on without secrets, because a short one is not recognized in a text.
@@ -88,7 +90,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
         words = secrets.masked_words(words, hidden)
         variables = environment(job, entry, words)
         if user := variables.pop(program.RUN_AS, ""):
-            _attempt(wrong, privilege.named, user)
+            _attempt(wrong, privilege.becoming, user)
             report["user"] = user
         _launch(wrong, report, job, entry, words, variables)
         report["variables"] = {
@@ -97,6 +99,10 @@ def examine(argv: list[str]) -> dict[str, Any]:
             if os.environ.get(name) != text
         }
     return dict(_masked(report, hidden))
+
+
+def _hidden(job: Job) -> list[str]:
+    return secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
 
 
 def _without_secrets(job: Job) -> Job:
@@ -118,6 +124,7 @@ def _program(wrong: list[str], job: Job, notes: list[str]) -> tuple[Program | No
     place = job.submit_directory or ""
     if source.is_fetched(job):
         notes.append(f"the code comes from {place or source.ISOLATED} when the job runs: not looked into")
+        _attempt(wrong, source.refuse, place)
         if place and "://" not in place and not os.path.isfile(place):
             wrong.append(f"the submit directory {place!r} does not exist; mount it")
         name = job.program or job.training_module
@@ -143,6 +150,9 @@ def _launch(
     """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
     if _attempt(wrong, launchers.engine, job) in ("mpirun", "daemon"):
         _attempt(wrong, mpi.need, "mpirun")
+        _attempt(wrong, launchers.refuse_user, os.environ)
+        processes = _attempt(wrong, launchers.processes_per_host, job, variables)
+        _attempt(wrong, mpi.options, job, job.distribution_hosts, processes or 1)
         report["launcher"], report["argv"] = "mpirun", ["mpirun", *entry.argv, *words]
         return
     launch = _attempt(wrong, launchers.launch, job, entry, words, variables)

@@ -65,9 +65,11 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
         from . import schedulers
 
         claims = schedulers.claims(environ, gpus)
-        if len(hosts or ()) < 2 and (environ.get("RANK") or not claims):  # without it others have the word
-            world = schedulers.world(environ)
         ranks = schedulers.mpirun(environ)
+        if ranks and not claims and not hosts and not environ.get("RANK"):
+            claims = [ranks]  # nobody else says which process this is
+        if len(hosts or ()) < 2:
+            world = schedulers.world(environ, claims[0] if claims else ranks)
         if not claims and not world and not ranks and not hosts:
             schedulers.hyperpod(environ)
     if hosts:
@@ -78,11 +80,13 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
     if claims and world and not _fits(claims[0], world):
         raise _contradiction(claims[0], world)
     found = claims[0] if claims else world
-    if not found or not ranks or len(ranks.hosts) < 2 or len(found.hosts) > 1:
+    if not found or not ranks or len(ranks.hosts) < 2:
         return found or ranks
-    if hosts:
+    if len(found.hosts) < 2 and not hosts:
+        return ranks  # mpirun was started on the only host of a job
+    if not (_fits if found.of_processes else _agree)(found, ranks):
         raise _contradiction(found, ranks)
-    return ranks  # mpirun was started on the only host of a job
+    return found
 
 
 def believed(environ: Mapping[str, str]) -> Cluster | None:
@@ -122,8 +126,8 @@ def _named(
         rank = 0
     elif not index.isdecimal():
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, but not which of them this is; add"
-            f" current_host, or start an Indexed Job, which sets {INDEX}"
+            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, but neither current_host in it nor {INDEX}"
+            " says which of them this is; give each host one of the two"
         )
     elif len(index) < 7 and int(index) < len(hosts):
         rank = int(index)

@@ -179,7 +179,7 @@ def read(
     return Job(
         name=environ.get("TRAINING_JOB_NAME") or str(platform.get("sagemaker_job_name") or ""),
         arn=environ.get("TRAINING_JOB_ARN", ""),
-        region=environ.get("SAGEMAKER_REGION") or setting("AWS_REGION", "sagemaker_region") or "",
+        region=region(environ, platform.get("sagemaker_region")),
         hyperparameters=hyperparameters,
         framework_parameters=platform,
         hosts=hosts,
@@ -210,6 +210,11 @@ def read(
         checkpoint_dir=str(config.read("checkpointconfig.json").get("LocalPath") or paths.CHECKPOINTS),
         cluster=place,
     )
+
+
+def region(environ: Mapping[str, str], parameter: object) -> str:
+    """The region that the variables name, or this hyperparameter; empty where none does."""
+    return environ.get("SAGEMAKER_REGION") or environ.get("AWS_REGION") or str(parameter or "")
 
 
 def number(name: str, value: object) -> int:

@@ -83,8 +83,7 @@ def launch(
     if name in ("mpirun", "daemon"):
         from . import mpi  # its imports take 50 ms
 
-        if environment.get(RUN_AS):
-            raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
+        refuse_user(environment)
         if name == "daemon":
             argv = mpi.daemon(order)
         else:
@@ -103,6 +102,12 @@ def launch(
 
         argv, environment = privilege.drop(argv, environment, job.checkpoint_dir)
     return Launch(engine=name, argv=argv, environment=environment, orders=orders)
+
+
+def refuse_user(environment: Mapping[str, str]) -> None:
+    """Raise UserError where MPI shall run as another user."""
+    if environment.get(RUN_AS):
+        raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
 
 
 def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:

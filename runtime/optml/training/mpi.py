@@ -47,15 +47,9 @@ def mpirun(
 
     `argv` is one rank, `processes` how many a host has. Raises UserError where a part of it is missing here.
     """
-    parameters = job.framework_parameters
     # mpirun knows itself by the name of the system alone, and would call any other by ssh.
     hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
-    ranks = parameters.get("sagemaker_mpi_num_processes")
-    options = [
-        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
-        *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
-        *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
-    ]
+    told = options(job, hosts, processes)
     orders = ""
     # As variables, under the names of Open MPI 4 and of 5, which leaves the launching to PRRTE.
     settings = {
@@ -78,7 +72,18 @@ def mpirun(
         }
         if _known_to_prrte(job.network_interface):
             settings["PRTE_MCA_prte_if_include"] = job.network_interface
-    return [need("mpirun"), *options, *argv], {**settings, **environment}, orders
+    return [need("mpirun"), *told, *argv], {**settings, **environment}, orders
+
+
+def options(job: Job, hosts: list[str], processes: int) -> list[str]:
+    """What mpirun is told on its command line. Raises UserError where a parameter of the job is wrong."""
+    parameters = job.framework_parameters
+    ranks = parameters.get("sagemaker_mpi_num_processes")
+    return [
+        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
+        *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
+        *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
+    ]
 
 
 def _known_to_prrte(interface: str) -> bool:

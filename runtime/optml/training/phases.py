@@ -18,6 +18,7 @@ from .environment import environment
 from .job import Job
 from .launchers import Launch
 from .preparation import NOTICE, Teller
+from .program import RUN_AS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         order = host.order() if host and launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
-        log(f"$ {secrets.mask_command(launch.argv, hidden)}")
+        log(f"$ {secrets.mask_command(_shown(job, launch.argv, words, argv), hidden)}")
         tell(
             name=entry.name,
             hidden=hidden,
@@ -75,6 +76,14 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
     to_pid1.close()
     if not links:  # else PID 1 tells them
         announce(1, host=host)
+
+
+def _shown(job: Job, command: list[str], words: list[str], argv: list[str]) -> list[str]:
+    """The command line without the secrets within an object, where a short one is not recognized."""
+    own = command[: len(command) - len(words)]
+    if command != own + words:  # what mpirun has ordered
+        return command
+    return own + arguments(secrets.without_secrets(job.hyperparameters)) + argv
 
 
 def _upload(job: Job) -> str:
@@ -106,6 +115,10 @@ def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> Non
     os.set_inheritable(own_stderr, False)
     try:
         os.chdir(directory)
+        if user := launch.environment.get(RUN_AS):
+            from . import privilege
+
+            privilege.give_pipes(user, 1, stderr)
         os.dup2(stderr, 2)
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)

@@ -15,25 +15,23 @@ _WRITTEN = (paths.MODEL, paths.OUTPUT, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDI
 
 
 def drop(
-    argv: list[str], environment: dict[str, str], checkpoint_dir: str = ""
+    argv: list[str], environment: dict[str, str], checkpoints: str = ""
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and environment that run the program as the user that the variable names.
 
     It has no privilege and can get none. The directories that the program writes to become that user's, and
-    so do the checkpoints, which the platform restores as root.
+    so do the checkpoints, which the platform restores as root, wherever the job has them.
     Raises UserError where there is no such user, or no right to become it.
     """
-    user = named(environment[RUN_AS])
-    if user.pw_uid == os.geteuid():
+    user, setpriv = becoming(environment[RUN_AS])
+    if not setpriv:
         return argv, environment
-    setpriv = which("setpriv")
-    if os.geteuid() != 0 or not setpriv:
-        raise UserError(
-            f"cannot become {RUN_AS}={user.pw_name}: that takes root and setpriv; start the container as root"
-        )
-    walked = os.walk(checkpoint_dir or paths.CHECKPOINTS)
-    checkpoints = (os.path.join(at, each) for at, _, files in walked for each in (".", *files))
-    kept = [path for path in (*_WRITTEN, *checkpoints) if not give(path, user)]
+    restored = (
+        os.path.join(at, each)
+        for at, _, files in os.walk(checkpoints or paths.CHECKPOINTS)
+        for each in (".", *files)
+    )
+    kept = [path for path in (*_WRITTEN, *restored) if not give(path, user)]
     if kept:
         log(
             f"{kept[0]} cannot be given to {user.pw_name};"
@@ -44,6 +42,19 @@ def drop(
     identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     home = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
     return [setpriv, *identity, "--", *argv], {**environment, **home}
+
+
+def becoming(name: str) -> tuple[pwd.struct_passwd, str | None]:
+    """The user of this name, and what becomes it, if this is another one. Raises UserError as `drop`."""
+    user = named(name)
+    if user.pw_uid == os.geteuid():
+        return user, None
+    setpriv = which("setpriv")
+    if os.geteuid() != 0 or not setpriv:
+        raise UserError(
+            f"cannot become {RUN_AS}={user.pw_name}: that takes root and setpriv; start the container as root"
+        )
+    return user, setpriv
 
 
 def named(name: str) -> pwd.struct_passwd:
@@ -73,3 +84,14 @@ def give(path: str, user: pwd.struct_passwd) -> bool:
     except OSError:  # read-only, or without the capability
         return os.stat(path, follow_symlinks=False).st_uid == user.pw_uid
     return True
+
+
+def give_pipes(name: str, *fds: int) -> None:
+    """The pipes among these become the user's, who could else write to them, but not open /dev/stderr."""
+    user = named(name)
+    for fd in fds:
+        try:
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, user.pw_uid, user.pw_gid)
+        except OSError:
+            pass  # it can still write to what is open

@@ -53,11 +53,16 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
     return _cluster("PET_NNODES", place, [leader], port, process, fewest)
 
 
-def world(environ: Mapping[str, str]) -> Cluster | None:
+def world(environ: Mapping[str, str], claim: Cluster | None = None) -> Cluster | None:
     """Volcano's pytorch plugin, and a PyTorchJob before 1.6: each pod is one process of PyTorch.
 
+    Whoever exports WORLD_SIZE alone leaves RANK to the claim of another scheduler, if there is one.
     https://github.com/volcano-sh/volcano/blob/master/pkg/controllers/job/plugins/distributed-framework/pytorch/pytorch.go
     """
+    size = _number(environ, "WORLD_SIZE")
+    if claim and size and not environ.get("RANK"):
+        rank = int(claim.process.get("RANK", claim.rank))
+        environ = {**environ, "RANK": str(min(rank, size - 1))}
     if not (place := _place(environ, "WORLD_SIZE", "RANK")):
         return None
     leader, port = environ.get("MASTER_ADDR") or "localhost", environ.get("MASTER_PORT") or MASTER_PORT

@@ -102,7 +102,7 @@ def _forms(text: str) -> Iterator[str]:
     """The text as it is, and as it stands in Python and JSON texts, in addresses and in base64."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a pair, which no output carries
+    except UnicodeEncodeError:  # half a pair, which no argument can carry
         raw = text.encode("utf-8", "surrogatepass")
     written = {text}
     for _ in range(2):  # and in a text within a text

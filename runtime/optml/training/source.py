@@ -32,8 +32,7 @@ def fetch(job: Job) -> tuple[str, str | None]:
 
 def fetch_source(source: str) -> tuple[str, str | None]:
     """As `fetch`, from a directory, a file or an s3:// address."""
-    if source.endswith(_OTHER_ARCHIVES):
-        raise UserError(f"the code {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz .")
+    refuse(source)
     if source.startswith("s3://"):
         return _from_s3(source)
     path = source[len("file://") :] if source.startswith("file://") else source
@@ -48,6 +47,16 @@ def fetch_source(source: str) -> tuple[str, str | None]:
     if path.endswith(_ARCHIVES):
         return _unpacked(path), None
     return os.path.dirname(path), os.path.basename(path)
+
+
+def refuse(source: str) -> None:
+    """Raise UserError where this can be no code, whatever lies there."""
+    if source.endswith(_OTHER_ARCHIVES):
+        raise UserError(f"the code {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz .")
+    if source.startswith("s3://"):
+        from . import aws
+
+        aws.parse(source)
 
 
 def is_fetched(job: Job) -> bool:

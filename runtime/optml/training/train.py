@@ -40,7 +40,7 @@ def train(argv: list[str]) -> int:
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
     prepare_output()
-    supervisor.patience = _patience()
+    supervisor.patience = patience()
     start = Preparation(supervisor, argv)
     from .. import machine  # these while the child is at work
     from . import outcome
@@ -100,7 +100,8 @@ def _why_not(supervisor: Supervisor, start: Preparation) -> tuple[int, str]:
     return 128 - status if status < 0 else 1, f"optml {how} while {phase}"
 
 
-def _patience() -> float:
+def patience() -> float:
+    """Seconds from the request to stop to the end. Raises UserError where the variable does not say any."""
     text = os.environ.get(STOP_TIMEOUT) or str(_PATIENCE)
     try:
         seconds = float(text)

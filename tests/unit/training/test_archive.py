@@ -98,6 +98,17 @@ def test_setuid_and_write_for_others_do_not_survive(code: Path, tmp_path: Path) 
     assert stat.S_IMODE((code / "y").stat().st_mode) == 0o644  # another user may run it
 
 
+def test_what_was_packed_for_its_owner_alone_can_be_read_by_everybody(code: Path, tmp_path: Path) -> None:
+    members = (
+        member("pkg", tarfile.DIRTYPE, mode=0o700),
+        member("pkg/x.py", mode=0o600),
+        member("run", mode=0o700),
+    )
+    unpack(pack(tmp_path / "a.tar.gz", *members), str(code))
+    modes = [stat.S_IMODE((code / each.name).stat().st_mode) for each in members]
+    assert modes == [0o755, 0o644, 0o755]
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00broken"])
 def test_what_is_no_archive_is_one_line(code: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
 
+from optml import paths
+from optml.training.check import examine
 from tests.unit.training.conftest import Ml
 
 
@@ -64,6 +67,53 @@ def test_no_part_of_the_report_holds_a_secret(job: Ml, variables: dict[str, str]
     done = job.train("--check", *form, DB_PASSWORD="hunter2", **variables)
     assert "******" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_half_a_pair_in_a_secret_is_wrong_as_in_any_other(job: Ml) -> None:
+    job.config("hyperparameters.json", '{"api_key": "abcdef\\ud800ghi", "sagemaker_program": "train.py"}')
+    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or half a pair)"
+    assert check(job, 1)["wrong"] == [reason]
+    assert job.train("--check").stdout.endswith("Something is wrong.\n")
+    assert job.train().returncode == 1
+    assert job.failure == reason
+
+
+MPI = {"sagemaker_mpi_enabled": "true"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "parameters", "words"),
+    [
+        ({"SAGEMAKER_STOP_TIMEOUT": "2min"}, {}, "SAGEMAKER_STOP_TIMEOUT is '2min'"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.zip"}, {}, "'s3://bucket/code.zip' is no .tar.gz"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3:///code.tar.gz"}, {}, "'s3:///code.tar.gz' is no S3 address"),
+        ({"SAGEMAKER_TRAINING_USER": "nobody"}, MPI, "SAGEMAKER_TRAINING_USER does not work with MPI"),
+        ({}, {**MPI, "sagemaker_mpi_num_processes": "abc"}, "sagemaker_mpi_num_processes is 'abc'"),
+        ({}, {**MPI, "sagemaker_mpi_custom_mpi_options": "-x 'A"}, 'custom_mpi_options is "-x \'A": No clos'),
+        ({"SAGEMAKER_PROCESSES_PER_HOST": "0"}, MPI, "SAGEMAKER_PROCESSES_PER_HOST is '0'"),
+        ({"CA_REPOSITORY_ARN": "nonsense"}, {}, "CA_REPOSITORY_ARN is 'nonsense'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_train_refuses_at_once_is_wrong(
+    job: Ml, variables: dict[str, str], parameters: dict[str, str], words: str
+) -> None:
+    if "CA_REPOSITORY_ARN" not in variables:
+        (job.root / "code/requirements.txt").unlink()
+    job.config("hyperparameters.json", {"sagemaker_program": "train.py", **parameters})
+    wrong = check(job, 1, **variables)["wrong"]
+    assert any(words in problem for problem in wrong)
+    assert job.train(**variables).returncode == 1
+    assert words in job.failure
+
+
+def test_a_user_whom_this_one_cannot_become_is_wrong(job: Ml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setenv("SAGEMAKER_TRAINING_USER", "nobody")
+    monkeypatch.setattr(paths, "CONFIG", f"{job.root}/input/config")
+    monkeypatch.setattr(paths, "CODE", f"{job.root}/code")
+    wrong = examine([])["wrong"]
+    assert any("cannot become SAGEMAKER_TRAINING_USER=nobody" in problem for problem in wrong), wrong
 
 
 def test_all_that_is_wrong(job: Ml) -> None:

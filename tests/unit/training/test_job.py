@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from optml import paths
 from optml.gpus import Gpu
+from optml.training import aws
 from optml.training.job import read
 from tests.unit.training.conftest import RUNTIME, Ml, a_job
 
@@ -70,6 +72,29 @@ def test_the_environment_beats_the_hyperparameter(
 def test_both_spellings_of_the_resource_config(ml: Ml, names: tuple[str, ...]) -> None:
     ml.config(names[0], {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]})
     assert ask(ml, "optml.job().current_host") == "algo-2"
+
+
+REGIONS = {"SAGEMAKER_REGION": "eu-west-1", "AWS_REGION": "eu-west-2", "sagemaker_region": "eu-west-3"}
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_the_clients_of_aws_are_in_the_region_of_the_job(
+    ml: Ml, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    given = dict([*REGIONS.items()][first:])
+    ml.config("hyperparameters.json", {name: f'"{given[name]}"' for name in given if name.islower()})
+    variables = {name: given.get(name, "") for name in REGIONS if name.isupper()}
+    region = next(iter(given.values()), "")
+    assert ask(ml, "optml.job().region", **variables) == region
+    monkeypatch.setattr(paths, "CONFIG", f"{ml.root}/input/config")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    assert aws.client().meta.region_name == (region or "eu-north-1")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    assert aws.client().meta.region_name == (region or "us-east-1")
+    assert aws.client(region="eu-south-1").meta.region_name == "eu-south-1"
 
 
 def test_the_lower_case_resource_config_wins(ml: Ml) -> None:
@@ -169,6 +194,14 @@ def test_env_prints_json_without_secrets(ml: Ml) -> None:
     assert printed["hyperparameters"]["epochs"] == 3
     assert printed["model_dir"] == str(ml.root / "model")
     assert "s3cr3t" not in done.stdout and "hunter2" not in done.stdout
+
+
+def test_env_prints_no_secret_under_another_name_either(ml: Ml) -> None:
+    ml.config("hyperparameters.json", {"api_key": "s3cr3t", "url": "http://x/?k=s3cr3t"})
+    command = [sys.executable, str(RUNTIME), "env"]
+    environment = ml.environment(DB_PASSWORD="hunter2", TRAINING_JOB_NAME="of-hunter2")
+    printed = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    assert (printed["name"], printed["hyperparameters"]["url"]) == ("of-******", "http://x/?k=******")
 
 
 def test_import_optml_reads_nothing_and_needs_no_other_package(ml: Ml) -> None:

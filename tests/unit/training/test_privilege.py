@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from optml.report import UserError
-from optml.training import privilege
+from optml.training import phases, privilege
+from optml.training.launchers import Launch, launch
+from tests.unit.training.conftest import a_job, a_program
 
 NOBODY = pwd.getpwnam("nobody")
 
@@ -57,21 +59,41 @@ def test_what_it_writes_is_given_to_it_and_nothing_that_a_link_leads_to(
     assert given == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
 
 
-def test_checkpoints_are_those_of_the_job(given: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+def test_the_checkpoints_are_those_of_the_job(given: dict[str, tuple[int, int]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/last").touch()
-    privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"}, str(tmp_path / "mine"))
-    assert {str(tmp_path / name) for name in ("model", "mine", "mine/last")} == set(given)
+    (tmp_path / "mine/1").touch()
+    user = {"SAGEMAKER_TRAINING_USER": "nobody"}
+    launch(a_job(checkpoint_dir=f"{tmp_path}/mine"), a_program(), [], user)
+    assert sorted(given) == [f"{tmp_path}/{part}" for part in ("mine", "mine/1", "model")]
 
 
-def test_it_may_open_the_pipes_that_it_writes_to(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    owners = {}
-    kinds = {2: stat.S_IFIFO}
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fstat", lambda fd: os.stat_result((kinds.get(fd, 0), *[0] * 9)))
-        patched.setattr(os, "fchown", lambda fd, *owner: owners.update({fd: owner}))
-        privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
-    assert owners == {2: (NOBODY.pw_uid, NOBODY.pw_gid)}
+def test_pipes_become_the_users_before_the_program_so_that_it_can_open_its_stderr(
+    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners: dict[int, tuple[int, int]] = {}
+
+    def fchown(fd: int, user: int, group: int) -> None:
+        owners[fd] = user, group
+        raise PermissionError
+
+    def execvpe(*_: object) -> None:
+        raise FileNotFoundError(2, "not here")
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    monkeypatch.setattr(os, "execvpe", execvpe)
+    reader, stderr = os.pipe()
+    start = Launch(engine="process", argv=["x"], environment={"SAGEMAKER_TRAINING_USER": "nobody"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="cannot start x"):
+        phases._become(start, ["x"], str(tmp_path), stderr)
+    assert owners.pop(stderr) == (NOBODY.pw_uid, NOBODY.pw_gid)
+    assert set(owners) <= {1}
+    with open(tmp_path / "log", "w") as log:
+        owners.clear()
+        privilege.give_pipes("nobody", log.fileno())
+    assert owners == {}
+    os.close(reader)
+    os.close(stderr)
 
 
 def test_who_it_is_already_needs_nothing(given: Any) -> None:

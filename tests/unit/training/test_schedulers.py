@@ -225,6 +225,48 @@ def test_a_single_host_in_resourceconfig_does_not_hide_the_others(environ: dict[
         cluster.find({"hosts": ["algo-1"], "current_host": "algo-1"}, environ, 0)
 
 
+def test_of_several_hosts_without_a_word_which_this_is_none_takes_itself_for_the_first() -> None:
+    with pytest.raises(UserError, match="2 hosts, but neither current_host in it nor JOB_COMPLETION_INDEX"):
+        cluster.find({"hosts": ["a", "b"]}, {}, 0)
+    assert find({"JOB_COMPLETION_INDEX": "1"}, hosts=["a", "b"]).rank == 1
+    assert find({}, hosts=["a"]).rank == 0
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_ranks_of_mpirun_beside_several_hosts_must_agree_with_them(rank: int) -> None:
+    ranks = words_of("mpirun", 4, rank)
+    for resources, environ, claim in (
+        ({}, words_of("Slurm", 2, 0), "Slurm"),
+        ({"hosts": ["a", "b"], "current_host": "a"}, {}, "resourceconfig.json"),
+        ({}, words_of("WORLD_SIZE", 2, 0), "WORLD_SIZE"),
+    ):
+        with pytest.raises(UserError, match=f"host 1 of 2, by {claim}, but host {rank + 1} of 4, by mpirun"):
+            cluster.find(resources, {**environ, **ranks}, 0)
+    assert find({**words_of("Slurm", 4, rank), **ranks}).scheduler == "Slurm"
+    assert find({**TASKS, "SLURM_NTASKS": "8", **words_of("mpirun", 8, 3)}).process["RANK"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("environ", "sizes", "contradiction"),
+    [
+        (SLURM, ["4", "8"], "6"),
+        (SLURM, ["4"], "1"),
+        (TASKS, ["8"], "4"),
+        (BATCH, ["4", "8"], "2"),
+        (MPIRUN, ["4"], "8"),
+        ({**SLURM, "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "a"}, ["4"], "2"),
+    ],
+    ids=["multiple", "less", "processes", "Batch", "mpirun", "tasks of one node"],
+)
+def test_world_size_without_rank_is_compared_with_what_the_scheduler_says(
+    environ: dict[str, str], sizes: list[str], contradiction: str
+) -> None:
+    for size in sizes:
+        assert find({**environ, "WORLD_SIZE": size}) == find(environ)
+    with pytest.raises(UserError, match=f"of {contradiction}, by WORLD_SIZE"):
+        find({**environ, "WORLD_SIZE": contradiction})
+
+
 SIZES = {
     "PET_NNODES": "PET_NNODES",
     "WORLD_SIZE": "WORLD_SIZE",

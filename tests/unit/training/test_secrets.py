@@ -34,6 +34,7 @@ SECRETS = secret_values(
         "private",
         "credentials",
         "apiKey",
+        *("dbPassword", "DBPassword", "HFToken", "SSHKey", "JWTToken", "WANDBKey", "openAIKey", "APIKEYs"),
         "HF_TOKEN_2",
         "access_tokens",
     ],
@@ -50,6 +51,7 @@ def test_a_name_that_holds_a_secret(word: str) -> None:
     "name",
     [
         "tokenizer",
+        *("HFTokenizer", "MAXTokens", "BPETokenPath", "USKeyboard", "QKKeyDim", "KEYName"),
         "s3_key_prefix",
         "keyboard",
         "max_tokens",
@@ -238,6 +240,17 @@ def test_no_part_of_a_secret_is_left_where_a_reason_is_cut(secret: str, at: int)
 )
 def test_command_line(argv: list[str], shown: str) -> None:
     assert mask_command(argv, SECRETS) == shown
+
+
+@pytest.mark.parametrize("style", ["toolkit", "json", "flags"])
+def test_a_short_secret_within_an_object_is_not_in_the_command_line(ml: Ml, style: str) -> None:
+    ml.config("hyperparameters.json", {"db": '{"password": "ab12", "user": "x"}', "epochs": "3"})
+    ml.code("train.py", "import sys; print(sys.argv[2])")
+    done = ml.train("--more", "ab1", SAGEMAKER_HYPERPARAMETER_STYLE=style)
+    assert (done.returncode, "ab12" in done.stdout) == (0, True)  # the program gets it
+    assert "ab12" not in done.stderr
+    (command,) = [line for line in done.stderr.splitlines() if line.startswith("optml: $ ")]
+    assert command.endswith("--epochs 3 --more ab1") and "******" in command
 
 
 def test_a_fault_of_ours_tells_no_secret(ml: Ml) -> None:
