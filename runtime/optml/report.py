@@ -51,19 +51,18 @@ def is_secret(name: str) -> bool:
     if not any(word in upper for word in _SINGULAR):
         return False  # most names: nothing to take apart
     parts = _parts(name)
-    words = SECRET_WORDS.intersection(parts + _parts(name, True))
+    words = SECRET_WORDS.intersection(parts + _parts(name, acronyms=False))
     words -= _COUNTED if parts[0] in _COUNTS else set()
     return bool(words) and parts[-1] not in _ABOUT
 
 
-def _parts(name: str, acronyms: bool = False) -> list[str]:
-    """Its words, in capitals: of `apiKey_2` API and KEY, and so with `acronyms` of `APIKey`."""
+def _parts(name: str, acronyms: bool = True) -> list[str]:
+    """Its words, in capitals: of `apiKey_2` API and KEY, and with `acronyms` of `HFToken` HF and TOKEN."""
     spaced, before = "", ""
     for at, char in enumerate(name):
-        # The last capital of `HFToken` begins a word; that of `IDs` does not.
-        begins = char.isupper() and (
-            before.islower() or (before.isupper() and _are_small(name[at + 1 : at + 3]))
-        )
+        begins = char.isupper() and before.islower()
+        if acronyms and char.isupper() and before.isupper():
+            begins = _are_small(name[at + 1 : at + 3])  # as in `HFToken`, and not in `IDs`
         spaced += f" {char}" if begins else char if char.isalpha() else " "
         before = char
     return spaced.upper().split()

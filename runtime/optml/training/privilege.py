@@ -37,7 +37,6 @@ def drop(
             f"{kept[0]} cannot be given to {user.pw_name};"
             f" run `chown -R {user.pw_uid} {kept[0]}` where it comes from"
         )
-    _give_outputs(user)
     identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
     identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     home = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
@@ -63,16 +62,6 @@ def named(name: str) -> pwd.struct_passwd:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, ValueError):  # the number may be too long for one
         raise UserError(f"{RUN_AS} is {name!r}, but /etc/passwd has no such user; ml is one") from None
-
-
-def _give_outputs(user: pwd.struct_passwd) -> None:
-    """A program that opens /dev/stdout or /dev/stderr needs the right to: pipes are root's alone."""
-    for fd in (1, 2):
-        try:
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                os.fchown(fd, user.pw_uid, user.pw_gid)
-        except OSError:
-            pass  # it is closed, or no capability to
 
 
 def give(path: str, user: pwd.struct_passwd) -> bool:

@@ -129,20 +129,10 @@ def test_several_hosts_without_a_word_on_which_this_is_are_no_job(ml: Ml) -> Non
     ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
     ml.code("train.py", "")
     assert ml.train().returncode == 1
-    assert "names 2 hosts, but not which of them this is; add current_host" in ml.failure
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"SAGEMAKER_REGION": "a", "AWS_REGION": "b"}, "a"),
-        ({"AWS_REGION": "b"}, "b"),  # a variable wins over its hyperparameter
-        ({}, "c"),
-    ],
-)
-def test_the_region_of_the_job(ml: Ml, variables: dict[str, str], expected: str) -> None:
-    ml.config("hyperparameters.json", {"sagemaker_region": "c"})
-    assert ask(ml, "optml.job().region", **variables) == expected
+    assert (
+        "names 2 hosts, but neither current_host in it nor JOB_COMPLETION_INDEX says which of them this is"
+        in ml.failure
+    )
 
 
 @pytest.mark.parametrize("index", ["2", "9" * 5000])

@@ -209,10 +209,6 @@ def test_what_cannot_be_is_one_line_that_names_both(environ: dict[str, str], wor
         assert word in str(failed.value)
 
 
-def test_a_size_of_the_world_without_a_rank_says_nothing_where_a_scheduler_speaks() -> None:
-    assert cluster.find({}, {**TASKS, "WORLD_SIZE": "8"}, 0) == cluster.find({}, TASKS, 0)
-
-
 def test_mpirun_on_the_only_host_of_a_job_has_the_last_word() -> None:
     job = {"SLURM_NNODES": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
     found = cluster.find({}, {**ALL["mpirun"], **job}, 0)
