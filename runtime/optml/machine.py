@@ -6,7 +6,6 @@ and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html 
 
 from __future__ import annotations
 
-import errno
 import os
 
 from .hints import Iterator
@@ -124,6 +123,7 @@ def listen(port: int, backlog: int) -> socket.socket:
 
     Raises OSError where the port cannot be had.
     """
+    import errno
     import socket
 
     try:

@@ -27,9 +27,9 @@ def drop(
     if not setpriv:
         return argv, environment
     restored = (
-        os.path.join(at, each)
+        path
         for at, _, files in os.walk(checkpoints or paths.CHECKPOINTS)
-        for each in (".", *files)
+        for path in (at, *(os.path.join(at, each) for each in files))
     )
     kept = [path for path in (*_WRITTEN, *restored) if not give(path, user)]
     if kept:
