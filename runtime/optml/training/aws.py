@@ -28,8 +28,9 @@ def client(service: str = "s3", region: str | None = None) -> Any:
         raise UserError(
             "this image cannot reach AWS: boto3 is missing; use cpu-train or cpu-serve"
         ) from error
-    parameter = jsontext.decode(str(config.read("hyperparameters.json").get("sagemaker_region") or ""))
-    region = region or jobs.region(os.environ, parameter)
+    if not region:
+        parameter = config.read("hyperparameters.json").get("sagemaker_region")
+        region = jobs.region(os.environ, jsontext.decode(str(parameter or "")))
     endpoint = os.environ.get("S3_ENDPOINT_URL") if service == "s3" else None
     options = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
     try:

@@ -156,8 +156,10 @@ class Supervisor:
     def _write_rest(self, tail: Tail) -> None:
         """What is still unwritten at the end is waited for, after a stop as long as programs are."""
         tail.read_rest()
-        self._wait(lambda: not tail.write() or bool(self.stopped), look=_LOOK)
-        self._wait(lambda: not tail.write(), self._programs_end(), _LOOK)
+        if tail.write():
+            self.watch(2, tail.write, select.POLLOUT)
+        self._wait(lambda: 2 not in self._readers or bool(self.stopped))
+        self._wait(lambda: 2 not in self._readers, self._programs_end())
 
     def _hear(self, peers: Peers, fd: int) -> bool:
         more = peers.read(fd)

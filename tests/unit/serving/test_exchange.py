@@ -17,6 +17,7 @@ import pytest
 
 from optml.serving.exchange import READING, UNREAD, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
+from optml.serving.http.connection import Connection
 from optml.serving.scoreboard import READY, Scoreboard
 from optml.serving.settings import read_settings
 from optml.serving.standby import Standby
@@ -50,6 +51,21 @@ def standby_of(exchange: Exchange) -> Standby:
     settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
     app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
     return Standby(app, [])
+
+
+def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connection]:
+    """A standby that has given a connection to worker 0."""
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(server.dup())
+    assert connection is not None and standby.place(connection)
+    return standby, connection
+
+
+def kept(exchange: Exchange) -> tuple[socket.socket, int]:
+    """What worker 0 has taken and noted, and its token."""
+    taken, handed = exchange.take(0, 1) or (None, None)
+    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    return taken, handed.token
 
 
 def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
@@ -111,12 +127,9 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
 def test_a_worker_keeps_what_no_standby_has_a_duplicate_of(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], stops: bool
 ) -> None:
-    standby = standby_of(exchange)
-    connection = standby.loop.adopt(pair[1].dup())
-    assert connection is not None and standby.place(connection)
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
-    assert exchange.give_back(0, taken.fileno()) and exchange.receive() == (handed.token, UNREAD)
+    standby, connection = placed(exchange, pair[1])
+    taken, token = kept(exchange)
+    assert exchange.give_back(0, taken.fileno()) and exchange.receive() == (token, UNREAD)
     if stops:
         standby.hand_over_rest()
     else:
@@ -130,11 +143,8 @@ def test_a_worker_keeps_what_no_standby_has_a_duplicate_of(
 def test_what_was_given_back_before_the_stop_is_handed_over(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    standby = standby_of(exchange)
-    connection = standby.loop.adopt(pair[1].dup())
-    assert connection is not None and standby.place(connection)
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
+    standby, connection = placed(exchange, pair[1])
+    taken, _ = kept(exchange)
     assert exchange.give_back(0, taken.fileno())
     taken.close()
     standby.hand_over_rest()
@@ -148,9 +158,7 @@ def test_what_was_given_back_before_the_stop_is_handed_over(
 def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_takes_it(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], dies: bool
 ) -> None:
-    standby = standby_of(exchange)
-    connection = standby.loop.adopt(pair[1].dup())
-    assert connection is not None and standby.place(connection)
+    standby, connection = placed(exchange, pair[1])
     came = time.monotonic_ns()
     time.sleep(0.11)  # longer than a worker is waited for
     if dies:
@@ -183,9 +191,7 @@ def test_what_a_worker_has_no_number_for_is_refused(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     client, server = pair
-    standby = standby_of(exchange)
-    connection = standby.loop.adopt(server.dup())
-    assert connection is not None and standby.place(connection)
+    standby, connection = placed(exchange, server)
     with no_more_files():
         assert exchange.take(0, 1) is None
     standby.on_message()
