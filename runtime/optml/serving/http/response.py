@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import index
 
 from ...report import log
@@ -34,7 +34,6 @@ _OURS = frozenset(
     ("connection", "content-length", "date", "keep-alive", "proxy-connection", "te", "trailer")
     + ("transfer-encoding",)
 )
-_reported: set[str] = set()  # headers of handlers that were left out
 
 
 class InvalidResponse(ValueError):
@@ -84,7 +83,8 @@ class Frames:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif length is not None and response.status not in _WITHOUT_BODY:
             framing = b"Content-Length: %d\r\n" % length
-        self.head = b"%b%b%b\r\n" % (_prefix(response.status, self.closes), response.lines, framing)
+        prefix = _prefix(response.status, self.closes, int(time.time()))
+        self.head = b"%b%b%b\r\n" % (prefix, response.lines, framing)
 
     def frame(self, part: bytes) -> bytes:
         """A part on the wire; what is beyond the length is cut off."""
@@ -99,23 +99,15 @@ class Frames:
         return b"0\r\n\r\n" if self._chunked else b""
 
 
-def as_bytes(response: Response, request: Request, close: bool) -> tuple[bytes, bool]:
-    """The answer on the wire, and whether the connection ends with it."""
-    close = close or request.closes
-    return _whole(response, close, request.method == "HEAD"), close
-
-
-def refusal(error: InferenceError, id: str) -> bytes:
-    """The answer to what could not be read as a request; the connection ends with it."""
-    return _whole(failure(error, id), True, False)
-
-
-def _whole(response: Response, close: bool, silent: bool) -> bytes:
-    prefix = _prefix(response.status, close)
+def as_bytes(response: Response, request: Request | None, close: bool) -> tuple[bytes, bool]:
+    """The answer on the wire, and whether the connection ends with it. No request: none could be read."""
+    close = close or request is None or request.closes
+    prefix = _prefix(response.status, close, int(time.time()))
     if response.status in _WITHOUT_BODY:
-        return b"%b%b\r\n" % (prefix, response.lines)
-    length, shown = len(response.body), b"" if silent else response.body
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (prefix, response.lines, length, shown)
+        return b"%b%b\r\n" % (prefix, response.lines), close
+    shown = b"" if request is not None and request.method == "HEAD" else response.body
+    head = b"%b%bContent-Length: %d\r\n\r\n" % (prefix, response.lines, len(response.body))
+    return head + shown, close
 
 
 def failure(error: BaseException, id: str) -> Response:
@@ -160,27 +152,14 @@ def _line(name: str, value: str) -> bytes:
     return f"{name}: {value.strip()}\r\n".encode("latin-1")
 
 
+@cache
 def _report_once(name: str) -> None:
-    if name not in _reported:
-        _reported.add(name)
-        log(f"header {name} is left out of answers: the server sets it itself")
+    log(f"header {name} is left out of answers: the server sets it itself")
 
 
-# What all answers of a second have in common, for each status; a new dictionary each second.
-_prefixes: dict[tuple[int, bool], bytes] = {}
-_second = 0
-
-
-def _prefix(status: int, close: bool) -> bytes:
-    """Status line, Date and Connection."""
-    global _prefixes, _second
-    now = int(time.time())
-    if now != _second:
-        _prefixes, _second = {}, now
-    prefix = _prefixes.get((status, close))
-    if prefix is None:
-        connection = "close" if close else "keep-alive"
-        date = formatdate(now, usegmt=True)
-        head = f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n"
-        prefix = _prefixes[status, close] = head.encode()
-    return prefix
+@lru_cache(64)
+def _prefix(status: int, close: bool, now: int) -> bytes:
+    """Status line, Date and Connection, which many answers of a second have in common."""
+    connection = "close" if close else "keep-alive"
+    date = formatdate(now, usegmt=True)
+    return f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n".encode()

@@ -85,7 +85,9 @@ class WSGIAnswer:
         others = []
         for name, value in headers:
             if name.lower() == "content-length":
-                self._length = _checked_length(value)
+                if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
+                    raise InvalidResponse(f"Content-Length {value!r} is no number")
+                self._length = int(value)
             else:
                 others.append((name, value))
         self.response = Response(status, b"", others)
@@ -131,9 +133,3 @@ def close(parts: Any) -> None:
     """Have a generator, or whatever iterates over the parts of an answer, let go of what it uses."""
     if hasattr(parts, "close"):
         parts.close()
-
-
-def _checked_length(value: str) -> int:
-    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
-        raise InvalidResponse(f"Content-Length {value!r} is no number")
-    return int(value)

@@ -28,6 +28,7 @@ from ..scoreboard import Scoreboard
 from ..settings import Settings
 from ..worker import Worker
 
+_PR_SET_DUMPABLE = 4
 _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
 
 
@@ -51,7 +52,10 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
     for listener in router.sockets:
         listener.close()
-    _own_proc_files()
+    import ctypes  # only here
+
+    # After giving up root the files of this process in /proc are root's, unless it says otherwise.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     children: set[int] = set()
     while True:
         order, fds, _, _ = socket.recv_fds(orders, 65536, 2)
@@ -154,13 +158,6 @@ def _told(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return 507, "Not enough memory to load the model."
     return 500, f"The model does not load: {type(error).__name__}; the log tells more."
-
-
-def _own_proc_files() -> None:
-    """After giving up root the files of this process in /proc are root's, unless it says otherwise."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE
 
 
 def _set_oom_score(score: int) -> None:

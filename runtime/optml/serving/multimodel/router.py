@@ -72,7 +72,7 @@ class Models:
 
     def __init__(self, worker: Worker, forkserver: socket.socket, home: str) -> None:
         self._worker = worker
-        self._nursery = forkserver
+        self._forkserver = forkserver
         self._home = home
         self._models: dict[str, Deployed] = {}
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class Models:
 
     def start(self, order: dict[str, Any], listener: int, reports: int) -> None:
         try:
-            socket.send_fds(self._nursery, [json.dumps(order).encode()], [listener, reports])
+            socket.send_fds(self._forkserver, [json.dumps(order).encode()], [listener, reports])
         except OSError as error:
             self._worker.alive = False  # without a forkserver the models are gone: begin anew
             raise InferenceError("The server is being replaced.", 503, {"Retry-After": "1"}) from error
