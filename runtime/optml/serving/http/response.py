@@ -65,6 +65,9 @@ class Response:
                 self.headers.append((name, value))
         if content_type is not None:
             self.headers.append(("Content-Type", content_type))
+        for name, value in self.headers:
+            if not isinstance(value, str):
+                raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")
         self.lines = b"".join([_line(name, value) for name, value in self.headers])
 
 
@@ -145,8 +148,6 @@ def _line(name: str, value: str) -> bytes:
     """A header on the wire. Names are checked apart from values, so that neither can pass for both."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidResponse(f"a header cannot have the name {name!r}: use letters, digits and -")
-    if not isinstance(value, str):
-        raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")
     if not _VALUE.fullmatch(value):
         raise InvalidResponse(f"header {name} has characters that HTTP cannot carry: encode its value")
     return f"{name}: {value.strip()}\r\n".encode("latin-1")
