@@ -97,7 +97,7 @@ class Frames:
         return b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
 
     def end(self) -> bytes:
-        """What tells the client that this was all; where some is missing, the connection's end tells that."""
+        """What ends the answer; where it is shorter than its length, only the connection's end can."""
         self.closes = self.closes or bool(self._left)
         return b"0\r\n\r\n" if self._chunked else b""
 
@@ -124,7 +124,7 @@ def failure(error: BaseException, id: str) -> Response:
 
 
 def fault(error: BaseException, id: str) -> InferenceError:
-    """What is said of a fault of the handler, whose particulars go to the log alone."""
+    """The answer to a fault of the handler; the details go to the log alone."""
     if isinstance(error, InvalidResponse):
         log(f"request {id} failed: {error}")
         return InferenceError("The model set what HTTP cannot carry; the log tells more.", 500)

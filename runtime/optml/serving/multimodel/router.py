@@ -34,8 +34,9 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
             body = json.loads(request.get_data())
         except (ValueError, RecursionError):
             body = None
-        given = body if isinstance(body, dict) else {}
-        name, url = given.get("model_name"), given.get("url")
+        if not isinstance(body, dict):
+            body = {}
+        name, url = body.get("model_name"), body.get("url")
         if not (isinstance(name, str) and isinstance(url, str) and name and url) or "/" in name:
             raise InferenceError('The body must be JSON like {"model_name": "a", "url": "/opt/ml/models/a"}.')
         models.register(name, url)
@@ -48,8 +49,8 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
         if not is_number or not 0 < int(limit) <= _PAGE:
             raise InferenceError(f"limit={limit} is not a number from 1 to {_PAGE}.")
         page, more = models.page(request.args.get("next_page_token", ""), int(limit))
-        said: dict[str, Any] = {"models": [model.described() for model in page]}
-        return jsonify({**said, "nextPageToken": page[-1].name} if more else said)
+        token = {"nextPageToken": page[-1].name} if more else {}
+        return jsonify(models=[model.described() for model in page], **token)
 
     @app.get("/models/<name>")
     def described(name: str) -> Any:
