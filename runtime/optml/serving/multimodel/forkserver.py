@@ -62,11 +62,15 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         children -= _reaped()
         if not order:
             break
-        child = os.fork()
-        if child == 0:
-            orders.close()
-            _be_model(router, json.loads(order), *fds)
-        children.add(child)
+        try:
+            child = os.fork()
+        except OSError as error:  # so many processes, or so little memory: the other models live on
+            _refuse(fds[1], error)
+        else:
+            if child == 0:
+                orders.close()
+                _be_model(router, json.loads(order), *fds)
+            children.add(child)
         for fd in fds:
             os.close(fd)
     for child in children:
@@ -74,6 +78,13 @@ def _tend(router: Worker, orders: socket.socket) -> None:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
             pass  # forked a moment ago, and not yet the leader of a group: it sees that we are gone
+
+
+def _refuse(reports: int, error: OSError) -> None:
+    """Report, in place of a child, that there is none."""
+    message = f"No process can be started for the model: {error.strerror}."
+    log_error(message)
+    os.write(reports, f"0\n{json.dumps([507, message])}\n".encode())
 
 
 def _reaped() -> set[int]:
