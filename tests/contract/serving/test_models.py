@@ -126,6 +126,10 @@ def test_a_model_that_can_have_no_process_harms_no_other(image: str, ml: Path) -
         assert refused(server.load("b"), 507, "No process can be started for the model")
         assert server.invoke("a").text == "weights of a"
         docker("update", "--pids-limit=-1", server.name)
+        running = server.exec("sh", "-c", "set -- /proc/[0-9]*/task/[0-9]*; echo $#")  # the shell is one
+        docker("update", f"--pids-limit={running.stdout.strip()}", server.name)
+        assert refused(server.load("b"), 500, "The model does not load: RuntimeError")  # there is no thread
+        docker("update", "--pids-limit=-1", server.name)
         assert server.load("b").status_code == 200
         assert (server.names()[0], server.invoke("a").text) == (["a", "b"], "weights of a")
 

@@ -2,7 +2,7 @@
 
 It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
 A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
-those of any worker. The child tells its process id, then how loading went; its pipe ends when it does.
+those of any worker. The child tells its process id, then how its start went; its pipe ends when it does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ... import paths
 from ...report import UserError, log_error
 from ..cuda_errors import is_out_of_memory
 from ..host import Application
-from ..model.handlers import Model, find_program, load_model
+from ..model.handlers import find_program, load_model
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
 from ..settings import Settings
@@ -84,7 +84,8 @@ def _refuse(reports: int, error: OSError) -> None:
     """Report, in place of a child, that there is none."""
     message = f"No process can be started for the model: {error.strerror}."
     log_error(message)
-    os.write(reports, f"0\n{json.dumps([507, message])}\n".encode())
+    os.write(reports, b"0\n")
+    _report(reports, 507, message)
 
 
 def _reaped() -> set[int]:
@@ -103,15 +104,33 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
         paths.MODEL = order["url"]
-        app = ModelApp(router.settings, order["packages"], order["gpu"], reports)
+        app = ModelApp(router.settings, order["packages"], order["gpu"])
         sock = socket.socket(fileno=listener)
         sock.setblocking(False)
         wrapped = SimpleNamespace(sock=sock, fileno=sock.fileno)
-        worker = Worker(0, os.getppid(), [wrapped], app, 0, router.cfg, router.log)
-        worker.row, worker.pid = 0, os.getpid()
+        worker = ModelWorker(0, os.getppid(), [wrapped], app, 0, router.cfg, router.log)
+        worker.row, worker.pid, worker.reports = 0, os.getpid(), reports
         worker.init_process()
+    except BaseException as error:
+        # All of it before the report, upon which the router ends this process.
+        if isinstance(error, UserError):
+            log_error(str(error))
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        _report(reports, *_told(error))
     finally:
         os._exit(1)
+
+
+class ModelWorker(Worker):
+    """Reports once its loop runs, when nothing of its start can fail any more."""
+
+    reports: int
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.loop.post(lambda: _report(self.reports, 200, ""))
 
 
 class ModelApp(Application):
@@ -120,11 +139,10 @@ class ModelApp(Application):
     planned_workers = 1
     exchange = None  # there is no standby
 
-    def __init__(self, settings: Settings, packages: str, gpu: int | None, reports: int) -> None:
+    def __init__(self, settings: Settings, packages: str, gpu: int | None) -> None:
         self.settings = dataclasses.replace(settings, access_log="off", multi_model=False)
         self.packages = packages
         self.gpu = gpu
-        self.reports = reports
         self.scoreboard = Scoreboard(1)
         self.scoreboard.begin(0)
 
@@ -133,33 +151,20 @@ class ModelApp(Application):
 
     def load(self, worker: Worker) -> None:
         _set_oom_score(_FIRST_TO_GO)
-        try:
-            worker.model = self._load()
-        except BaseException as error:
-            # All of it before the report, upon which the router ends this process.
-            if isinstance(error, UserError):
-                log_error(str(error))
-            else:
-                traceback.print_exc()
-            sys.stdout.flush()
-            self._report(*_told(error))
-            os._exit(1)
-        _set_oom_score(_SOON_TO_GO)
-        self._report(200, "")
-
-    def _load(self) -> Model:
         self.program = find_program(self.settings)
         if os.path.isdir(self.packages):  # an earlier process of this model has installed them
             sys.path.insert(1, self.packages)
         elif path := find_requirements(self.program):
             install(path, self.packages)
-        return load_model(self.program, self.settings, None if self.gpu is None else 0)
+        worker.model = load_model(self.program, self.settings, None if self.gpu is None else 0)
+        _set_oom_score(_SOON_TO_GO)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
 
-    def _report(self, status: int, message: str) -> None:
-        os.write(self.reports, json.dumps([status, message]).encode() + b"\n")
+
+def _report(reports: int, status: int, message: str) -> None:
+    os.write(reports, json.dumps([status, message]).encode() + b"\n")
 
 
 def _told(error: BaseException) -> tuple[int, str]:
