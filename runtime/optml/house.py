@@ -11,25 +11,16 @@ Server and model share an interpreter, and so one `sys.modules`. The modules of 
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-)
+from importlib import machinery
 from types import ModuleType
+from typing import Any
 
 from . import paths
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from importlib.machinery import ModuleSpec
-    from typing import Any
 
 _OURS = f"{__package__}."
 _DEPS = f"{_OURS}deps"
@@ -59,7 +50,9 @@ class _Finder:
     """Finds the modules of our package, its dependencies below it."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> machinery.ModuleSpec | None:
         if not name.startswith(_OURS):
             return None
         found = (_folder(entry).find_spec(name) for entry in path or ())
@@ -67,11 +60,12 @@ class _Finder:
 
 
 @cache
-def _folder(path: str) -> FileFinder:
-    return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Loader, SOURCE_SUFFIXES))
+def _folder(path: str) -> machinery.FileFinder:
+    compiled = (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES)
+    return machinery.FileFinder(path, compiled, (_Loader, machinery.SOURCE_SUFFIXES))
 
 
-class _Loader(SourceFileLoader):
+class _Loader(machinery.SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = _BUILTINS
         super().exec_module(module)
@@ -86,12 +80,13 @@ def _import(
 ) -> ModuleType:
     """`__import__` for the modules of our folders."""
     top = name.partition(".")[0]
-    if level or not _is_ours(top, _shared is None):
-        if not level and f"{_DEPS}." in f"{(globals or {}).get('__name__')}" and not _is_standard(top):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return __import__(name, globals, locals, fromlist or (), level)
-    module = __import__(f"{_DEPS}.{name}", globals, locals, fromlist or (), 0)
-    return module if fromlist else sys.modules[f"{_DEPS}.{top}"]
+    if not level and _is_ours(top, _shared is None):
+        module = __import__(f"{_DEPS}.{name}", globals, locals, fromlist or (), 0)
+        return module if fromlist else sys.modules[f"{_DEPS}.{top}"]
+    by_a_dependency = f"{_DEPS}." in f"{(globals or {}).get('__name__')}"
+    if not level and by_a_dependency and not _is_standard(top):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return __import__(name, globals, locals, fromlist or (), level)
 
 
 @cache
@@ -111,4 +106,4 @@ def _is_file(folder: str, top: str) -> bool:
     return os.path.isdir(f"{folder}/{top}") or os.path.isfile(f"{folder}/{top}.py")
 
 
-_BUILTINS = {**vars(sys.modules["builtins"]), "__import__": _import}
+_BUILTINS = {**vars(builtins), "__import__": _import}

@@ -117,6 +117,23 @@ def test_metrics_count_calls_of_models_and_not_calls_about_them(image: str, ml: 
         assert "optml_calls_in_flight 0\n" in said()
 
 
+def test_a_model_that_can_have_no_process_harms_no_other(image: str, ml: Path) -> None:
+    write_model(ml, "a")
+    write_model(ml, "b")
+    with Models(image, ml / "models") as server:
+        assert server.load("a").status_code == 200
+        docker("update", "--pids-limit=10", server.name)
+        assert refused(server.load("b"), 507, "No process can be started for the model")
+        assert server.invoke("a").text == "weights of a"
+        docker("update", "--pids-limit=-1", server.name)
+        running = server.exec("sh", "-c", "set -- /proc/[0-9]*/task/[0-9]*; echo $#")  # the shell is one
+        docker("update", f"--pids-limit={running.stdout.strip()}", server.name)
+        assert refused(server.load("b"), 500, "The model does not load: RuntimeError")  # there is no thread
+        docker("update", "--pids-limit=-1", server.name)
+        assert server.load("b").status_code == 200
+        assert (server.names()[0], server.invoke("a").text) == (["a", "b"], "weights of a")
+
+
 @pytest.mark.heavy
 def test_models_come_and_go(image: str, ml: Path) -> None:
     write_model(ml, "a")

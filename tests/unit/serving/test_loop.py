@@ -26,7 +26,6 @@ def loop() -> Iterator[Loop]:
         loop.close(connection)
     loop._poller.close()
     os.close(loop._wake)
-    os.close(loop._waker)
 
 
 @pytest.mark.parametrize("pieces", [[ANSWER], [ANSWER[:20], ANSWER[20:]]])

@@ -1,4 +1,4 @@
-"""Whether a whole request has arrived, told without taking it from the kernel.
+"""Whether a whole request has arrived, without taking it from the kernel.
 
 A hint and no parser: what it cannot tell is read as usual, by the parser, which is strict.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 _LOOK = 64 << 10  # bytes of a request that the kernel keeps for us
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\n(transfer-encoding|expect):", re.IGNORECASE)
-PING = b"GET /ping"
+_PING = b"GET /ping"
 
 
 class Size(NamedTuple):
@@ -28,7 +28,7 @@ def size_of_call(sock: socket.socket, path: str) -> Size | None:
         return None
     head, end, body = data.partition(b"\r\n\r\n")
     _, _, target = head.partition(b" ")
-    if not end or not target.startswith(path.encode()) or data.startswith(PING) or _CHUNKED.search(head):
+    if not end or not target.startswith(path.encode()) or data.startswith(_PING) or _CHUNKED.search(head):
         return None
     length = _LENGTH.search(head + b"\r\n")
     size = int(length[1]) if length else 0

@@ -100,7 +100,7 @@ def _size(line: bytes) -> int:
 
 
 def check_unfinished(data: bytearray, limit: int, start: int = 0) -> None:
-    """Refuse lines that will never end as they should: too long, or by a mere LF."""
+    """Refuse a line that cannot end well: it is too long, or has ended with a bare LF."""
     if len(data) > limit:
         raise InferenceError(f"Headers, trailers or a line of more than {limit} bytes.", 431)
     if _BARE_LF.search(data, start):

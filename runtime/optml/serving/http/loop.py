@@ -19,7 +19,7 @@ from ..journal import Journal
 from .connection import Connection
 from .payload import Bodies
 from .request import Request
-from .response import refusal
+from .response import as_bytes, failure
 
 TICK = 0.25  # seconds between two looks at the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60
@@ -62,7 +62,7 @@ class Loop:
         self._events: deque[tuple[int, int]] = deque()
         self._actions: dict[int, Callable[[], None]] = {}
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = os.eventfd(0)
         self.watch(self._wake, self._run_posted)
 
     def turn(self, timeout: float) -> None:
@@ -77,12 +77,9 @@ class Loop:
             events = self._poller.poll(timeout)
             if len(events) > 1:
                 # New connections last: one may get the number of another that ends, and whose event is here.
-                events.sort(key=self._brings_others)
+                events.sort(key=lambda event: event[0] in self._actions and event[0] != self._wake)
             self._events.extend(events)
         self.now = time.monotonic()
-
-    def _brings_others(self, event: tuple[int, int]) -> bool:
-        return event[0] in self._actions and event[0] != self._wake
 
     def handle_next(self) -> bool:
         """Handle one thing that has happened; false when that was all."""
@@ -99,13 +96,10 @@ class Loop:
     def post(self, action: Callable[[], None]) -> None:
         """Have the loop do something; from any thread."""
         self._posted.put(action)
-        try:
-            os.write(self._waker, b"\0")
-        except BlockingIOError:
-            pass  # so many wake-ups are on their way that one more changes nothing
+        os.eventfd_write(self._wake, 1)
 
     def _run_posted(self) -> None:
-        os.read(self._wake, 4096)
+        os.eventfd_read(self._wake)
         while not self._posted.empty():
             self._posted.get()()
 
@@ -226,7 +220,7 @@ class Loop:
         id = self._journal.new_id()
         self._journal.note(connection.request, error.status, id)
         connection.drop()
-        self.send(connection, refusal(error, id), True)
+        self.send(connection, *as_bytes(failure(error, id), None, True))
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
         """Send what the socket takes, the loop sends the rest; then await the next request, or close."""

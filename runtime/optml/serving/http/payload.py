@@ -88,11 +88,11 @@ class Payload:
             return
         self._bodies.check_length(self.size + len(data))
         self.size += len(data)
-        if self._spooled or not self._fits_memory(len(data)):
-            self._write_to_disk(data)
-        else:
+        if not self._spooled and self.size <= SPOOL_SIZE and self._reserve(len(data)):
             self._file = self._file or io.BytesIO()
             self._file.write(data)
+        else:
+            self._write_to_disk(data)
 
     def read(self) -> bytes:
         """The whole body; read from disk once, when it lies there."""
@@ -100,10 +100,6 @@ class Payload:
             return self._data
         self._file.seek(0)
         return self._file.read()
-
-    def text(self) -> str:
-        """The body as UTF-8 text. Raises UnicodeDecodeError, a ValueError."""
-        return self.read().decode()
 
     def file(self) -> IO[bytes]:
         """The body as an open file, at its start."""
@@ -114,22 +110,22 @@ class Payload:
 
     def close(self) -> None:
         """Give back what it takes; more than once does no harm."""
-        reserved, self._reserved = self._reserved, 0
-        if reserved:
-            self._bodies.release(reserved)
+        self._release()
         if self._file is not None:
             self._file.close()
 
     __del__ = close
-
-    def _fits_memory(self, size: int) -> bool:
-        return self.size <= SPOOL_SIZE and self._reserve(size)
 
     def _reserve(self, size: int) -> bool:
         if not self._bodies.reserve(size):
             return False
         self._reserved += size
         return True
+
+    def _release(self) -> None:
+        reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._bodies.release(reserved)
 
     def _write_to_disk(self, data: bytes) -> None:
         if self._bodies.files_are_memory and not self._reserve(len(data)):
@@ -151,8 +147,7 @@ class Payload:
         file.write(self.read())
         self._file, self._data, self._spooled = file, b"", True
         if not self._bodies.files_are_memory:
-            self._bodies.release(self._reserved)
-            self._reserved = 0
+            self._release()
 
 
 def _no_room(reason: str) -> InferenceError:

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import index
 
 from ...report import log
@@ -34,7 +34,6 @@ _OURS = frozenset(
     ("connection", "content-length", "date", "keep-alive", "proxy-connection", "te", "trailer")
     + ("transfer-encoding",)
 )
-_reported: set[str] = set()  # headers of handlers that were left out
 
 
 class InvalidResponse(ValueError):
@@ -66,6 +65,9 @@ class Response:
                 self.headers.append((name, value))
         if content_type is not None:
             self.headers.append(("Content-Type", content_type))
+        for name, value in self.headers:
+            if not isinstance(value, str):
+                raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")
         self.lines = b"".join([_line(name, value) for name, value in self.headers])
 
 
@@ -84,7 +86,8 @@ class Frames:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif length is not None and response.status not in _WITHOUT_BODY:
             framing = b"Content-Length: %d\r\n" % length
-        self.head = b"%b%b%b\r\n" % (_prefix(response.status, self.closes), response.lines, framing)
+        prefix = _prefix(response.status, self.closes, int(time.time()))
+        self.head = b"%b%b%b\r\n" % (prefix, response.lines, framing)
 
     def frame(self, part: bytes) -> bytes:
         """A part on the wire; what is beyond the length is cut off."""
@@ -94,28 +97,20 @@ class Frames:
         return b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
 
     def end(self) -> bytes:
-        """What tells the client that this was all; where some is missing, the connection's end tells that."""
+        """What ends the answer; where it is shorter than its length, only the connection's end can."""
         self.closes = self.closes or bool(self._left)
         return b"0\r\n\r\n" if self._chunked else b""
 
 
-def as_bytes(response: Response, request: Request, close: bool) -> tuple[bytes, bool]:
-    """The answer on the wire, and whether the connection ends with it."""
-    close = close or request.closes
-    return _whole(response, close, request.method == "HEAD"), close
-
-
-def refusal(error: InferenceError, id: str) -> bytes:
-    """The answer to what could not be read as a request; the connection ends with it."""
-    return _whole(failure(error, id), True, False)
-
-
-def _whole(response: Response, close: bool, silent: bool) -> bytes:
-    prefix = _prefix(response.status, close)
+def as_bytes(response: Response, request: Request | None, close: bool) -> tuple[bytes, bool]:
+    """The answer on the wire, and whether the connection ends with it. No request: none could be read."""
+    close = close or request is None or request.closes
+    prefix = _prefix(response.status, close, int(time.time()))
     if response.status in _WITHOUT_BODY:
-        return b"%b%b\r\n" % (prefix, response.lines)
-    length, shown = len(response.body), b"" if silent else response.body
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (prefix, response.lines, length, shown)
+        return b"%b%b\r\n" % (prefix, response.lines), close
+    shown = b"" if request is not None and request.method == "HEAD" else response.body
+    head = b"%b%bContent-Length: %d\r\n\r\n" % (prefix, response.lines, len(response.body))
+    return head + shown, close
 
 
 def failure(error: BaseException, id: str) -> Response:
@@ -129,7 +124,7 @@ def failure(error: BaseException, id: str) -> Response:
 
 
 def fault(error: BaseException, id: str) -> InferenceError:
-    """What is said of a fault of the handler, whose particulars go to the log alone."""
+    """The answer to a fault of the handler; the details go to the log alone."""
     if isinstance(error, InvalidResponse):
         log(f"request {id} failed: {error}")
         return InferenceError("The model set what HTTP cannot carry; the log tells more.", 500)
@@ -153,34 +148,19 @@ def _line(name: str, value: str) -> bytes:
     """A header on the wire. Names are checked apart from values, so that neither can pass for both."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidResponse(f"a header cannot have the name {name!r}: use letters, digits and -")
-    if not isinstance(value, str):
-        raise InvalidResponse(f"header {name} is a {type(value).__name__}: set a text")
     if not _VALUE.fullmatch(value):
         raise InvalidResponse(f"header {name} has characters that HTTP cannot carry: encode its value")
     return f"{name}: {value.strip()}\r\n".encode("latin-1")
 
 
+@cache
 def _report_once(name: str) -> None:
-    if name not in _reported:
-        _reported.add(name)
-        log(f"header {name} is left out of answers: the server sets it itself")
+    log(f"header {name} is left out of answers: the server sets it itself")
 
 
-# What all answers of a second have in common, for each status; a new dictionary each second.
-_prefixes: dict[tuple[int, bool], bytes] = {}
-_second = 0
-
-
-def _prefix(status: int, close: bool) -> bytes:
-    """Status line, Date and Connection."""
-    global _prefixes, _second
-    now = int(time.time())
-    if now != _second:
-        _prefixes, _second = {}, now
-    prefix = _prefixes.get((status, close))
-    if prefix is None:
-        connection = "close" if close else "keep-alive"
-        date = formatdate(now, usegmt=True)
-        head = f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n"
-        prefix = _prefixes[status, close] = head.encode()
-    return prefix
+@lru_cache(64)
+def _prefix(status: int, close: bool, now: int) -> bytes:
+    """Status line, Date and Connection, which many answers of a second have in common."""
+    connection = "close" if close else "keep-alive"
+    date = formatdate(now, usegmt=True)
+    return f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n".encode()

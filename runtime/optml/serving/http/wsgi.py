@@ -2,10 +2,10 @@
 
     answer = WSGIAnswer(request, send, close)        # send(bytes) puts them on the wire, head first
     run(app, environ(request, server, multiprocess), answer)
-    answer.response, answer.began, answer.closes
+    answer.response, answer.closes
 
-An error before `began` can still be answered as any other; after it, only the end of the connection tells
-the client.
+An error before the first `send` can still be answered as any other; after it, only the end of the connection
+tells the client.
 """
 
 from __future__ import annotations
@@ -65,19 +65,15 @@ class WSGIAnswer:
         self._frames: Frames | None = None
 
     @property
-    def began(self) -> bool:
-        """Whether some of it has been sent."""
-        return self._frames is not None
-
-    @property
     def closes(self) -> bool:
-        """Whether the connection ends with the answer."""
-        return self._frames is None or self._frames.closes
+        """Whether the connection ends with the answer, which is complete."""
+        assert self._frames is not None
+        return self._frames.closes
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        if exc_info is not None and self.began:
+        if exc_info is not None and self._frames is not None:
             raise exc_info[1].with_traceback(exc_info[2])
         if exc_info is None and self.response is not None:
             raise AssertionError("start_response is called twice")
@@ -85,7 +81,9 @@ class WSGIAnswer:
         others = []
         for name, value in headers:
             if name.lower() == "content-length":
-                self._length = _checked_length(value)
+                if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
+                    raise InvalidResponse(f"Content-Length {value!r} is no number")
+                self._length = int(value)
             else:
                 others.append((name, value))
         self.response = Response(status, b"", others)
@@ -131,9 +129,3 @@ def close(parts: Any) -> None:
     """Have a generator, or whatever iterates over the parts of an answer, let go of what it uses."""
     if hasattr(parts, "close"):
         parts.close()
-
-
-def _checked_length(value: str) -> int:
-    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
-        raise InvalidResponse(f"Content-Length {value!r} is no number")
-    return int(value)

@@ -106,7 +106,7 @@ DECODERS: dict[str, Callable[[Payload], Any]] = {
     CSV: decoders.decode_csv,
     NPY: decoders.decode_npy,
     NPZ: decoders.decode_npz,
-    TEXT: lambda payload: payload.text(),
+    TEXT: lambda payload: payload.read().decode(),
     OCTETS: lambda payload: payload.read(),
 }
 

@@ -57,7 +57,7 @@ def decode_csv(payload: Payload) -> Any:
     import csv
     import io
 
-    rows = csv.reader(io.StringIO(payload.text().removeprefix("\ufeff"), newline=""))
+    rows = csv.reader(io.StringIO(payload.read().decode().removeprefix("\ufeff"), newline=""))
     decoded = [[_number_or_text(cell) for cell in row] for row in rows if row]
     if not decoded:
         raise ValueError("there are no rows")

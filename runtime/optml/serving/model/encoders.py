@@ -75,7 +75,7 @@ def _rows_of_values(prediction: Any) -> list[Any]:
 
 def _cell(value: Any) -> Any:
     """A value that is text when it is written. Raises ValueError for one of several values."""
-    plain = value if type(value) in _CELLS or isinstance(value, dict) else _plain(value)
+    plain = _plain(value)
     if type(plain) not in _CELLS:
         raise ValueError(f"a {type(value).__name__} does not fit into one place")
     return plain
@@ -96,12 +96,14 @@ def encode_text(prediction: Any) -> bytes:
 
 def _rows(prediction: Any) -> list[Any]:
     """A list of rows: those of an array or a table, a list as it is, anything else as the only row."""
-    plain = prediction if type(prediction) in _CELLS or isinstance(prediction, dict) else _plain(prediction)
+    plain = _plain(prediction)
     return list(plain) if isinstance(plain, (list, tuple)) else [plain]
 
 
 def _plain(value: Any) -> Any:
-    """What neither JSON nor CSV has a word for: arrays, tensors and their scalars, tables, columns, times."""
+    """A value in the words of JSON, which has none for arrays, tensors and their scalars, tables, times."""
+    if type(value) in _CELLS or isinstance(value, dict):
+        return value
     if isinstance(value, (list, tuple, set, frozenset, range)):
         return list(value)
     if isinstance(value, (bytes, bytearray)):

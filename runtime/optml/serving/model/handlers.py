@@ -200,10 +200,11 @@ def _default_predict(data: Any, model: Any, context: Context) -> Any:
 
 
 def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
+    body = payload.read()
     if content_type not in _ENCODED_AS_TEXT:
-        return payload.read()
+        return body
     try:
-        return payload.text()
+        return body.decode()
     except UnicodeDecodeError as error:
         raise InferenceError(f"The body is not UTF-8 text: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -27,13 +28,12 @@ def install(path: str, folder: str | None = None) -> None:
     Raises UserError with the installer's own words.
     """
     import subprocess  # takes 2 ms, and few install anything
+    import sysconfig
 
     log(f"installing {path}")
     # Isolated, because pip would find a logging.py of the user's in the directory that it works in.
-    pip = [sys.executable, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command = [*pip, "-r", path]
-    import sysconfig  # only here
-
+    command = [sys.executable, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command += ["-r", path]
     if folder is None and not os.access(sysconfig.get_path("purelib"), os.W_OK):
         folder = _PACKAGES
     if folder is not None:
@@ -51,11 +51,9 @@ def install(path: str, folder: str | None = None) -> None:
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "")
+        reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "")
         raise UserError(
-            f"cannot install {path}: {said.removeprefix('ERROR: ')}; "
+            f"cannot install {path}: {reason.removeprefix('ERROR: ')}; "
             "correct it, or install it when the image is built"
         )
-    import importlib
-
     importlib.invalidate_caches()

@@ -26,18 +26,18 @@ def _fetched(address: str) -> str:
     """Fetch in a child process, so that this one keeps nothing of what boto3 imports and holds."""
     receiver, sender = os.pipe()
     if os.fork() == 0:
-        said: dict[str, str] = {"error": "the process that fetched the code died"}
+        answer = {"error": "the process that fetched the code died"}
         try:
-            said = {"directory": source.fetch_source(address)[0]}
+            answer = {"directory": source.fetch_source(address)[0]}
         except UserError as problem:
-            said = {"error": str(problem)}
+            answer = {"error": str(problem)}
         finally:
-            os.write(sender, json.dumps(said).encode())
+            os.write(sender, json.dumps(answer).encode())
             os._exit(0)
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
-        said = json.loads(pipe.read() or b'{"error": "the process that fetched the code was killed"}')
+        answer = json.loads(pipe.read() or b'{"error": "the process that fetched the code was killed"}')
     os.wait()
-    if "error" in said:
-        raise UserError(said["error"])
-    return str(said["directory"])
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return str(answer["directory"])

@@ -2,7 +2,7 @@
 
 It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
 A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
-those of any worker. The child tells its process id, then how loading went; its pipe ends when it does.
+those of any worker. The child tells its process id, then how its start went; its pipe ends when it does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from ... import paths
 from ...report import UserError, log_error
 from ..cuda_errors import is_out_of_memory
 from ..host import Application
-from ..model.handlers import Model, find_program, load_model
+from ..model.handlers import find_program, load_model
 from ..model.requirements import find_requirements, install
 from ..scoreboard import Scoreboard
 from ..settings import Settings
 from ..worker import Worker
 
+_PR_SET_DUMPABLE = 4
 _FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
 
 
@@ -51,18 +52,25 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
     for listener in router.sockets:
         listener.close()
-    _own_proc_files()
+    import ctypes  # only here
+
+    # After giving up root the files of this process in /proc are root's, unless it says otherwise.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     children: set[int] = set()
     while True:
         order, fds, _, _ = socket.recv_fds(orders, 65536, 2)
         children -= _reaped()
         if not order:
             break
-        child = os.fork()
-        if child == 0:
-            orders.close()
-            _be_model(router, json.loads(order), *fds)
-        children.add(child)
+        try:
+            child = os.fork()
+        except OSError as error:  # so many processes, or so little memory: the other models live on
+            _refuse(fds[1], error)
+        else:
+            if child == 0:
+                orders.close()
+                _be_model(router, json.loads(order), *fds)
+            children.add(child)
         for fd in fds:
             os.close(fd)
     for child in children:
@@ -70,6 +78,14 @@ def _tend(router: Worker, orders: socket.socket) -> None:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
             pass  # forked a moment ago, and not yet the leader of a group: it sees that we are gone
+
+
+def _refuse(reports: int, error: OSError) -> None:
+    """Report, in place of a child, that there is none."""
+    message = f"No process can be started for the model: {error.strerror}."
+    log_error(message)
+    os.write(reports, b"0\n")
+    _report(reports, 507, message)
 
 
 def _reaped() -> set[int]:
@@ -88,15 +104,33 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
         paths.MODEL = order["url"]
-        app = ModelApp(router.settings, order["packages"], order["gpu"], reports)
+        app = ModelApp(router.settings, order["packages"], order["gpu"])
         sock = socket.socket(fileno=listener)
         sock.setblocking(False)
         wrapped = SimpleNamespace(sock=sock, fileno=sock.fileno)
-        worker = Worker(0, os.getppid(), [wrapped], app, 0, router.cfg, router.log)
-        worker.row, worker.pid = 0, os.getpid()
+        worker = ModelWorker(0, os.getppid(), [wrapped], app, 0, router.cfg, router.log)
+        worker.row, worker.pid, worker.reports = 0, os.getpid(), reports
         worker.init_process()
+    except BaseException as error:
+        # All of it before the report, upon which the router ends this process.
+        if isinstance(error, UserError):
+            log_error(str(error))
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        _report(reports, *_told(error))
     finally:
         os._exit(1)
+
+
+class ModelWorker(Worker):
+    """Reports once its loop runs, when nothing of its start can fail any more."""
+
+    reports: int
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.loop.post(lambda: _report(self.reports, 200, ""))
 
 
 class ModelApp(Application):
@@ -105,11 +139,10 @@ class ModelApp(Application):
     planned_workers = 1
     exchange = None  # there is no standby
 
-    def __init__(self, settings: Settings, packages: str, gpu: int | None, reports: int) -> None:
+    def __init__(self, settings: Settings, packages: str, gpu: int | None) -> None:
         self.settings = dataclasses.replace(settings, access_log="off", multi_model=False)
         self.packages = packages
         self.gpu = gpu
-        self.reports = reports
         self.scoreboard = Scoreboard(1)
         self.scoreboard.begin(0)
 
@@ -118,33 +151,20 @@ class ModelApp(Application):
 
     def load(self, worker: Worker) -> None:
         _set_oom_score(_FIRST_TO_GO)
-        try:
-            worker.model = self._load()
-        except BaseException as error:
-            # All of it before the report, upon which the router ends this process.
-            if isinstance(error, UserError):
-                log_error(str(error))
-            else:
-                traceback.print_exc()
-            sys.stdout.flush()
-            self._report(*_told(error))
-            os._exit(1)
-        _set_oom_score(_SOON_TO_GO)
-        self._report(200, "")
-
-    def _load(self) -> Model:
         self.program = find_program(self.settings)
         if os.path.isdir(self.packages):  # an earlier process of this model has installed them
             sys.path.insert(1, self.packages)
         elif path := find_requirements(self.program):
             install(path, self.packages)
-        return load_model(self.program, self.settings, None if self.gpu is None else 0)
+        worker.model = load_model(self.program, self.settings, None if self.gpu is None else 0)
+        _set_oom_score(_SOON_TO_GO)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
 
-    def _report(self, status: int, message: str) -> None:
-        os.write(self.reports, json.dumps([status, message]).encode() + b"\n")
+
+def _report(reports: int, status: int, message: str) -> None:
+    os.write(reports, json.dumps([status, message]).encode() + b"\n")
 
 
 def _told(error: BaseException) -> tuple[int, str]:
@@ -154,13 +174,6 @@ def _told(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return 507, "Not enough memory to load the model."
     return 500, f"The model does not load: {type(error).__name__}; the log tells more."
-
-
-def _own_proc_files() -> None:
-    """After giving up root the files of this process in /proc are root's, unless it says otherwise."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE
 
 
 def _set_oom_score(score: int) -> None:

@@ -34,8 +34,9 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
             body = json.loads(request.get_data())
         except (ValueError, RecursionError):
             body = None
-        given = body if isinstance(body, dict) else {}
-        name, url = given.get("model_name"), given.get("url")
+        if not isinstance(body, dict):
+            body = {}
+        name, url = body.get("model_name"), body.get("url")
         if not (isinstance(name, str) and isinstance(url, str) and name and url) or "/" in name:
             raise InferenceError('The body must be JSON like {"model_name": "a", "url": "/opt/ml/models/a"}.')
         models.register(name, url)
@@ -48,8 +49,8 @@ def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask
         if not is_number or not 0 < int(limit) <= _PAGE:
             raise InferenceError(f"limit={limit} is not a number from 1 to {_PAGE}.")
         page, more = models.page(request.args.get("next_page_token", ""), int(limit))
-        said: dict[str, Any] = {"models": [model.described() for model in page]}
-        return jsonify({**said, "nextPageToken": page[-1].name} if more else said)
+        token = {"nextPageToken": page[-1].name} if more else {}
+        return jsonify(models=[model.described() for model in page], **token)
 
     @app.get("/models/<name>")
     def described(name: str) -> Any:
@@ -72,7 +73,7 @@ class Models:
 
     def __init__(self, worker: Worker, forkserver: socket.socket, home: str) -> None:
         self._worker = worker
-        self._nursery = forkserver
+        self._forkserver = forkserver
         self._home = home
         self._models: dict[str, Deployed] = {}
         self._lock = threading.Lock()
@@ -126,7 +127,7 @@ class Models:
 
     def start(self, order: dict[str, Any], listener: int, reports: int) -> None:
         try:
-            socket.send_fds(self._nursery, [json.dumps(order).encode()], [listener, reports])
+            socket.send_fds(self._forkserver, [json.dumps(order).encode()], [listener, reports])
         except OSError as error:
             self._worker.alive = False  # without a forkserver the models are gone: begin anew
             raise InferenceError("The server is being replaced.", 503, {"Retry-After": "1"}) from error

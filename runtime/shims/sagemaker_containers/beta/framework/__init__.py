@@ -2,24 +2,12 @@
 
 from types import ModuleType
 
-from sagemaker_inference import content_types
+from sagemaker_inference import content_types  # noqa: F401
 
-from . import encoders, env, errors, worker
+from . import encoders, env, errors, worker  # noqa: F401
 
 entry_point, modules, transformer = (
     ModuleType(f"{__name__}.{name}") for name in ("entry_point", "modules", "transformer")
 )
 
 training_env = env.TrainingEnv
-
-__all__ = [
-    "content_types",
-    "encoders",
-    "entry_point",
-    "env",
-    "errors",
-    "modules",
-    "training_env",
-    "transformer",
-    "worker",
-]

@@ -8,14 +8,3 @@ from sagemaker_inference.encoder import encode
 
 array_to_csv, array_to_json, array_to_npy = (partial(encode, content_type=kind) for kind in (CSV, JSON, NPY))
 csv_to_numpy, json_to_numpy, npy_to_numpy = (partial(decode, content_type=kind) for kind in (CSV, JSON, NPY))
-
-__all__ = [
-    "array_to_csv",
-    "array_to_json",
-    "array_to_npy",
-    "csv_to_numpy",
-    "decode",
-    "encode",
-    "json_to_numpy",
-    "npy_to_numpy",
-]
