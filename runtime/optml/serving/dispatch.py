@@ -88,7 +88,7 @@ class Dispatcher:
             self.refuse(connection, request, over_time(timeout))
         elif self._host.slots.held and came < self._host.loop.now:
             self.refuse(connection, request, HELD)
-        elif self._host.slots.admit(call, len(self._host.intake.queue)):
+        elif self._host.slots.admit(call, len(self._host.intake.waiting)):
             self._host.intake.note_load()
         else:
             connection.rest = True

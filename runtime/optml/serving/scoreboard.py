@@ -71,9 +71,9 @@ class Scoreboard:
         """The loop of this worker is alive."""
         self._cells[row * _COLUMNS + _HEARTBEAT] = time.monotonic_ns()
 
-    def silence(self, row: int) -> float:
-        """Seconds since the loop of this worker was last seen alive."""
-        return (time.monotonic_ns() - self._cells[row * _COLUMNS + _HEARTBEAT]) / 1e9
+    def seen(self, row: int) -> float:
+        """When the loop of this worker was last alive, by the monotonic clock."""
+        return self._cells[row * _COLUMNS + _HEARTBEAT] / 1e9
 
     def count_served(self, row: int) -> None:
         self._cells[row * _COLUMNS + _SERVED] += 1

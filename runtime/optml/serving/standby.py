@@ -60,15 +60,16 @@ class Standby:
         self.generations = [self.scoreboard.generation(row) for row in self.scoreboard.rows]
         # Rows of workers that may not have taken all they got, and how many these are.
         self.untaken: dict[int, int] = {}
-        self.blocked: dict[int, float] = {}  # and of those that took too long, and when that was seen
+        self.blocked: dict[int, float] = {}  # when one was last found to take too long
         # Those that may wait for a worker, and since when: 0 while no call has begun to.
         self.since: dict[Connection, int] = {}
         self.waiting: dict[Connection, None] = {}  # those that do
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
-        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGCHLD else signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
         self.app.drop_privileges()
@@ -100,7 +101,7 @@ class Standby:
             listener.close()  # at once: a connection made after the last accept would be lost
         self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
-            if connection not in self.handed and self.is_fresh(connection):
+            if connection not in self.handed and connection.is_fresh:
                 self.place(connection)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
@@ -121,16 +122,12 @@ class Standby:
                 if connection and _first_bytes(connection) and self.may_read(connection):
                     self.loop.read(connection)
 
-    def is_fresh(self, connection: Connection) -> bool:
-        """Whether nothing of a request was read from it."""
-        return not (connection.request or connection.has_input or connection.closing)
-
     def may_read(self, connection: Connection) -> bool:
         """Read /ping, and what no worker can take; hand over the rest."""
         if connection in self.handed or connection in self.waiting:
             self.loop.close(connection, shut=False)  # one side has hung up
             return False
-        if not self.is_fresh(connection):
+        if not connection.is_fresh:
             return True
         head = _first_bytes(connection)
         return not head or (head == _PING and self.answers_ping()) or not self.place(connection)
@@ -164,19 +161,12 @@ class Standby:
     def choose(self) -> int | None:
         """The row of the ready worker with the fewest calls, and the fewest connections among these."""
         ready = [row for row in self.scoreboard.rows if self.looks_up(row)]
-        return min(ready, key=lambda row: (self.calls_of(row), self.held[row]), default=None)
-
-    def calls_of(self, row: int) -> int:
-        """How many calls the worker has, with those that are on their way to it."""
-        return self.scoreboard.calls(row) + self.untaken.get(row, 0)
+        calls = {row: self.scoreboard.calls(row) + self.untaken.get(row, 0) for row in ready}
+        return min(ready, key=lambda row: (calls[row], self.held[row]), default=None)
 
     def looks_up(self, row: int) -> bool:
         """Whether the worker is ready, and takes what it gets."""
-        if self.scoreboard.state(row) != READY:
-            return False
-        if row in self.blocked and self.scoreboard.silence(row) < time.monotonic() - self.blocked[row]:
-            del self.blocked[row]
-        return row not in self.blocked
+        return self.scoreboard.state(row) == READY and self.scoreboard.seen(row) > self.blocked.get(row, 0.0)
 
     # Connections of the workers
 
@@ -237,7 +227,6 @@ class Standby:
         if generation == self.generations[row]:
             return
         self.generations[row] = generation
-        self.blocked.pop(row, None)
         states = self.exchange.states(row) | self.exchange.take_back(row)
         for connection, (owner, token) in list(self.handed.items()):
             if owner == row:

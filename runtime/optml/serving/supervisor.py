@@ -149,7 +149,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def murder_workers(self) -> None:
         """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
         for pid, worker in list(self.WORKERS.items()):
-            stuck = self.scoreboard.silence(worker.row) > self.app.settings.timeout + _STUCK
+            stuck = time.monotonic() - self.scoreboard.seen(worker.row) > self.app.settings.timeout + _STUCK
             if stuck and self.scoreboard.state(worker.row) in (READY, RETIRING):
                 log_error(f"worker {pid} hangs in its model: killed and replaced")
                 self.log.killed.add(pid)

@@ -174,7 +174,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def busy_connections(self) -> set[Connection]:
         """Those whose clients wait for us."""
-        return {call.connection for call in self.slots.calls} | {*self.intake.queue.connections()}
+        return {call.connection for call in self.slots.calls} | self.intake.waiting.keys()
 
     # Slots
 
@@ -184,7 +184,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.execution.run(call)
         self.slots.release(call)
         self.scoreboard.count_served(self.row)
-        if self.intake.queue:
+        if self.intake.waiting:
             self.loop.post(self.intake.fill_slots)
         else:
             self.intake.note_load()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from optml.serving.exchange import READING, UNREAD, Exchange
+from optml.serving.exchange import READING, UNREAD, UNTAKEN, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
 from optml.serving.http.connection import Connection
 from optml.serving.scoreboard import READY, Scoreboard
@@ -62,10 +62,11 @@ def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connecti
 
 
 def kept(exchange: Exchange) -> tuple[socket.socket, int]:
-    """What worker 0 has taken and noted, and its token."""
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
-    return taken, handed.token
+    """What worker 0 has taken, and its token."""
+    taken, _ = exchange.take(0, 1) or (None, 0)
+    assert taken is not None
+    token = max(exchange.states(0))  # others are 0
+    return taken, token
 
 
 def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
@@ -73,9 +74,8 @@ def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
 ) -> None:
     client, server = pair
     assert exchange.hand_over(1, server, 5, 77, 0)
-    taken, handed = exchange.take(1, 5) or (None, None)
-    assert taken is not None and handed is not None and (handed.token, handed.since) == (77, 0)
-    assert exchange.keep(1, taken.fileno(), handed.token)
+    taken, since = exchange.take(1, 5) or (None, None)
+    assert taken is not None and since == 0
     assert exchange.states(1)[77] == UNREAD
     exchange.set_state(1, taken.fileno(), READING)
     taken.close()  # the worker dies
@@ -111,9 +111,8 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     assert exchange.hand_over(0, pair[1], 1, 7, 123_456_789_000)
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and handed.since == 123_456_789_000
-    exchange.keep(0, taken.fileno(), handed.token)
+    taken, since = exchange.take(0, 1) or (None, None)
+    assert taken is not None and since == 123_456_789_000
     exchange.set_state(0, taken.fileno(), 456)
     assert exchange.give_back(0, taken.fileno())
     taken.close()
@@ -168,8 +167,8 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
             standby.place(connection)
     else:
         standby.look_at_untaken()
-    taken, handed = exchange.take(1, 1) or (None, None)
-    assert taken is not None and handed is not None and 0 < handed.since <= came
+    taken, since = exchange.take(1, 1) or (None, 0)
+    assert taken is not None and 0 < since <= came
     taken.close()
     standby.loop.close(connection)
 
@@ -200,6 +199,18 @@ def test_what_a_worker_has_no_number_for_is_refused(
     assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
     assert not standby.handed
     standby.loop.close(connection)
+
+
+def test_what_a_worker_could_not_note_is_refused_as_well(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit of open files may be higher than what the exchange has room for."""
+    monkeypatch.setattr("optml.serving.exchange.NUMBERS", 1)
+    assert exchange.hand_over(0, pair[1], 1, 7, 0)
+    files = len(os.listdir("/proc/self/fd"))
+    assert exchange.take(0, 1) is None
+    assert exchange.receive() == (7, UNTAKEN)
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 def test_a_standby_without_a_number_has_all_back(
