@@ -163,9 +163,7 @@ def load_router(worker: Worker) -> Any:
 
     home = tempfile.mkdtemp(prefix="optml-models-")
     forkserver = fork_forkserver(worker, home)
-    from .multimodel.router import (
-        create_router,  # flask and its memory are the router's alone, so after the fork
-    )
+    from .multimodel.router import create_router  # flask and its memory are the router's alone
 
     return create_router(worker, forkserver, home)
 

@@ -23,8 +23,8 @@ class Call:
     """
 
     __slots__ = (
-        "_claim", "_end", "answered", "connection", "counted", "deadline", "id", "limit", "received",
-        "request", "session", "started", "streaming", "talks", "timeout",
+        "_claim", "_end", "answered", "connection", "counted", "deadline", "id", "limit", "opening",
+        "received", "request", "session", "started", "streaming", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +40,7 @@ class Call:
         self.started = 0.0
         self.answered = 0.0
         self.streaming = False
-        self.talks = False  # it asks for a session
+        self.opening = b""  # what opens a session, where it asks for one
         self.counted = True  # it is for a model, and not about models
         self.session: Stream | None = None
         self._claim = threading.Lock()

@@ -121,23 +121,19 @@ class Scoreboard:
 
     def restarts(self) -> int:
         """Workers that took the place of another."""
-        return sum(self._cells[row * _COLUMNS + _RESTARTS] for row in self.rows)
+        return self._total(_RESTARTS)
 
     def done(self) -> tuple[int, float, float]:
         """Calls answered, and their seconds in the queue and in the model."""
-        count, queued, modeled = (
-            sum(self._cells[row * _COLUMNS + column] for row in self.rows)
-            for column in (_DONE, _QUEUED, _MODELED)
-        )
-        return count, queued / 1e9, modeled / 1e9
+        return self._total(_DONE), self._total(_QUEUED) / 1e9, self._total(_MODELED) / 1e9
 
     def statuses(self) -> dict[int, int]:
         """How many requests were answered with each status."""
-        counts = {
-            status: sum(self._cells[row * _COLUMNS + _STATUS + status - 100] for row in (*self.rows, -1))
-            for status in range(100, 600)
-        }
+        counts = {status: self._total(_STATUS + status - 100) for status in range(100, 600)}
         return {status: count for status, count in counts.items() if count}
+
+    def _total(self, column: int) -> int:
+        return sum(self._cells[column::_COLUMNS])
 
     def recent(self) -> list[float]:
         """Seconds that the last calls of each worker took, in no order."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .. import gpus, paths
 from ..gpus import Gpu
 from ..report import UserError
 
 MB = 1 << 20
-ACCESS_LOGS = ("text", "json", "off")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-USERS = ("ml", "root")
 # What SageMaker gives a container that it runs itself, and its SDK's local mode does not.
-PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
+_PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
+
+_Default = TypeVar("_Default", int, None)
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,18 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "SAGEMAKER_MULTI_MODEL=true and SAGEMAKER_SERVING_MODULE exclude each other: unset one of them"
         )
     return Settings(
-        port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535) or 8080,
+        port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
         workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1, 1000),
-        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1, 1000) or 1,
-        queue=read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0) or 0,
+        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1, 1000),
+        queue=read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0),
         timeout=read.number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 60.0),
-        start_retries=read.integer("PROCESS_MAX_START_RETRIES", 3, 0) or 0,
+        start_retries=read.integer("PROCESS_MAX_START_RETRIES", 3, 0),
         preload=read.boolean("SAGEMAKER_MODEL_SERVER_PRELOAD"),
-        user=read.one_of("SAGEMAKER_MODEL_SERVER_USER", USERS),
+        user=read.one_of("SAGEMAKER_MODEL_SERVER_USER", ("ml", "root")),
         default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
         max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
         multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
-        access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
+        access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ("text", "json", "off")),
         metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true",
         page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
         log_level=read.level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
@@ -100,7 +101,7 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
 
-    def integer(self, name: str, default: int | None, least: int, most: int = 10**9) -> int | None:
+    def integer(self, name: str, default: _Default, least: int, most: int = 10**9) -> int | _Default:
         text = self.environ.get(name, "").strip()
         if not text:
             return default
@@ -124,7 +125,7 @@ class _Reader:
     def level(self, name: str) -> int:
         """A level of logging, as its number or its name."""
         text = self.environ.get(name, "").strip().upper()
-        return _LEVELS[text] if text in _LEVELS else self.integer(name, _LEVELS["INFO"], 0) or 0
+        return _LEVELS[text] if text in _LEVELS else self.integer(name, _LEVELS["INFO"], 0)
 
     def boolean(self, name: str) -> bool:
         return self.one_of(name, ("false", "true")) == "true"
@@ -132,7 +133,7 @@ class _Reader:
     def unless_on_platform(self, name: str) -> bool:
         """What is said, else true unless the platform runs this container."""
         said = self.one_of(name, ("auto", "false", "true"))
-        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in PLATFORM))
+        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in _PLATFORM))
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """One of the choices, in any case; the first is the default."""

@@ -89,7 +89,7 @@ class Slots:
         free = self._own is None and len(self._unfinished) < self.count
         self._calls.add(call)
         self._unfinished.add(call)
-        if free and self._usual < self._quick and not call.talks:
+        if free and self._usual < self._quick and not call.opening:
             self._own = call
         else:
             self._queue.put(call)
