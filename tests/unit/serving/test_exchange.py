@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import select
@@ -19,7 +18,7 @@ from optml.serving.exchange import READING, UNREAD, UNTAKEN, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
 from optml.serving.http.connection import Connection
 from optml.serving.scoreboard import READY, Scoreboard
-from optml.serving.settings import read_settings
+from optml.serving.settings import Settings
 from optml.serving.standby import Standby
 
 
@@ -48,7 +47,7 @@ def standby_of(exchange: Exchange) -> Standby:
     for row in (0, 1):
         scoreboard.begin(row)
         scoreboard.set_state(row, READY)
-    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
+    settings = Settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"})
     app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
     return Standby(app, [])
 
