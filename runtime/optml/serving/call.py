@@ -22,11 +22,6 @@ class Call:
     first, its slot or the loop at the deadline, is the one who answers.
     """
 
-    __slots__ = (
-        "_claim", "_end", "answered", "connection", "counted", "deadline", "id", "limit", "opening",
-        "received", "request", "session", "started", "streaming", "timeout",
-    )  # fmt: skip
-
     def __init__(
         self, request: Request, connection: Connection, id: str, received: float, timeout: float
     ) -> None:

@@ -104,9 +104,8 @@ class Scoreboard:
 
     def count_status(self, row: int, status: int) -> None:
         """A request was answered."""
-        if 100 <= status <= 599:
-            with self._counting:
-                self._cells[row * _COLUMNS + _STATUS + status - 100] += 1
+        with self._counting:
+            self._cells[row * _COLUMNS + _STATUS + status - 100] += 1
 
     def count_call(self, row: int, queue: float, model: float) -> None:
         """A call was answered that took these seconds."""

@@ -52,12 +52,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def start(self) -> None:
         """The port is open: greet whoever comes, prepare, and leave the rest to `manage_workers`."""
         super().start()
-        if self.app.has_preparations():
-            self.greet()
-            # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-            self.app.prepare()
-            self.init_signals()
+        self.greet()
+        # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        self.app.prepare()
+        self.init_signals()
         self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
 
@@ -75,10 +74,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def manage_workers(self) -> None:
         if self.stopping:
             return
-        ready = self.scoreboard.any_ready()
-        if not self.standby or not _runs(self.standby):
+        if not _runs(self.standby):
             self.greet()
-        if self.staged and ready:
+        if self.staged and self.scoreboard.any_ready():
             self.staged = False
             self.failures = 0
             app = self.app
