@@ -146,16 +146,7 @@ class Execution:
         host = self._host
         assert host.model is not None
         self.send_part(call, call.opening)
-        # The library closes what it gets, and the loop what it has.
-        sock = call.connection.sock.dup()
-        stream = host.websocket.Stream(
-            sock,
-            call,
-            host.settings.timeout,
-            host.settings.max_payload,
-            lambda: not host.alive,
-            call.connection.take_input(),
-        )
+        stream = host.websocket.Stream(call, host)
         host.slots.hold(call, stream)
         code, reason = 0, ""
         try:
