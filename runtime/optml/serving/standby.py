@@ -61,9 +61,10 @@ class Standby:
         # Rows of workers that may not have taken all they got, and how many these are.
         self.untaken: dict[int, int] = {}
         self.blocked: dict[int, float] = {}  # when one was last found to take too long
-        # Those that may wait for a worker, and since when: 0 while no call has begun to.
-        self.since: dict[Connection, int] = {}
-        self.waiting: dict[Connection, None] = {}  # those that do
+        self.orphans: set[Connection] = (
+            set()
+        )  # of workers that gave them up: they may wait where none is ready
+        self.waiting: dict[Connection, int] = {}  # those whose calls wait for a worker, and since when
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
@@ -136,25 +137,24 @@ class Standby:
         """Whether it is not for the model to say how it is, or none is there to say so."""
         return not self.scoreboard.any_asked() or self.choose() is None
 
-    def place(self, connection: Connection) -> bool:
+    def place(self, connection: Connection, since: int = 0) -> bool:
         """Give a call to a worker, or have it wait for one; false where it is to be answered here."""
-        since = self.since.get(connection, 0)
         row = self.choose()
         if row is not None and self.hand_over(connection, row, since):
             return True
-        if connection not in self.since and not self.scoreboard.any_ready():
+        if not (since or connection in self.orphans or self.scoreboard.any_ready()):
             return False
-        since = since or time.monotonic_ns()
-        if time.monotonic_ns() - since > self.app.settings.timeout * 1e9:
+        now = time.monotonic_ns()
+        if now - (since or now) > self.app.settings.timeout * 1e9:
             return False
         if connection not in self.waiting:
             self.loop.await_end(connection)
-        self.since[connection], self.waiting[connection] = since, None
+        self.waiting[connection] = since or now
         return True
 
     def offer_again(self, connection: Connection) -> None:
         is_ping = self.answers_ping() and _first_bytes(connection) == _PING
-        if is_ping or not self.place(connection):
+        if is_ping or not self.place(connection, self.waiting[connection]):
             del self.waiting[connection]
             self.loop.read(connection)
 
@@ -185,7 +185,7 @@ class Standby:
 
     def forget(self, connection: Connection) -> None:
         """It is closed, or somebody else's to see to."""
-        self.since.pop(connection, None)
+        self.orphans.discard(connection)
         self.waiting.pop(connection, None)
         row, token = self.handed.pop(connection, (-1, 0))
         if token:
@@ -243,9 +243,11 @@ class Standby:
             self.loop.reject(connection, _CROWDED)
         else:
             await_bytes(connection.sock, 1)
-            self.since[connection] = state
-            if state == UNREAD or not self.place(connection):
+            self.orphans.add(connection)
+            if state == UNREAD:
                 self.loop.listen(connection)
+            elif not self.place(connection, state):
+                self.loop.read(connection)
 
     # Answers
 

@@ -162,8 +162,8 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
     if dies:
         standby.scoreboard.end(0)
         standby.look_at_workers()
-        if connection in standby.since:
-            standby.place(connection)
+        if connection in standby.waiting:
+            standby.offer_again(connection)
     else:
         standby.look_at_untaken()
     taken, since = exchange.take(1, 1) or (None, 0)
