@@ -20,6 +20,7 @@ from .. import gpus, paths
 from .errors import InferenceError
 from .host import Host
 from .http.response import failure
+from .scoreboard import CALLS
 
 _NOTHING_FROM_ELSEWHERE = (
     "default-src 'none'; img-src data:; connect-src 'self'; "
@@ -99,7 +100,7 @@ def _failed(error: Exception) -> Response:
 
 def _calls(worker: Host) -> tuple[int, int]:
     """Calls that run, and calls that wait."""
-    calls = [worker.scoreboard.calls(row) for row in worker.scoreboard.rows]
+    calls = [worker.scoreboard.cells[row, CALLS] for row in worker.scoreboard.rows]
     running = sum(min(count, worker.slots.count) for count in calls)
     return running, sum(calls) - running
 

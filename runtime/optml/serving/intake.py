@@ -16,7 +16,7 @@ from .http.arrival import await_bytes, size_of_call
 from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
-from .scoreboard import RETIRING
+from .scoreboard import CALLS, GENERATION, RETIRING, STATE
 
 _ASLEEP = 2.0  # seconds between two looks at the clock by one model of many that nobody asks
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
@@ -30,7 +30,7 @@ class Intake:
         self._exchange = exchange
         self._row = row
         self._scoreboard = host.scoreboard
-        self._generation = host.scoreboard.generation(row)
+        self._generation = host.scoreboard.cells[row, GENERATION]
         bodies = bodies_of_worker(host.settings.max_payload, host.app.planned_workers)
         self.loop = Loop(self, bodies, host.journal)
         self.dispatch = requests.dispatch
@@ -78,7 +78,7 @@ class Intake:
                 if since:
                     self._arrived[connection] = since / 1e9
                 self.loop.leave(connection)
-                if self._scoreboard.state(self._row) == RETIRING:
+                if self._scoreboard.cells[self._row, STATE] == RETIRING:
                     self._give_back(connection)
                 if self.loop.holds(connection) and self.may_read(connection):  # its first bytes are here
                     self.loop.read(connection)
@@ -154,7 +154,7 @@ class Intake:
         Clients keep their connections, so what is uneven would stay so. The last of the queue go: they wait
         for fewer calls there than here.
         """
-        more = self._scoreboard.calls(self._row) - self._scoreboard.fewest_calls()
+        more = self._scoreboard.cells[self._row, CALLS] - self._scoreboard.fewest_calls()
         for connection in list(reversed(self.waiting))[: max(0, more // 2)]:
             self._give_back(connection)
 
@@ -166,7 +166,7 @@ class Intake:
         """Tell all processes how many calls run and wait here."""
         slots, routes = self._host.slots, self._host.settings.multi_model
         own = sum(call.counted for call in slots.calls) if routes else slots.load
-        self._scoreboard.set_calls(self._row, own + len(self.waiting))
+        self._scoreboard.cells[self._row, CALLS] = own + len(self.waiting)
 
     def _leave_unread(self, connection: Connection) -> bool:
         """Leave a call in the kernel until all of it is there and a slot is free.

@@ -26,7 +26,7 @@ from .http.payload import bodies_of_worker
 from .http.request import Request
 from .http.response import Response, as_bytes, failure
 from .journal import Journal
-from .scoreboard import READY
+from .scoreboard import CALLS, GENERATION, READY, STATE
 
 _PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
 _RETRY = 0.02  # seconds between two looks at those that no worker has taken
@@ -57,7 +57,7 @@ class Standby:
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
-        self.generations = [self.scoreboard.generation(row) for row in self.scoreboard.rows]
+        self.generations = [self.scoreboard.cells[row, GENERATION] for row in self.scoreboard.rows]
         # Rows of workers that may not have taken all they got, and how many these are.
         self.untaken: dict[int, int] = {}
         self.blocked: dict[int, float] = {}  # when one was last found to take too long
@@ -159,14 +159,17 @@ class Standby:
             self.loop.read(connection)
 
     def choose(self) -> int | None:
-        """The row of the ready worker with the fewest calls, and the fewest connections among these."""
-        ready = [row for row in self.scoreboard.rows if self.looks_up(row)]
-        calls = {row: self.scoreboard.calls(row) + self.untaken.get(row, 0) for row in ready}
-        return min(ready, key=lambda row: (calls[row], self.held[row]), default=None)
+        """The row of the worker with the fewest calls, and the fewest connections among these.
 
-    def looks_up(self, row: int) -> bool:
-        """Whether the worker is ready, and takes what it gets."""
-        return self.scoreboard.state(row) == READY and self.scoreboard.seen(row) > self.blocked.get(row, 0.0)
+        It is ready, and has shown a sign of life since it was last found to take nothing.
+        """
+        cells, seen = self.scoreboard.cells, self.scoreboard.seen
+        calls = {
+            row: cells[row, CALLS] + self.untaken.get(row, 0)
+            for row in self.scoreboard.rows
+            if cells[row, STATE] == READY and seen(row) > self.blocked.get(row, 0.0)
+        }
+        return min(calls, key=lambda row: (calls[row], self.held[row]), default=None)
 
     # Connections of the workers
 
@@ -223,7 +226,7 @@ class Standby:
 
     def look_at_worker(self, row: int) -> None:
         """See to what a worker had, where it is gone; nothing goes to the next one of the row before that."""
-        generation = self.scoreboard.generation(row)
+        generation = self.scoreboard.cells[row, GENERATION]
         if generation == self.generations[row]:
             return
         self.generations[row] = generation

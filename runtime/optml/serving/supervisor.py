@@ -15,7 +15,7 @@ from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
 from .application import Server
-from .scoreboard import LOADING, READY, RETIRING
+from .scoreboard import CALLS, LOADING, READY, RETIRING, SERVED, STATE
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
@@ -64,7 +64,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         """The first place without a worker that stays; a place has two rows, one for a worker that leaves."""
         planned = self.app.planned_workers
         taken = {other.row for other in self.WORKERS.values()}
-        places = {row % planned for row in taken if self.scoreboard.state(row) != RETIRING}
+        places = {row % planned for row in taken if self.scoreboard.cells[row, STATE] != RETIRING}
         free = [row for row in self.scoreboard.rows if row not in taken]
         worker.row = min(free, key=lambda row: (row % planned in places, row))
         place = worker.row % planned
@@ -82,7 +82,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             app = self.app
             self.wanted, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
             log(f"ready: workers {self.wanted} ({reason}), calls at once in each {app.settings.threads}")
-        retiring = sum(self.scoreboard.state(worker.row) == RETIRING for worker in self.WORKERS.values())
+        states = [self.scoreboard.cells[worker.row, STATE] for worker in self.WORKERS.values()]
+        retiring = states.count(RETIRING)
         self.num_workers = self.wanted + min(retiring, self.wanted)
         if time.monotonic() >= self.retry_at:
             super().manage_workers()
@@ -114,7 +115,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def wait_for_signals(self, timeout: float = _LOOK) -> Any:
         starting = (
-            any(self.scoreboard.state(row) in (LOADING, RETIRING) for row in self.scoreboard.rows)
+            any(self.scoreboard.cells[row, STATE] in (LOADING, RETIRING) for row in self.scoreboard.rows)
             or self.retry_at > time.monotonic()
         )
         return super().wait_for_signals(_WATCH if starting or self.staged else min(timeout, _LOOK))
@@ -122,12 +123,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""
         row, scoreboard = worker.row, self.scoreboard
-        ready = scoreboard.state(row) == READY
-        retired = scoreboard.state(row) == RETIRING
-        well = ready and (scoreboard.served(row) or not scoreboard.calls(row))  # no call has harmed it
+        state, served, calls = (scoreboard.cells[row, column] for column in (STATE, SERVED, CALLS))
+        well = state == READY and (served or not calls)  # no call has harmed it
         scoreboard.end(row)
         self.app.exchange.report_death()
-        if self.stopping or retired:
+        if self.stopping or state == RETIRING:
             return
         now = time.monotonic()
         if well or now - self.failed_at > _FORGIVEN:
@@ -148,7 +148,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
         for pid, worker in list(self.WORKERS.items()):
             stuck = time.monotonic() - self.scoreboard.seen(worker.row) > self.app.settings.timeout + _STUCK
-            if stuck and self.scoreboard.state(worker.row) in (READY, RETIRING):
+            if stuck and self.scoreboard.cells[worker.row, STATE] in (READY, RETIRING):
                 log_error(f"worker {pid} hangs in its model: killed and replaced")
                 self.log.killed.add(pid)
                 self.kill_worker(pid, signal.SIGKILL)

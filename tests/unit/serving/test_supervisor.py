@@ -13,7 +13,7 @@ from gunicorn.errors import HaltServer
 from optml import gpus, machine, paths
 from optml.gpus import Gpu
 from optml.serving.model.requirements import find_requirements
-from optml.serving.scoreboard import READY, Scoreboard
+from optml.serving.scoreboard import CALLS, READY, Scoreboard
 from optml.serving.settings import Settings
 from optml.serving.sizing import fitting, plan_workers
 from optml.serving.supervisor import Supervisor, _runs
@@ -126,7 +126,7 @@ class Deaths:
         self.scoreboard.begin(0)
         if state:
             self.scoreboard.set_state(0, state)
-        self.scoreboard.set_calls(0, calls)
+        self.scoreboard.cells[0, CALLS] = calls
         self.supervisor.on_death(SimpleNamespace(row=0))
 
 
