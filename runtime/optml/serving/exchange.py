@@ -47,7 +47,7 @@ class Exchange:
         self.at_workers = [theirs for _, theirs in pairs]
         # Token and state for each file descriptor of each worker, and in place of number 0 the highest one in
         # use; pages take memory as they are first written.
-        self._cells = memoryview(mmap.mmap(-1, rows * NUMBERS * 16)).cast("q")
+        self._cells = memoryview(mmap.mmap(-1, rows * NUMBERS * 16)).cast("q", [rows, NUMBERS, 2])
         self._known = memoryview(mmap.mmap(-1, 8)).cast("q")  # the first token that the standby knows
 
     # In a worker
@@ -66,15 +66,14 @@ class Exchange:
         return None
 
     def set_state(self, row: int, number: int, state: int) -> None:
-        self._cells[2 * (row * NUMBERS + number) + 1] = state
+        self._cells[row, number, 1] = state
 
     def give_back(self, row: int, number: int) -> bool:
         """Have another worker take a connection of which nothing was read; the caller closes its own.
 
         False where that one would be the last: no standby has a duplicate, or the message cannot be sent.
         """
-        cell = 2 * (row * NUMBERS + number)
-        token, since = self._cells[cell : cell + 2]
+        token, since = self._cells[row, number, 0], self._cells[row, number, 1]
         return token >= self._known[0] and self._tell_standby(token, since)
 
     # In the supervisor
@@ -125,9 +124,8 @@ class Exchange:
 
     def states(self, row: int) -> dict[int, int]:
         """How far a worker was with its connections when it died; without those that it had not looked at."""
-        start = 2 * row * NUMBERS
-        cells = self._cells[start + 2 : start + 2 + 2 * self._cells[start]].tolist()
-        return dict(zip(cells[::2], cells[1::2], strict=True))
+        numbers = range(1, self._cells[row, 0, 0] + 1)
+        return {self._cells[row, number, 0]: self._cells[row, number, 1] for number in numbers}
 
     def _receive(self, row: int) -> tuple[Handed, list[int]] | None:
         """The next message, without its file descriptor where this process can have no more."""
@@ -139,11 +137,9 @@ class Exchange:
 
     def _note(self, row: int, number: int, token: int) -> None:
         """This file descriptor is the connection of that name, of which nothing was read yet."""
-        cell = 2 * (row * NUMBERS + number)
-        self._cells[cell + 1] = UNREAD
-        self._cells[cell] = token
-        highest = 2 * row * NUMBERS
-        self._cells[highest] = max(self._cells[highest], number)
+        self._cells[row, number, 1] = UNREAD
+        self._cells[row, number, 0] = token
+        self._cells[row, 0, 0] = max(self._cells[row, 0, 0], number)
 
     def _tell_standby(self, token: int, since: int) -> bool:
         try:
