@@ -1,9 +1,7 @@
 """The control plane: every route but /ping and /invocations, as a flask application.
 
-The two are split by what they cost. flask takes 190 ms to import, half of what the whole server takes to
-start, and gives half the requests/s of raw WSGI, itself a fraction of what the loop answers. So
-the loop keeps /ping and /invocations, and flask is imported by the first request for anything else, on a
-thread beside the loop.
+flask takes 190 ms to import, half of what the whole server takes to start, and gives a fraction of the
+requests/s of the loop. So it is imported by the first request for such a route, on a thread beside the loop.
 """
 
 from __future__ import annotations

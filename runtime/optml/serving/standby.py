@@ -103,7 +103,8 @@ class Standby:
         self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
             if connection not in self.handed and connection.is_fresh:
-                self.place(connection)  # also one whose first bytes are still on their way
+                since = self.waiting.get(connection, 0)
+                self.place(connection, since)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
 

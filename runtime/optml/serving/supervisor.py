@@ -114,11 +114,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.standby = 0
 
     def wait_for_signals(self, timeout: float = _LOOK) -> Any:
-        starting = (
-            any(self.scoreboard.cells[row, STATE] in (LOADING, RETIRING) for row in self.scoreboard.rows)
-            or self.retry_at > time.monotonic()
-        )
-        return super().wait_for_signals(_WATCH if starting or self.staged else min(timeout, _LOOK))
+        states = [self.scoreboard.cells[row, STATE] for row in self.scoreboard.rows]
+        starting = LOADING in states or RETIRING in states or self.retry_at > time.monotonic()
+        return super().wait_for_signals(_WATCH if starting or self.staged else _LOOK)
 
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import select
@@ -149,6 +150,24 @@ def test_what_was_given_back_before_the_stop_is_handed_over(
     again, _ = exchange.take(1, 1) or (None, None)
     assert again is not None
     again.close()
+    standby.loop.close(connection)
+
+
+def test_a_call_that_waits_as_the_server_stops_keeps_its_clock(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None
+    for row in (0, 1):
+        standby.blocked[row] = math.inf  # no worker takes anything
+    assert standby.place(connection)
+    came = time.monotonic_ns()
+    standby.blocked.clear()
+    standby.hand_over_rest()
+    taken, since = exchange.take(0, 1) or (None, 0)
+    assert taken is not None and 0 < since <= came
+    taken.close()
     standby.loop.close(connection)
 
 
