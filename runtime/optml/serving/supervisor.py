@@ -15,7 +15,7 @@ from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
 from .application import Server
-from .scoreboard import CALLS, LOADING, READY, RETIRING, SERVED, STATE
+from .scoreboard import CALLS, GENERATION, LOADING, READY, RETIRING, SERVED, STATE
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
@@ -42,7 +42,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.failed_at = 0.0
         self.staged = True
         self.wanted = 1  # workers, but for those that are being replaced
-        self.begun: set[int] = set()  # places in which there was a worker already
         self.stopping = False
         self.standby = 0
         self.retry_at = 0.0
@@ -68,8 +67,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         free = [row for row in self.scoreboard.rows if row not in taken]
         worker.row = min(free, key=lambda row: (row % planned in places, row))
         place = worker.row % planned
-        self.scoreboard.begin(worker.row, again=place in self.begun)
-        self.begun.add(place)
+        again = any(self.scoreboard.cells[row, GENERATION] for row in (place, place + planned))
+        self.scoreboard.begin(worker.row, again)
 
     def manage_workers(self) -> None:
         if self.stopping:
