@@ -86,9 +86,8 @@ class Execution:
         call.pause()  # a client that does not read is no model that is stuck
         sock = call.connection.sock
         try:
-            sock.settimeout(
-                self._host.settings.timeout
-            )  # fails where the loop has closed it: it was too late
+            # Fails where the loop has closed it, as the call took too long.
+            sock.settimeout(self._host.settings.timeout)
             sock.sendall(data)
         except OSError as error:
             raise ClientGone from error
