@@ -99,7 +99,6 @@ class Dispatcher:
         self._host.loop.send(connection, *as_bytes(response, request, self._host.closes))
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
-        """Answer with an error."""
         id = self._host.journal.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))

@@ -85,7 +85,6 @@ class Journal:
             self._lines.append(f"{json.dumps(record)}\n")
 
     def flush(self) -> None:
-        """Write what was noted."""
         with self._flushing:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             for piece in pieces("".join(lines).encode("utf-8", "replace")):

@@ -65,7 +65,6 @@ class Slots:
 
     @property
     def load(self) -> int:
-        """How many these are."""
         return len(self._calls)
 
     @property

@@ -42,7 +42,7 @@ _DIED = InferenceError("The worker died before it began with this request.", 503
 class Standby:
     """One process of it, which runs until SIGTERM or the supervisor's end."""
 
-    def __init__(self, app: Server, listeners: list[Any]) -> None:
+    def __init__(self, app: Server, listener: socket.socket) -> None:
         self.app = app
         self.scoreboard = app.scoreboard
         self.exchange = app.exchange
@@ -50,7 +50,7 @@ class Standby:
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
-        self.listeners = {listener.fileno(): listener.sock for listener in listeners}
+        self.listener = listener
         first = time.monotonic_ns()  # above all that an earlier standby used
         self.tokens = count(first)
         self.exchange.know_from(first)
@@ -75,8 +75,7 @@ class Standby:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
-        for fd in self.listeners:
-            self.loop.watch(fd, self.accept)
+        self.loop.watch(self.listener.fileno(), self.accept)
         looked = 0.0
         while self.alive:
             self.loop.turn(_RETRY if self.waiting or self.untaken else TICK)
@@ -98,8 +97,7 @@ class Standby:
         """The server stops: whoever has connected by now is still served."""
         self.exchange.know_from()  # no token at all
         self.accept(_BACKLOG)
-        for listener in self.listeners.values():
-            listener.close()  # at once: a connection made after the last accept would be lost
+        self.listener.close()  # at once: a connection made after the last accept would be lost
         self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
             if connection not in self.handed and connection.is_fresh:
@@ -110,19 +108,18 @@ class Standby:
 
     def accept(self, most: int = _AT_ONCE) -> None:
         """Take those who have connected."""
-        for listener in self.listeners.values():
-            for _ in range(most):
-                try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    break
-                except OSError:  # too many open files: some are closed soon
-                    time.sleep(_RETRY)
-                    break
-                connection = self.loop.adopt(sock)
-                # Most clients have sent their request by now, which spares us a turn of the loop.
-                if connection and _first_bytes(connection) and self.may_read(connection):
-                    self.loop.read(connection)
+        for _ in range(most):
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # too many open files: some are closed soon
+                time.sleep(_RETRY)
+                return
+            connection = self.loop.adopt(sock)
+            # Most clients have sent their request by now, which spares us a turn of the loop.
+            if connection and _first_bytes(connection) and self.may_read(connection):
+                self.loop.read(connection)
 
     def may_read(self, connection: Connection) -> bool:
         """Read /ping, and what no worker can take; hand over the rest."""

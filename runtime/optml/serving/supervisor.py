@@ -95,7 +95,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         try:
             with open("/proc/self/comm", "w") as name:  # told apart in `ps`
                 name.write("standby")
-            Standby(self.app, self.LISTENERS).run()
+            Standby(self.app, self.LISTENERS[0].sock).run()
         except BaseException:
             traceback.print_exc()
         finally:

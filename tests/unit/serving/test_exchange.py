@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,7 +51,7 @@ def standby_of(exchange: Exchange) -> Standby:
         scoreboard.set_state(row, READY)
     settings = Settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"})
     app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
-    return Standby(app, [])
+    return Standby(app, Mock(accept=Mock(side_effect=BlockingIOError)))  # nobody connects
 
 
 def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connection]:
