@@ -61,9 +61,8 @@ class Standby:
         # Rows of workers that may not have taken all they got, and how many these are.
         self.untaken: dict[int, int] = {}
         self.blocked: dict[int, float] = {}  # when one was last found to take too long
-        self.orphans: set[Connection] = (
-            set()
-        )  # of workers that gave them up: they may wait where none is ready
+        # Connections that a worker has given up, or left when it died: they may wait while none is ready.
+        self.orphans: set[Connection] = set()
         self.waiting: dict[Connection, int] = {}  # those whose calls wait for a worker, and since when
 
     def run(self) -> None:
