@@ -1,9 +1,7 @@
 """The control plane: every route but /ping and /invocations, as a flask application.
 
-The two are split by what they cost. flask takes 190 ms to import, half of what the whole server takes to
-start, and gives half the requests/s of raw WSGI, itself a fraction of what the loop answers. So
-the loop keeps /ping and /invocations, and flask is imported by the first request for anything else, on a
-thread beside the loop.
+flask takes 190 ms to import, half of what the whole server takes to start, and gives a fraction of the
+requests/s of the loop. So it is imported by the first request for such a route, on a thread beside the loop.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from .. import gpus, paths
 from .errors import InferenceError
 from .host import Host
 from .http.response import failure
+from .scoreboard import CALLS
 
 _NOTHING_FROM_ELSEWHERE = (
     "default-src 'none'; img-src data:; connect-src 'self'; "
@@ -99,7 +98,7 @@ def _failed(error: Exception) -> Response:
 
 def _calls(worker: Host) -> tuple[int, int]:
     """Calls that run, and calls that wait."""
-    calls = [worker.scoreboard.calls(row) for row in worker.scoreboard.rows]
+    calls = [worker.scoreboard.cells[row, CALLS] for row in worker.scoreboard.rows]
     running = sum(min(count, worker.slots.count) for count in calls)
     return running, sum(calls) - running
 
@@ -133,27 +132,26 @@ def _metrics(worker: Host) -> Iterator[str]:
     scoreboard = worker.scoreboard
     running, queued = _calls(worker)
     count, queue, model = scoreboard.done()
-    yield from _described("requests_total", "counter", "Requests answered, /ping excepted.")
-    for status, number in scoreboard.statuses().items():
-        yield f'optml_requests_total{{status="{status}"}} {number}'
-    yield from _described("calls_in_flight", "gauge", "Calls that run in a model.")
-    yield f"optml_calls_in_flight {running}"
-    yield from _described("calls_queued", "gauge", "Calls that wait for a slot.")
-    yield f"optml_calls_queued {queued}"
-    for name, seconds, where in (("queue", queue, "the queue"), ("model", model, "the model")):
-        yield from _described(f"{name}_seconds", "summary", f"Seconds that calls spent in {where}.")
-        yield f"optml_{name}_seconds_sum {seconds:.6f}"
-        yield f"optml_{name}_seconds_count {count}"
-    yield from _described("workers_ready", "gauge", "Workers that can answer a call.")
-    yield f"optml_workers_ready {scoreboard.ready()}"
-    yield from _described("worker_restarts_total", "counter", "Workers that took the place of another.")
-    yield f"optml_worker_restarts_total {scoreboard.restarts()}"
+    statuses = {f'{{status="{status}"}}': number for status, number in scoreboard.statuses().items()}
+    yield from _metric("requests_total", "counter", "Requests answered, /ping excepted.", statuses)
+    yield from _metric("calls_in_flight", "gauge", "Calls that run in a model.", running)
+    yield from _metric("calls_queued", "gauge", "Calls that wait for a slot.", queued)
+    for name, seconds in (("queue", queue), ("model", model)):
+        samples = {"_sum": f"{seconds:.6f}", "_count": count}
+        yield from _metric(f"{name}_seconds", "summary", f"Seconds that calls spent in the {name}.", samples)
+    yield from _metric("workers_ready", "gauge", "Workers that can answer a call.", scoreboard.ready())
+    yield from _metric(
+        "worker_restarts_total", "counter", "Workers that took the place of another.", scoreboard.restarts()
+    )
     found = gpus.memory() if worker.settings.gpus else []
     for name, attribute in (("used", "used"), ("total", "memory")) if found else ():
-        yield from _described(f"gpu_memory_{name}_bytes", "gauge", f"Memory of each GPU, {name}.")
-        for gpu in found:
-            yield f'optml_gpu_memory_{name}_bytes{{gpu="{gpu.uuid}"}} {getattr(gpu, attribute)}'
+        samples = {f'{{gpu="{gpu.uuid}"}}': getattr(gpu, attribute) for gpu in found}
+        yield from _metric(f"gpu_memory_{name}_bytes", "gauge", f"Memory of each GPU, {name}.", samples)
 
 
-def _described(name: str, kind: str, help: str) -> tuple[str, str]:
-    return f"# HELP optml_{name} {help}", f"# TYPE optml_{name} {kind}"
+def _metric(name: str, kind: str, help: str, samples: int | dict[str, Any]) -> Iterator[str]:
+    """One metric: a number, or several by what follows the name."""
+    yield f"# HELP optml_{name} {help}"
+    yield f"# TYPE optml_{name} {kind}"
+    for suffix, value in samples.items() if isinstance(samples, dict) else [("", samples)]:
+        yield f"optml_{name}{suffix} {value}"

@@ -70,6 +70,8 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """What is done once for all workers: install the requirements, and load the model if it is shared."""
+        if self.settings.multi_model:
+            return  # each model has its own
         if path := find_requirements(self.program):
             install(path)
         if self.settings.preload and self.program:
@@ -89,11 +91,6 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
             # What exists now is not looked at by the collector again, so that its pages stay shared.
             gc.collect()
             gc.freeze()
-
-    def has_preparations(self) -> bool:
-        if self.settings.multi_model:
-            return False  # each model has its own
-        return self.settings.preload or find_requirements(self.program) is not None
 
     def load(self, worker: Worker) -> None:
         """Give the worker its model, or the user's whole application; ends it where that fails."""
@@ -163,9 +160,7 @@ def load_router(worker: Worker) -> Any:
 
     home = tempfile.mkdtemp(prefix="optml-models-")
     forkserver = fork_forkserver(worker, home)
-    from .multimodel.router import (
-        create_router,  # flask and its memory are the router's alone, so after the fork
-    )
+    from .multimodel.router import create_router  # flask and its memory are the router's alone
 
     return create_router(worker, forkserver, home)
 

@@ -22,11 +22,6 @@ class Call:
     first, its slot or the loop at the deadline, is the one who answers.
     """
 
-    __slots__ = (
-        "_claim", "_end", "answered", "connection", "counted", "deadline", "id", "limit", "received",
-        "request", "session", "started", "streaming", "talks", "timeout",
-    )  # fmt: skip
-
     def __init__(
         self, request: Request, connection: Connection, id: str, received: float, timeout: float
     ) -> None:
@@ -40,7 +35,7 @@ class Call:
         self.started = 0.0
         self.answered = 0.0
         self.streaming = False
-        self.talks = False  # it asks for a session
+        self.opening = b""  # what opens a session, where it asks for one
         self.counted = True  # it is for a model, and not about models
         self.session: Stream | None = None
         self._claim = threading.Lock()

@@ -38,7 +38,7 @@ class Dispatcher:
         if request.path == "/ping":
             self.ping(connection, request)
         elif self._host.settings.multi_model and request.path in _ROUTES:
-            self.beside(self._control, self.ask_app, connection, request)
+            self.beside(self.ask_app, connection, request)
         elif self._host.wsgi is not None:
             self.call(connection, request)
         elif request.path == "/invocations":
@@ -49,7 +49,7 @@ class Dispatcher:
         elif self._host.websocket and (request.path == _STREAM or self.may_be_session(request)):
             self.upgrade(connection, request)
         else:
-            self.beside(self._control, self.ask_app, connection, request)
+            self.beside(self.ask_app, connection, request)
 
     def may_be_session(self, request: Request) -> bool:
         """Whether a session may have this path, which the client chooses: no other route of ours has it."""
@@ -59,37 +59,38 @@ class Dispatcher:
     def upgrade(self, connection: Connection, request: Request) -> None:
         """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
         try:
-            self._host.websocket.accept(request.method, request.headers, request.version)
+            opening = self._host.websocket.accept(request.method, request.headers, request.version)
         except InferenceError as error:
             self.refuse(connection, request, error)
         else:
-            self.call(connection, request, talks=True)
+            self.call(connection, request, opening)
 
     def ping(self, connection: Connection, request: Request) -> None:
         """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
         if not self._host.scoreboard.any_ready():
             self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
         elif self._host.settings.app:
-            self.beside(self._health, self.ask_app, connection, request)
+            self.beside(self.ask_app, connection, request)
         elif self._host.model is not None and self._host.model.has_ping:
-            self.beside(self._health, self.ask_user, connection, request)
+            self.beside(self.ask_user, connection, request)
         else:
             self.respond(connection, request, Response(200))
 
-    def call(self, connection: Connection, request: Request, talks: bool = False) -> None:
+    def call(self, connection: Connection, request: Request, opening: bytes = b"") -> None:
         """Give the request to a slot, now or in its turn, or refuse it at once."""
+        host = self._host
         # A router keeps no time: the process of the model does.
-        timeout = math.inf if self._host.settings.multi_model else self._host.settings.timeout
-        came = self._host.intake.arrival_of(connection)
-        call = Call(request, connection, self._host.journal.new_id(), came, timeout)
-        call.talks = talks
-        call.counted = not self._host.settings.multi_model or request.path.endswith("/invoke")
-        if self._host.loop.now > call.deadline:
+        timeout = math.inf if host.settings.multi_model else host.settings.timeout
+        came = host.intake.arrival_of(connection)
+        call = Call(request, connection, host.journal.new_id(), came, timeout)
+        call.opening = opening
+        call.counted = not host.settings.multi_model or request.path.endswith("/invoke")
+        if host.loop.now > call.deadline:
             self.refuse(connection, request, over_time(timeout))
-        elif self._host.slots.held and came < self._host.loop.now:
+        elif host.slots.held and came < host.loop.now:
             self.refuse(connection, request, HELD)
-        elif self._host.slots.admit(call, len(self._host.intake.queue)):
-            self._host.intake.note_load()
+        elif host.slots.admit(call, len(host.intake.waiting)):
+            host.intake.note_load()
         else:
             connection.rest = True
             self.refuse(connection, request, _FULL)
@@ -98,7 +99,6 @@ class Dispatcher:
         self._host.loop.send(connection, *as_bytes(response, request, self._host.closes))
 
     def refuse(self, connection: Connection, request: Request, error: InferenceError) -> None:
-        """Answer with an error."""
         id = self._host.journal.new_id()
         request.body.close()
         self.respond(connection, request, failure(error, id))
@@ -106,14 +106,8 @@ class Dispatcher:
 
     # Beside the loop: it takes no slot, and the loop no time
 
-    def beside(
-        self,
-        executor: ThreadPoolExecutor,
-        action: Callable[[Call], int | None],
-        connection: Connection,
-        request: Request,
-    ) -> None:
-        host = self._host
+    def beside(self, action: Callable[[Call], int | None], connection: Connection, request: Request) -> None:
+        host, is_ping = self._host, request.path == "/ping"
         call = Call(request, connection, host.journal.new_id(), host.loop.now, host.settings.timeout)
 
         def act() -> None:
@@ -121,10 +115,11 @@ class Dispatcher:
                 status = action(call)
             except BaseException as error:
                 status = self._execution.break_off(call, error)
-            if request.path != "/ping":
-                self._host.journal.note(request, status or 500, call.id)
+            if not is_ping:
+                host.journal.note(request, status or 500, call.id)
             request.body.close()
 
+        executor = self._health if is_ping else self._control
         executor.submit(act).add_done_callback(_print_fault)
 
     def ask_app(self, call: Call) -> int | None:
@@ -139,7 +134,9 @@ class Dispatcher:
         except Exception:
             traceback.print_exc()
             healthy = False
-        return self._execution.respond(call, Response(200 if healthy else 503))
+        response = Response(200 if healthy else 503)
+        self.respond(call.connection, call.request, response)
+        return response.status
 
     @cached_property
     def app(self) -> Any:

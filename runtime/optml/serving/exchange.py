@@ -9,6 +9,7 @@ go to another worker.
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import struct
 import time
@@ -46,44 +47,33 @@ class Exchange:
         self.at_workers = [theirs for _, theirs in pairs]
         # Token and state for each file descriptor of each worker, and in place of number 0 the highest one in
         # use; pages take memory as they are first written.
-        self._cells = memoryview(mmap.mmap(-1, rows * NUMBERS * 16)).cast("q")
+        self._cells = memoryview(mmap.mmap(-1, rows * NUMBERS * 16)).cast("q", [rows, NUMBERS, 2])
         self._known = memoryview(mmap.mmap(-1, 8)).cast("q")  # the first token that the standby knows
 
     # In a worker
 
-    def take(self, row: int, generation: int) -> tuple[socket.socket, Handed] | None:
-        """The next connection for this worker."""
-        while found := self._receive(row):
-            sock, handed = found
-            if handed.generation != generation:
-                _close(sock)  # meant for the worker that had the row before
-            elif sock is None:
+    def take(self, row: int, generation: int) -> tuple[socket.socket, int] | None:
+        """The next connection for this worker, noted as unread, and since when its call waits, or 0."""
+        while received := self._receive(row):
+            handed, fds = received
+            if handed.generation == generation:  # else it is meant for the worker that had the row before
+                if fds and fds[0] < NUMBERS:
+                    self._note(row, fds[0], handed.token)
+                    return socket.socket(fileno=fds[0]), handed.since
                 self._tell_standby(handed.token, UNTAKEN)  # whose duplicate is the only one
-            else:
-                return sock, handed
+            for fd in fds:
+                os.close(fd)
         return None
 
-    def keep(self, row: int, number: int, token: int) -> bool:
-        """This file descriptor is the connection of that name; false where it is too high to be noted."""
-        if number >= NUMBERS:
-            return False
-        cell = 2 * (row * NUMBERS + number)
-        self._cells[cell + 1] = UNREAD
-        self._cells[cell] = token
-        highest = 2 * row * NUMBERS
-        self._cells[highest] = max(self._cells[highest], number)
-        return True
-
     def set_state(self, row: int, number: int, state: int) -> None:
-        self._cells[2 * (row * NUMBERS + number) + 1] = state
+        self._cells[row, number, 1] = state
 
     def give_back(self, row: int, number: int) -> bool:
         """Have another worker take a connection of which nothing was read; the caller closes its own.
 
         False where that one would be the last: no standby has a duplicate, or the message cannot be sent.
         """
-        cell = 2 * (row * NUMBERS + number)
-        token, since = self._cells[cell : cell + 2]
+        token, since = self._cells[row, number, 0], self._cells[row, number, 1]
         return token >= self._known[0] and self._tell_standby(token, since)
 
     # In the supervisor
@@ -125,25 +115,31 @@ class Exchange:
     def take_back(self, row: int) -> dict[int, int]:
         """Tokens and clocks of all that the worker has not taken; it will not get them any more."""
         clocks = {}
-        while found := self._receive(row):
-            sock, handed = found
-            _close(sock)
+        while received := self._receive(row):
+            handed, fds = received
+            for fd in fds:
+                os.close(fd)
             clocks[handed.token] = handed.since or handed.sent
         return clocks
 
     def states(self, row: int) -> dict[int, int]:
         """How far a worker was with its connections when it died; without those that it had not looked at."""
-        start = 2 * row * NUMBERS
-        cells = self._cells[start + 2 : start + 2 + 2 * self._cells[start]].tolist()
-        return dict(zip(cells[::2], cells[1::2], strict=True))
+        numbers = range(1, self._cells[row, 0, 0] + 1)
+        return {self._cells[row, number, 0]: self._cells[row, number, 1] for number in numbers}
 
-    def _receive(self, row: int) -> tuple[socket.socket | None, Handed] | None:
-        """The next message, without its connection where this process can have no more open files."""
+    def _receive(self, row: int) -> tuple[Handed, list[int]] | None:
+        """The next message, without its file descriptor where this process can have no more."""
         try:
             data, fds, _, _ = socket.recv_fds(self.at_workers[row], _HANDED.size, 1)
         except OSError:
             return None
-        return socket.socket(fileno=fds[0]) if fds else None, Handed(*_HANDED.unpack(data))
+        return Handed(*_HANDED.unpack(data)), fds
+
+    def _note(self, row: int, number: int, token: int) -> None:
+        """This file descriptor is the connection of that name, of which nothing was read yet."""
+        self._cells[row, number, 1] = UNREAD
+        self._cells[row, number, 0] = token
+        self._cells[row, 0, 0] = max(self._cells[row, 0, 0], number)
 
     def _tell_standby(self, token: int, since: int) -> bool:
         try:
@@ -151,11 +147,6 @@ class Exchange:
         except OSError:
             return False
         return True
-
-
-def _close(sock: socket.socket | None) -> None:
-    if sock is not None:
-        sock.close()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -1,6 +1,6 @@
 """One call on its slot: a whole answer, a stream, a session, or what a WSGI application answers.
 
-The client's errors are told from the user's where they arise: only what `Outlet` sends can fail for the
+The client's errors are told from the user's where they arise: only what `send_part` sends can fail for the
 client, so an OSError that a handler raises is a fault like any other.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
@@ -35,31 +36,6 @@ class TooLate(Exception):
     """The deadline has answered."""
 
 
-class Outlet:
-    """The socket of a call whose answer is sent in parts: the client has the time of a call for each.
-
-    The first part claims the call. Raises ClientGone and TooLate.
-    """
-
-    def __init__(self, call: Call, timeout: float) -> None:
-        self._call = call
-        self._timeout = timeout
-
-    def sendall(self, data: bytes) -> None:
-        call, sock = self._call, self._call.connection.sock
-        if not call.streaming and not call.claim():
-            raise TooLate
-        call.streaming = True
-        call.pause()  # a client that does not read is no model that is stuck
-        try:
-            sock.settimeout(self._timeout)  # fails where the loop has closed it: the call took too long
-            sock.sendall(data)
-        except OSError as error:
-            raise ClientGone from error
-        finally:
-            call.renew()
-
-
 class Execution:
     """Runs the calls of a worker. Nothing that a handler raises ends the thread."""
 
@@ -69,7 +45,7 @@ class Execution:
     def run(self, call: Call) -> None:
         """Run one call and note what became of it, unless the deadline has answered."""
         try:
-            if call.talks:
+            if call.opening:
                 status = self._talk(call)
             elif self._host.wsgi is not None:
                 status = self.run_app(call, self._host.wsgi)
@@ -99,12 +75,24 @@ class Execution:
     def _cut(self, call: Call) -> None:
         self._host.loop.post(lambda: self._host.loop.close(call.connection))
 
-    def respond(self, call: Call, response: Response) -> int:
-        """Send a whole answer."""
-        host = self._host
-        data, closes = as_bytes(response, call.request, host.closes)
-        host.loop.send(call.connection, data, closes)
-        return response.status
+    def send_part(self, call: Call, data: bytes) -> None:
+        """Send a part of an answer, for which the client has the time of a call. The first claims the call.
+
+        Raises ClientGone and TooLate.
+        """
+        if not call.streaming and not call.claim():
+            raise TooLate
+        call.streaming = True
+        call.pause()  # a client that does not read is no model that is stuck
+        sock = call.connection.sock
+        try:
+            # Fails where the loop has closed it, as the call took too long.
+            sock.settimeout(self._host.settings.timeout)
+            sock.sendall(data)
+        except OSError as error:
+            raise ClientGone from error
+        finally:
+            call.renew()
 
     def _invoke(self, call: Call) -> int | None:
         """Run the handlers and answer, unless the deadline has."""
@@ -135,15 +123,14 @@ class Execution:
 
     def _stream(self, call: Call, answer: Response, chunks: Iterator[bytes]) -> int:
         """Send chunks as they come. Each has the time of a whole call."""
-        send = Outlet(call, self._host.settings.timeout).sendall
         frames = Frames(answer, call.request, self._host.closes)
         try:
-            send(frames.head + frames.frame(answer.body))
+            self.send_part(call, frames.head + frames.frame(answer.body))
             for chunk in chunks:
-                send(frames.frame(chunk))
+                self.send_part(call, frames.frame(chunk))
         finally:
             close(chunks)
-        send(frames.end())
+        self.send_part(call, frames.end())
         self._continue(call, frames.closes)
         return answer.status
 
@@ -157,19 +144,8 @@ class Execution:
         """Open a WebSocket, and have the user's stream_fn talk through it."""
         host = self._host
         assert host.model is not None
-        Outlet(call, host.settings.timeout).sendall(
-            host.websocket.accept(call.request.method, call.request.headers, call.request.version)
-        )
-        # The library closes what it gets, and the loop what it has.
-        sock = call.connection.sock.dup()
-        stream = host.websocket.Stream(
-            sock,
-            call,
-            host.settings.timeout,
-            host.settings.max_payload,
-            lambda: not host.alive,
-            call.connection.take_input(),
-        )
+        self.send_part(call, call.opening)
+        stream = host.websocket.Stream(call, host)
         host.slots.hold(call, stream)
         code, reason = 0, ""
         try:
@@ -195,7 +171,7 @@ class Execution:
     def run_app(self, call: Call, app: Any) -> int | None:
         """Have a WSGI application answer, the user's own or the control plane."""
         host, request = self._host, call.request
-        answer = WSGIAnswer(request, Outlet(call, host.settings.timeout).sendall, host.closes)
+        answer = WSGIAnswer(request, partial(self.send_part, call), host.closes)
         variables = environ(request, call.connection.server, host.app.planned_workers > 1)
         variables["optml.request_id"] = call.id
         try:
@@ -204,8 +180,11 @@ class Execution:
             if call.streaming or isinstance(error, TooLate):
                 raise
             self._notice(error)
-            whole = failure(error, call.id)
-            return self.respond(call, whole) if call.claim() else None
+            response = failure(error, call.id)
+            if not call.claim():
+                return None
+            host.loop.send(call.connection, *as_bytes(response, request, host.closes))
+            return response.status
         assert answer.response is not None
         self._continue(call, answer.closes)
         return answer.response.status

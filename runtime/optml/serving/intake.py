@@ -6,18 +6,17 @@ A call that must wait for a slot is left in the kernel, where the standby finds 
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from typing import Any
 
 from .dispatch import Dispatcher
 from .exchange import READING, UNREAD, Exchange
 from .host import Host
+from .http.arrival import await_bytes, size_of_call
 from .http.connection import Connection
 from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
-from .queue import Queue
-from .scoreboard import RETIRING
+from .scoreboard import CALLS, GENERATION, RETIRING, STATE
 
 _ASLEEP = 2.0  # seconds between two looks at the clock by one model of many that nobody asks
 _REST = 0.1  # seconds for which a client that was told to come again later is not listened to
@@ -31,14 +30,16 @@ class Intake:
         self._exchange = exchange
         self._row = row
         self._scoreboard = host.scoreboard
-        self._generation = host.scoreboard.generation(row)
+        self._generation = host.scoreboard.cells[row, GENERATION]
         bodies = bodies_of_worker(host.settings.max_payload, host.app.planned_workers)
         self.loop = Loop(self, bodies, host.journal)
         self.dispatch = requests.dispatch
-        self.queue = Queue(self.loop, "/" if host.wsgi else "/invocations")
+        self._path = "/" if host.wsgi else "/invocations"  # of calls, or of what is above them
+        self.waiting: dict[Connection, float] = {}  # whose calls wait unread, in their order, and since when
+        self._partial: set[Connection] = set()  # of these the kernel has some, and tells when it has all
         self._arrived: dict[Connection, float] = {}  # when calls came that have waited, and are read now
         self._resting: deque[Connection] = deque()
-        self._listeners: list[Any] = []
+        self._listener: Any = None
 
     @property
     def patience(self) -> float:
@@ -50,63 +51,54 @@ class Intake:
     # New connections
 
     def open(self, listeners: list[Any]) -> None:
-        """Take connections: those that the standby offers, or what comes to these sockets."""
+        """Take connections: those that the standby offers, or what comes to the one listener of a model."""
         if self._exchange:
-            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._take_given)
-        for listener in listeners:
-            if self._exchange:
+            for listener in listeners:
                 listener.close()  # the standby accepts for all
-            else:
-                self._listeners.append(listener)
-                self.loop.watch(listener.fileno(), self._accept)
+            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._take_given)
+        else:
+            [self._listener] = listeners
+            self.loop.watch(self._listener.fileno(), self._accept)
 
     def stop(self) -> None:
         """Take no more connections than are on their way here; others may have these, if there are any."""
         if self._exchange:
             self._take_given()
-        for listener in self._listeners:
-            self.loop.ignore(listener.fileno())
-            listener.sock.close()
-        self._listeners.clear()
+        elif self._listener:
+            self.loop.ignore(self._listener.fileno())
+            self._listener.sock.close()
+            self._listener = None
 
     def _take_given(self) -> None:
         """Take over connections from the standby."""
         assert self._exchange is not None
-        while given := self._exchange.take(self._row, self._generation):
-            sock, handed = given
-            if not self._exchange.keep(self._row, sock.fileno(), handed.token):
-                sock.shutdown(socket.SHUT_RDWR)  # more than anybody can have open
-            elif connection := self.loop.adopt(sock):
-                if handed.since:
-                    self._arrived[connection] = handed.since / 1e9
+        while taken := self._exchange.take(self._row, self._generation):
+            sock, since = taken
+            if connection := self.loop.adopt(sock):
+                if since:
+                    self._arrived[connection] = since / 1e9
                 self.loop.leave(connection)
-                if self._scoreboard.state(self._row) == RETIRING:
+                if self._scoreboard.cells[self._row, STATE] == RETIRING:
                     self._give_back(connection)
                 if self.loop.holds(connection) and self.may_read(connection):  # its first bytes are here
                     self.loop.read(connection)
 
     def _accept(self) -> None:
-        for listener in self._listeners:
-            try:
-                self.loop.adopt(listener.sock.accept()[0])
-            except OSError:
-                pass  # the client is gone
+        try:
+            self.loop.adopt(self._listener.sock.accept()[0])
+        except OSError:
+            pass  # the client is gone
 
     # What the loop asks
 
     def may_read(self, connection: Connection) -> bool:
         """Read all but calls that wait for a slot, or for their own end, and may do so in the kernel."""
-        if connection in self.queue:
+        if connection in self.waiting:
             self.loop.close(connection)  # its client has hung up: the call is not run
             return False
-        fresh = connection.request is None and not connection.has_input and not connection.closing
-        if fresh and self._exchange:
-            waits = self._host.slots.busy or self.queue  # nobody overtakes those that wait
-            if waits and self._let_wait(connection):
-                return False
-            if connection.in_parts and self.queue.gather(connection):
-                return False
-        self.queue.wake(connection)
+        if self._exchange and connection.is_fresh and self._leave_unread(connection):
+            return False
+        self._wake(connection)
         self.set_state(connection, READING)
         return True
 
@@ -122,7 +114,8 @@ class Intake:
 
     def forget(self, connection: Connection) -> None:
         self._arrived.pop(connection, None)
-        self.queue.remove(connection)
+        self.waiting.pop(connection, None)
+        self._partial.discard(connection)
         self.note_load()
 
     def arrival_of(self, connection: Connection) -> float:
@@ -135,7 +128,7 @@ class Intake:
 
     def wake_resting(self) -> None:
         """Listen again to clients that were refused: one as soon as there is room, all in their time."""
-        room = bool(self._resting) and not self._host.slots.full(len(self.queue))
+        room = bool(self._resting) and not self._host.slots.full(len(self.waiting))
         while self._resting and (room or self.loop.now - self._resting[0].seen >= _REST):
             room = False
             connection = self._resting.popleft()
@@ -146,13 +139,13 @@ class Intake:
 
     def fill_slots(self) -> None:
         """Read those whose turn has come."""
-        while self.queue and not self._host.slots.busy:
-            self._read_waiting(self.queue.first())
+        while self.waiting and not self._host.slots.busy:
+            self._read_waiting(next(iter(self.waiting)))
         self.note_load()
 
     def read_late(self, before: float) -> None:
         """Read those that have waited since before this moment, to be refused."""
-        for connection in self.queue.waiting_since(before):
+        for connection in [each for each, since in self.waiting.items() if since < before]:
             self._read_waiting(connection)
 
     def share(self) -> None:
@@ -161,32 +154,55 @@ class Intake:
         Clients keep their connections, so what is uneven would stay so. The last of the queue go: they wait
         for fewer calls there than here.
         """
-        more = self._scoreboard.calls(self._row) - self._scoreboard.fewest_calls()
-        for connection in self.queue.connections()[::-1][: max(0, more // 2)]:
+        more = self._scoreboard.cells[self._row, CALLS] - self._scoreboard.fewest_calls()
+        for connection in list(reversed(self.waiting))[: max(0, more // 2)]:
             self._give_back(connection)
 
     def give_back_all(self) -> None:
-        for connection in self.queue.connections():
+        for connection in list(self.waiting):
             self._give_back(connection)
 
     def note_load(self) -> None:
         """Tell all processes how many calls run and wait here."""
         slots, routes = self._host.slots, self._host.settings.multi_model
         own = sum(call.counted for call in slots.calls) if routes else slots.load
-        self._scoreboard.set_calls(self._row, own + len(self.queue))
+        self._scoreboard.cells[self._row, CALLS] = own + len(self.waiting)
 
-    def _let_wait(self, connection: Connection) -> bool:
-        """Leave a call unread until a slot is free; false for what is no call, or one too many."""
-        came = self._arrived.get(connection, self.loop.now)
-        if self._host.slots.full(len(self.queue)) or not self.queue.add(connection, came):
+    def _leave_unread(self, connection: Connection) -> bool:
+        """Leave a call in the kernel until all of it is there and a slot is free.
+
+        False for what is to be read now: no call, one too many, more than the kernel should keep, or one that
+        a free slot is waiting for, which is not looked at where its client has always sent its calls whole.
+        """
+        slots = self._host.slots
+        # Nobody overtakes those that wait.
+        waits = (slots.busy or self.waiting) and not slots.full(len(self.waiting))
+        size = size_of_call(connection.sock, self._path) if waits or connection.in_parts else None
+        if size and size.missing:
+            if connection in self._partial:
+                return False  # it came without the rest: the client has hung up
+            self._partial.add(connection)
+            await_bytes(connection.sock, size.whole)
+            self.loop.listen(connection)
+            return True
+        connection.in_parts = connection in self._partial
+        if not waits or not size:
             return False
-        if connection in self.queue:
-            self.set_state(connection, int(came * 1e9))
+        self._wake(connection)
+        self.waiting[connection] = came = self._arrived.get(connection, self.loop.now)
+        self.loop.await_end(connection)
+        self.set_state(connection, int(came * 1e9))
         self.fill_slots()  # one may have become free meanwhile
         return True
 
+    def _wake(self, connection: Connection) -> None:
+        """It is readable again as soon as anything has arrived."""
+        if connection in self._partial:
+            self._partial.discard(connection)
+            await_bytes(connection.sock, 1)
+
     def _read_waiting(self, connection: Connection) -> None:
-        self._arrived[connection] = self.queue.remove(connection)
+        self._arrived[connection] = self.waiting.pop(connection)
         self.set_state(connection, READING)
         self.loop.leave(connection)
         self.loop.read(connection)

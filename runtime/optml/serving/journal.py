@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 
 from .call import Call
@@ -28,25 +29,22 @@ _PIECE = 4096  # bytes that a pipe takes whole, so that lines of several process
 
 
 class Journal:
-    """Of one process. From any thread."""
+    """Of one process, in one kind of line: `text`, `json`, or none for `off`. From any thread."""
 
     def __init__(self, scoreboard: Scoreboard, row: int, access_log: str) -> None:
         self._scoreboard = scoreboard
         self._row = row
-        self._lines = AccessLog(access_log)
-        self.flush = self._lines.flush
         self._prefix = f"{os.getpid():x}-{time.time_ns() & 0xFFFFFFFF:08x}"
         self._ids = count(1)
+        self._kind = access_log
+        self._lines: deque[str] = deque(maxlen=_KEPT)
+        self._flushing = threading.Lock()
+        if access_log != "off":
+            threading.Thread(target=self._keep_flushing, name="access-log", daemon=True).start()
 
     def new_id(self) -> str:
         """Names a request, in its answer and in the log."""
         return f"{self._prefix}-{next(self._ids)}"
-
-    def note(self, request: Request | None, status: int, id: str, *seconds: float) -> None:
-        """Note a request that is answered; one that could not be read has neither method nor path."""
-        method, path = (request.method, request.path) if request else ("-", "-")
-        self._scoreboard.count_status(self._row, status)
-        self._lines.add(method, path, status, id, *seconds)
 
     def note_call(self, call: Call, status: int) -> None:
         """Note a call that has run, with its answer complete or broken; the second time is no news."""
@@ -57,28 +55,18 @@ class Journal:
             self._scoreboard.count_call(self._row, queue, model)
         self.note(call.request, status, call.id, time.monotonic() - call.received, queue, model)
 
-
-class AccessLog:
-    """Formats one kind of line: `text`, `json`, or none for `off`."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._lines: deque[str] = deque(maxlen=_KEPT)
-        self._flushing = threading.Lock()
-        if kind != "off":
-            threading.Thread(target=self._keep_flushing, name="access-log", daemon=True).start()
-
-    def add(
+    def note(
         self,
-        method: str,
-        path: str,
+        request: Request | None,
         status: int,
         id: str,
         total: float = 0.0,
         queue: float = 0.0,
         model: float = 0.0,
     ) -> None:
-        """Note a request and its seconds: in all, in the queue, in the model. From any thread."""
+        """Note a request that is answered, and its seconds; it is None where it could not be read."""
+        self._scoreboard.count_status(self._row, status)
+        method, path = (request.method, request.path) if request else ("-", "-")
         if self._kind == "text":
             times = f"{total * 1e3:.1f} ms (queue {queue * 1e3:.1f}, model {model * 1e3:.1f})"
             shown = path if path.isprintable() else ascii(path)
@@ -97,11 +85,11 @@ class AccessLog:
             self._lines.append(f"{json.dumps(record)}\n")
 
     def flush(self) -> None:
-        """Write what was noted."""
         with self._flushing:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             for piece in pieces("".join(lines).encode("utf-8", "replace")):
-                _write(piece)
+                with suppress(OSError):  # a closed stderr is no reason to fail a request
+                    os.write(2, piece)
 
     def _keep_flushing(self) -> None:
         while True:
@@ -119,10 +107,3 @@ def pieces(data: bytes) -> Iterator[bytes]:
         end = data.rfind(b"\n", start, start + _PIECE) + 1 or data.index(b"\n", start) + 1
         yield data[start:end]
         start = end
-
-
-def _write(data: bytes) -> None:
-    try:
-        os.write(2, data)
-    except OSError:
-        pass  # a closed stderr is no reason to fail a request

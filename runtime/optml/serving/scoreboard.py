@@ -12,10 +12,12 @@ import time
 
 LOADING, READY, RETIRING = 1, 2, 3
 
-# Columns of a row. Each is one aligned 64-bit number, which the machine writes whole.
-_STATE, _HEARTBEAT, _SERVED, _ASKED, _CALLS = range(5)  # of the worker that has the row
-_RESTARTS, _DONE, _QUEUED, _MODELED = range(5, 9)  # of all that had it; the last two in nanoseconds
-_GENERATION = 9
+# Columns of the worker that has the row. SERVED: calls that it has answered. ASKED: whether the user's code
+# is to be asked for its health. CALLS: those that run or wait.
+STATE, _HEARTBEAT, SERVED, ASKED, CALLS = range(5)
+# Columns of all that had it; the last two in nanoseconds.
+_RESTARTS, _DONE, _QUEUED, _MODELED = range(5, 9)
+GENERATION = 9  # another number for each worker that has the row, and while none has it
 _STATUS = 10  # one column for each status from 100 to 599
 _RECENT = _STATUS + 500  # a ring of the last latencies in nanoseconds
 _KEPT = 32
@@ -23,123 +25,94 @@ _COLUMNS = _RECENT + _KEPT
 
 
 class Scoreboard:
-    """One row for each worker. Made before the fork, and written by the worker that owns the row.
+    """One row for each worker, and row -1 for the standby, of which only the statuses are asked for.
 
-    Behind these there is row -1, the standby's, of which only the statuses are asked for.
+    Made before the fork. Each of the `cells` (row, column) is one aligned 64-bit number, which the machine
+    writes whole; those of a row are written by the worker that has it.
     """
 
     def __init__(self, rows: int) -> None:
         self.rows = range(rows)
-        self._cells = memoryview(mmap.mmap(-1, (rows + 1) * _COLUMNS * 8)).cast("q")
+        shape = [rows + 1, _COLUMNS]
+        self.cells = memoryview(mmap.mmap(-1, (rows + 1) * _COLUMNS * 8)).cast("q", shape)
         self._counting = threading.Lock()  # for the threads of one worker
 
     def begin(self, row: int, again: bool = False) -> None:
         """A new worker takes the row, perhaps in place of another: it is loading and has served nothing."""
-        for column in range(_RESTARTS):
-            self._cells[row * _COLUMNS + column] = 0
-        self._cells[row * _COLUMNS + _RESTARTS] += again
-        self._cells[row * _COLUMNS + _GENERATION] += 1
+        for column in (SERVED, ASKED, CALLS):
+            self.cells[row, column] = 0
+        self.cells[row, _RESTARTS] += again
+        self.cells[row, GENERATION] += 1
         self.set_state(row, LOADING)
 
     def set_state(self, row: int, state: int) -> None:
         self.beat(row)
-        self._cells[row * _COLUMNS + _STATE] = state
+        self.cells[row, STATE] = state
 
     def end(self, row: int) -> None:
         """The worker of the row is gone."""
-        self._cells[row * _COLUMNS + _STATE] = 0
-        self._cells[row * _COLUMNS + _GENERATION] += 1
-        self.set_calls(row, 0)
-
-    def generation(self, row: int) -> int:
-        """Another number for each worker that has the row, and while none has it."""
-        return self._cells[row * _COLUMNS + _GENERATION]
-
-    def state(self, row: int) -> int:
-        return self._cells[row * _COLUMNS + _STATE]
+        self.cells[row, STATE] = 0
+        self.cells[row, GENERATION] += 1
+        self.cells[row, CALLS] = 0
 
     def any_ready(self) -> bool:
         """Whether at least one worker can answer a call: what /ping tells."""
-        cells = self._cells
-        return any(cells[row * _COLUMNS] == READY for row in self.rows)
+        return any(self.cells[row, STATE] == READY for row in self.rows)
 
     def ready(self) -> int:
         """How many workers can answer a call."""
-        return sum(self.state(row) == READY for row in self.rows)
+        return sum(self.cells[row, STATE] == READY for row in self.rows)
 
     def beat(self, row: int) -> None:
         """The loop of this worker is alive."""
-        self._cells[row * _COLUMNS + _HEARTBEAT] = time.monotonic_ns()
+        self.cells[row, _HEARTBEAT] = time.monotonic_ns()
 
-    def silence(self, row: int) -> float:
-        """Seconds since the loop of this worker was last seen alive."""
-        return (time.monotonic_ns() - self._cells[row * _COLUMNS + _HEARTBEAT]) / 1e9
-
-    def count_served(self, row: int) -> None:
-        self._cells[row * _COLUMNS + _SERVED] += 1
-
-    def served(self, row: int) -> int:
-        """Calls answered since this worker began."""
-        return self._cells[row * _COLUMNS + _SERVED]
-
-    def set_asked(self, row: int) -> None:
-        """The user's code in this worker is to be asked for its health."""
-        self._cells[row * _COLUMNS + _ASKED] = 1
+    def seen(self, row: int) -> float:
+        """When the loop of this worker was last alive, by the monotonic clock."""
+        return self.cells[row, _HEARTBEAT] / 1e9
 
     def any_asked(self) -> bool:
-        return any(self._cells[row * _COLUMNS + _ASKED] for row in self.rows)
+        return any(self.cells[row, ASKED] for row in self.rows)
 
     def fewest_calls(self) -> int:
         """Of the ready workers, the calls of the one that has the fewest; 0 where none is ready."""
-        return min((self.calls(row) for row in self.rows if self.state(row) == READY), default=0)
+        ready = (row for row in self.rows if self.cells[row, STATE] == READY)
+        return min((self.cells[row, CALLS] for row in ready), default=0)
 
     # What is counted
 
-    def set_calls(self, row: int, count: int) -> None:
-        """So many calls run or wait in this worker."""
-        self._cells[row * _COLUMNS + _CALLS] = count
-
-    def calls(self, row: int) -> int:
-        return self._cells[row * _COLUMNS + _CALLS]
-
     def count_status(self, row: int, status: int) -> None:
         """A request was answered."""
-        if 100 <= status <= 599:
-            with self._counting:
-                self._cells[row * _COLUMNS + _STATUS + status - 100] += 1
+        with self._counting:
+            self.cells[row, _STATUS + status - 100] += 1
 
     def count_call(self, row: int, queue: float, model: float) -> None:
         """A call was answered that took these seconds."""
-        cells, start = self._cells, row * _COLUMNS
         queued, modeled = int(queue * 1e9), int(model * 1e9)
         with self._counting:
-            done = cells[start + _DONE]
-            cells[start + _QUEUED] += queued
-            cells[start + _MODELED] += modeled
-            cells[start + _RECENT + done % _KEPT] = queued + modeled
-            cells[start + _DONE] = done + 1
+            done = self.cells[row, _DONE]
+            self.cells[row, _QUEUED] += queued
+            self.cells[row, _MODELED] += modeled
+            self.cells[row, _RECENT + done % _KEPT] = queued + modeled
+            self.cells[row, _DONE] = done + 1
 
     def restarts(self) -> int:
         """Workers that took the place of another."""
-        return sum(self._cells[row * _COLUMNS + _RESTARTS] for row in self.rows)
+        return self._total(_RESTARTS)
 
     def done(self) -> tuple[int, float, float]:
         """Calls answered, and their seconds in the queue and in the model."""
-        count, queued, modeled = (
-            sum(self._cells[row * _COLUMNS + column] for row in self.rows)
-            for column in (_DONE, _QUEUED, _MODELED)
-        )
-        return count, queued / 1e9, modeled / 1e9
+        return self._total(_DONE), self._total(_QUEUED) / 1e9, self._total(_MODELED) / 1e9
 
     def statuses(self) -> dict[int, int]:
         """How many requests were answered with each status."""
-        counts = {
-            status: sum(self._cells[row * _COLUMNS + _STATUS + status - 100] for row in (*self.rows, -1))
-            for status in range(100, 600)
-        }
+        counts = {status: self._total(_STATUS + status - 100) for status in range(100, 600)}
         return {status: count for status, count in counts.items() if count}
 
     def recent(self) -> list[float]:
         """Seconds that the last calls of each worker took, in no order."""
-        starts = [row * _COLUMNS + _RECENT for row in self.rows]
-        return [cell / 1e9 for start in starts for cell in self._cells[start : start + _KEPT] if cell]
+        latencies = (self.cells[row, _RECENT + number] for row in self.rows for number in range(_KEPT))
+        return [latency / 1e9 for latency in latencies if latency]
+
+    def _total(self, column: int) -> int:
+        return sum(self.cells[row, column] for row in (*self.rows, -1))

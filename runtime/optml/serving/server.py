@@ -10,7 +10,7 @@ import sys
 from .. import house
 from ..machine import listen
 from ..report import UserError, log
-from .settings import read_settings
+from .settings import Settings
 
 _BACKLOG = 2048  # connections that the kernel keeps until they are accepted
 
@@ -23,7 +23,7 @@ def serve(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until something is served
     if argv:
         raise UserError(f"serve takes no arguments, but got {argv[0]!r}: settings are environment variables")
-    settings = read_settings(os.environ)
+    settings = Settings(os.environ)
     try:
         import gunicorn  # noqa: F401
     except ImportError:

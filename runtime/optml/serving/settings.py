@@ -1,49 +1,67 @@
-"""Every setting of the server: read once from the environment, checked, then frozen."""
+"""Every setting of the server, read once from the environment and checked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TypeVar
 
 from .. import gpus, paths
-from ..gpus import Gpu
 from ..report import UserError
 
 MB = 1 << 20
-ACCESS_LOGS = ("text", "json", "off")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-USERS = ("ml", "root")
 # What SageMaker gives a container that it runs itself, and its SDK's local mode does not.
-PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
+_PLATFORM = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SAGEMAKER_SAFE_PORT_RANGE")
+
+_Default = TypeVar("_Default", int, None)
 
 
-@dataclass(frozen=True)
 class Settings:
-    """What the environment asks of the server. Sizes are bytes, times seconds."""
+    """What the environment asks of the server. Sizes are bytes, times seconds.
 
-    port: int
-    workers: int | None  # None: as many as CPUs and memory allow
-    threads: int  # calls that one worker runs at once
-    queue: int  # calls that may wait, all workers together
-    timeout: float  # from the last byte of a request to the first of its answer
-    start_retries: int
-    preload: bool
-    user: str
-    default_accept: str
-    max_payload: int
-    multi_model: bool
-    access_log: str
-    metrics: bool  # answer /metrics, which the platform scrapes, too
-    page: bool  # answer / with a page for people
-    log_level: int
-    program: str  # a file name
-    program_folder: str  # below the folder of code
-    submitted: str  # the folder of code, absolute, or a file or s3:// address to get it from; or empty
-    app: str | None  # module:app, a WSGI application that replaces our own
-    batch_strategy: str
-    max_concurrent_transforms: int | None
-    gpus: list[Gpu]
+    Raises UserError with one line for a value that makes no sense.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        read = _Reader(environ)
+        self.port = read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535)
+        # None: as many as CPUs and memory allow.
+        self.workers = read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1, 1000)
+        # Calls that one worker runs at once, and that may wait for all workers together.
+        self.threads = read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1, 1000)
+        self.queue = read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0)
+        # From the last byte of a request to the first of its answer.
+        self.timeout = read.number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 60.0)
+        self.start_retries = read.integer("PROCESS_MAX_START_RETRIES", 3, 0)
+        self.preload = read.boolean("SAGEMAKER_MODEL_SERVER_PRELOAD")
+        self.user = read.one_of("SAGEMAKER_MODEL_SERVER_USER", ("ml", "root"))
+        self.default_accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json"
+        self.max_payload = (read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB
+        self.multi_model = read.boolean("SAGEMAKER_MULTI_MODEL")
+        self.access_log = read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ("text", "json", "off"))
+        self.metrics = read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true"
+        self.page = read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE")
+        self.log_level = read.level("SAGEMAKER_CONTAINER_LOG_LEVEL")
+        # A file, and its folder below that of the code.
+        program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
+        self.program_folder, self.program = os.path.split(program)
+        # The folder of code, absolute, or a file or s3:// address to get it from; or empty.
+        self.submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+        # module:app, a WSGI application that replaces our own.
+        self.app = environ.get("SAGEMAKER_SERVING_MODULE") or None
+        if self.multi_model and self.app:
+            raise UserError(
+                "SAGEMAKER_MULTI_MODEL=true and SAGEMAKER_SERVING_MODULE exclude each other: "
+                "unset one of them"
+            )
+        # What to recommend is spelled as who asks can read it: the SDK's local mode alone says `True`, and
+        # takes no strategy but in the spelling of the API.
+        is_local = environ.get("SAGEMAKER_BATCH") == "True"
+        recommended = "MultiRecord" if is_local else "MULTI_RECORD"
+        self.batch_strategy = environ.get("SAGEMAKER_BATCH_STRATEGY") or recommended
+        self.max_concurrent_transforms = read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0)
+        self.gpus = gpus.find(environ.get("CUDA_VISIBLE_DEVICES"))
 
     @property
     def code_dirs(self) -> tuple[str, ...]:
@@ -54,53 +72,13 @@ class Settings:
         return tuple(os.path.join(each, self.program_folder).rstrip("/") for each in directories)
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in these variables. Raises UserError with one line for a value that makes no sense."""
-    read = _Reader(environ)
-    program = environ.get("SAGEMAKER_PROGRAM") or "inference.py"
-    if read.boolean("SAGEMAKER_MULTI_MODEL") and environ.get("SAGEMAKER_SERVING_MODULE"):
-        raise UserError(
-            "SAGEMAKER_MULTI_MODEL=true and SAGEMAKER_SERVING_MODULE exclude each other: unset one of them"
-        )
-    return Settings(
-        port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535) or 8080,
-        workers=read.integer("SAGEMAKER_MODEL_SERVER_WORKERS", None, 1, 1000),
-        threads=read.integer("SAGEMAKER_MODEL_SERVER_THREADS", 1, 1, 1000) or 1,
-        queue=read.integer("SAGEMAKER_MODEL_JOB_QUEUE_SIZE", 100, 0) or 0,
-        timeout=read.number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 60.0),
-        start_retries=read.integer("PROCESS_MAX_START_RETRIES", 3, 0) or 0,
-        preload=read.boolean("SAGEMAKER_MODEL_SERVER_PRELOAD"),
-        user=read.one_of("SAGEMAKER_MODEL_SERVER_USER", USERS),
-        default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
-        max_payload=(read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 1024, 0) or 1024) * MB,
-        multi_model=read.boolean("SAGEMAKER_MULTI_MODEL"),
-        access_log=read.one_of("SAGEMAKER_MODEL_SERVER_ACCESS_LOG", ACCESS_LOGS),
-        metrics=read.one_of("SAGEMAKER_MODEL_SERVER_METRICS", ("true", "false")) == "true",
-        page=read.unless_on_platform("SAGEMAKER_MODEL_SERVER_PAGE"),
-        log_level=read.level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
-        program=os.path.basename(program),
-        program_folder=os.path.dirname(program),
-        submitted=environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://"),
-        app=environ.get("SAGEMAKER_SERVING_MODULE") or None,
-        batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY") or _batch_strategy(environ),
-        max_concurrent_transforms=read.integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", None, 0),
-        gpus=gpus.find(environ.get("CUDA_VISIBLE_DEVICES")),
-    )
-
-
-def _batch_strategy(environ: Mapping[str, str]) -> str:
-    """What to recommend, spelled as who asks can read it: the SDK's local mode alone says `True`, and takes
-    no strategy but in the spelling of the API."""
-    return "MultiRecord" if environ.get("SAGEMAKER_BATCH") == "True" else "MULTI_RECORD"
-
-
 class _Reader:
     """Reads variables of one kind each, so that every bad value is reported in the same words."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
 
-    def integer(self, name: str, default: int | None, least: int, most: int = 10**9) -> int | None:
+    def integer(self, name: str, default: _Default, least: int, most: int = 10**9) -> int | _Default:
         text = self.environ.get(name, "").strip()
         if not text:
             return default
@@ -124,7 +102,7 @@ class _Reader:
     def level(self, name: str) -> int:
         """A level of logging, as its number or its name."""
         text = self.environ.get(name, "").strip().upper()
-        return _LEVELS[text] if text in _LEVELS else self.integer(name, _LEVELS["INFO"], 0) or 0
+        return _LEVELS[text] if text in _LEVELS else self.integer(name, _LEVELS["INFO"], 0)
 
     def boolean(self, name: str) -> bool:
         return self.one_of(name, ("false", "true")) == "true"
@@ -132,7 +110,7 @@ class _Reader:
     def unless_on_platform(self, name: str) -> bool:
         """What is said, else true unless the platform runs this container."""
         said = self.one_of(name, ("auto", "false", "true"))
-        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in PLATFORM))
+        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in _PLATFORM))
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """One of the choices, in any case; the first is the default."""

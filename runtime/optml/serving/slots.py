@@ -53,8 +53,7 @@ class Slots:
         self._own: Call | None = None  # the call that the loop's thread is to run itself
         self._lead = threading.Lock()  # held by the thread that has the loop, but while it runs a call
         self._begun = 0  # calls that it has begun
-        self._alarm: SimpleQueue[None] = SimpleQueue()  # takes one when calls begin after a pause
-        self._alarmed = False
+        self._alarm = threading.Event()  # set when calls begin after a pause
         self._loop: Callable[[], None] | None = None
         for _ in range(count):
             self._start_thread()
@@ -66,7 +65,6 @@ class Slots:
 
     @property
     def load(self) -> int:
-        """How many these are."""
         return len(self._calls)
 
     @property
@@ -89,7 +87,7 @@ class Slots:
         free = self._own is None and len(self._unfinished) < self.count
         self._calls.add(call)
         self._unfinished.add(call)
-        if free and self._usual < self._quick and not call.talks:
+        if free and self._usual < self._quick and not call.opening:
             self._own = call
         else:
             self._queue.put(call)
@@ -140,13 +138,13 @@ class Slots:
         self._start_thread()
         self._queue.put(None)
         while True:
-            self._alarm.get()
+            self._alarm.wait()
             seen, patience = 0, _PATIENCE
             while seen != self._begun:
                 seen = self._begun
                 time.sleep(patience)
                 patience = min(2 * patience, _CALM)
-            self._alarmed = False
+            self._alarm.clear()
             if self._lead.acquire(blocking=False):  # it is in a call, and not for a moment
                 self._queue.put(None)
 
@@ -157,9 +155,8 @@ class Slots:
             return True
         self._begun += 1
         self._lead.release()
-        if not self._alarmed:  # looked at after the release, so that no call is without a watch
-            self._alarmed = True
-            self._alarm.put(None)
+        if not self._alarm.is_set():  # looked at after the release, so that no call is without a watch
+            self._alarm.set()
         self._perform(call)
         return self._lead.acquire(blocking=False)
 

@@ -26,7 +26,7 @@ from .http.payload import bodies_of_worker
 from .http.request import Request
 from .http.response import Response, as_bytes, failure
 from .journal import Journal
-from .scoreboard import READY
+from .scoreboard import CALLS, GENERATION, READY, STATE
 
 _PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
 _RETRY = 0.02  # seconds between two looks at those that no worker has taken
@@ -42,7 +42,7 @@ _DIED = InferenceError("The worker died before it began with this request.", 503
 class Standby:
     """One process of it, which runs until SIGTERM or the supervisor's end."""
 
-    def __init__(self, app: Server, listeners: list[Any]) -> None:
+    def __init__(self, app: Server, listener: socket.socket) -> None:
         self.app = app
         self.scoreboard = app.scoreboard
         self.exchange = app.exchange
@@ -50,31 +50,31 @@ class Standby:
         self.alive = True
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
-        self.listeners = {listener.fileno(): listener.sock for listener in listeners}
+        self.listener = listener
         first = time.monotonic_ns()  # above all that an earlier standby used
         self.tokens = count(first)
         self.exchange.know_from(first)
         self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
-        self.generations = [self.scoreboard.generation(row) for row in self.scoreboard.rows]
+        self.generations = [self.scoreboard.cells[row, GENERATION] for row in self.scoreboard.rows]
         # Rows of workers that may not have taken all they got, and how many these are.
         self.untaken: dict[int, int] = {}
-        self.blocked: dict[int, float] = {}  # and of those that took too long, and when that was seen
-        # Those that may wait for a worker, and since when: 0 while no call has begun to.
-        self.since: dict[Connection, int] = {}
-        self.waiting: dict[Connection, None] = {}  # those that do
+        self.blocked: dict[int, float] = {}  # when one was last found to take too long
+        # Connections that a worker has given up, or left when it died: they may wait while none is ready.
+        self.orphans: set[Connection] = set()
+        self.waiting: dict[Connection, int] = {}  # those whose calls wait for a worker, and since when
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
-        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGCHLD else signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
-        for fd in self.listeners:
-            self.loop.watch(fd, self.accept)
+        self.loop.watch(self.listener.fileno(), self.accept)
         looked = 0.0
         while self.alive:
             self.loop.turn(_RETRY if self.waiting or self.untaken else TICK)
@@ -96,41 +96,36 @@ class Standby:
         """The server stops: whoever has connected by now is still served."""
         self.exchange.know_from()  # no token at all
         self.accept(_BACKLOG)
-        for listener in self.listeners.values():
-            listener.close()  # at once: a connection made after the last accept would be lost
+        self.listener.close()  # at once: a connection made after the last accept would be lost
         self.on_message()  # what was given back before
         for connection in list(self.loop.connections.values()):
-            if connection not in self.handed and self.is_fresh(connection):
-                self.place(connection)  # also one whose first bytes are still on their way
+            if connection not in self.handed and connection.is_fresh:
+                since = self.waiting.get(connection, 0)
+                self.place(connection, since)  # also one whose first bytes are still on their way
 
     # New connections, and those that wait for a worker
 
     def accept(self, most: int = _AT_ONCE) -> None:
         """Take those who have connected."""
-        for listener in self.listeners.values():
-            for _ in range(most):
-                try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    break
-                except OSError:  # too many open files: some are closed soon
-                    time.sleep(_RETRY)
-                    break
-                connection = self.loop.adopt(sock)
-                # Most clients have sent their request by now, which spares us a turn of the loop.
-                if connection and _first_bytes(connection) and self.may_read(connection):
-                    self.loop.read(connection)
-
-    def is_fresh(self, connection: Connection) -> bool:
-        """Whether nothing of a request was read from it."""
-        return not (connection.request or connection.has_input or connection.closing)
+        for _ in range(most):
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # too many open files: some are closed soon
+                time.sleep(_RETRY)
+                return
+            connection = self.loop.adopt(sock)
+            # Most clients have sent their request by now, which spares us a turn of the loop.
+            if connection and _first_bytes(connection) and self.may_read(connection):
+                self.loop.read(connection)
 
     def may_read(self, connection: Connection) -> bool:
         """Read /ping, and what no worker can take; hand over the rest."""
         if connection in self.handed or connection in self.waiting:
             self.loop.close(connection, shut=False)  # one side has hung up
             return False
-        if not self.is_fresh(connection):
+        if not connection.is_fresh:
             return True
         head = _first_bytes(connection)
         return not head or (head == _PING and self.answers_ping()) or not self.place(connection)
@@ -139,44 +134,39 @@ class Standby:
         """Whether it is not for the model to say how it is, or none is there to say so."""
         return not self.scoreboard.any_asked() or self.choose() is None
 
-    def place(self, connection: Connection) -> bool:
+    def place(self, connection: Connection, since: int = 0) -> bool:
         """Give a call to a worker, or have it wait for one; false where it is to be answered here."""
-        since = self.since.get(connection, 0)
         row = self.choose()
         if row is not None and self.hand_over(connection, row, since):
             return True
-        if connection not in self.since and not self.scoreboard.any_ready():
+        if not (since or connection in self.orphans or self.scoreboard.any_ready()):
             return False
-        since = since or time.monotonic_ns()
-        if time.monotonic_ns() - since > self.app.settings.timeout * 1e9:
+        now = time.monotonic_ns()
+        if now - (since or now) > self.app.settings.timeout * 1e9:
             return False
         if connection not in self.waiting:
             self.loop.await_end(connection)
-        self.since[connection], self.waiting[connection] = since, None
+        self.waiting[connection] = since or now
         return True
 
     def offer_again(self, connection: Connection) -> None:
         is_ping = self.answers_ping() and _first_bytes(connection) == _PING
-        if is_ping or not self.place(connection):
+        if is_ping or not self.place(connection, self.waiting[connection]):
             del self.waiting[connection]
             self.loop.read(connection)
 
     def choose(self) -> int | None:
-        """The row of the ready worker with the fewest calls, and the fewest connections among these."""
-        ready = [row for row in self.scoreboard.rows if self.looks_up(row)]
-        return min(ready, key=lambda row: (self.calls_of(row), self.held[row]), default=None)
+        """The row of the worker with the fewest calls, and the fewest connections among these.
 
-    def calls_of(self, row: int) -> int:
-        """How many calls the worker has, with those that are on their way to it."""
-        return self.scoreboard.calls(row) + self.untaken.get(row, 0)
-
-    def looks_up(self, row: int) -> bool:
-        """Whether the worker is ready, and takes what it gets."""
-        if self.scoreboard.state(row) != READY:
-            return False
-        if row in self.blocked and self.scoreboard.silence(row) < time.monotonic() - self.blocked[row]:
-            del self.blocked[row]
-        return row not in self.blocked
+        It is ready, and has shown a sign of life since it was last found to take nothing.
+        """
+        cells, seen = self.scoreboard.cells, self.scoreboard.seen
+        calls = {
+            row: cells[row, CALLS] + self.untaken.get(row, 0)
+            for row in self.scoreboard.rows
+            if cells[row, STATE] == READY and seen(row) > self.blocked.get(row, 0.0)
+        }
+        return min(calls, key=lambda row: (calls[row], self.held[row]), default=None)
 
     # Connections of the workers
 
@@ -195,7 +185,7 @@ class Standby:
 
     def forget(self, connection: Connection) -> None:
         """It is closed, or somebody else's to see to."""
-        self.since.pop(connection, None)
+        self.orphans.discard(connection)
         self.waiting.pop(connection, None)
         row, token = self.handed.pop(connection, (-1, 0))
         if token:
@@ -233,11 +223,10 @@ class Standby:
 
     def look_at_worker(self, row: int) -> None:
         """See to what a worker had, where it is gone; nothing goes to the next one of the row before that."""
-        generation = self.scoreboard.generation(row)
+        generation = self.scoreboard.cells[row, GENERATION]
         if generation == self.generations[row]:
             return
         self.generations[row] = generation
-        self.blocked.pop(row, None)
         states = self.exchange.states(row) | self.exchange.take_back(row)
         for connection, (owner, token) in list(self.handed.items()):
             if owner == row:
@@ -254,9 +243,11 @@ class Standby:
             self.loop.reject(connection, _CROWDED)
         else:
             await_bytes(connection.sock, 1)
-            self.since[connection] = state
-            if state == UNREAD or not self.place(connection):
+            self.orphans.add(connection)
+            if state == UNREAD:
                 self.loop.listen(connection)
+            elif not self.place(connection, state):
+                self.loop.read(connection)
 
     # Answers
 

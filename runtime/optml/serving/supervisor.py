@@ -15,7 +15,7 @@ from gunicorn.sock import close_sockets
 
 from ..report import log, log_error
 from .application import Server
-from .scoreboard import LOADING, READY, RETIRING
+from .scoreboard import CALLS, GENERATION, LOADING, READY, RETIRING, SERVED, STATE
 from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
@@ -42,7 +42,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.failed_at = 0.0
         self.staged = True
         self.wanted = 1  # workers, but for those that are being replaced
-        self.begun: set[int] = set()  # places in which there was a worker already
         self.stopping = False
         self.standby = 0
         self.retry_at = 0.0
@@ -52,12 +51,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def start(self) -> None:
         """The port is open: greet whoever comes, prepare, and leave the rest to `manage_workers`."""
         super().start()
-        if self.app.has_preparations():
-            self.greet()
-            # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-            self.app.prepare()
-            self.init_signals()
+        self.greet()
+        # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        self.app.prepare()
+        self.init_signals()
         self.cfg.set("pre_fork", lambda _, worker: self.assign_row(worker))
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
 
@@ -65,26 +63,26 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         """The first place without a worker that stays; a place has two rows, one for a worker that leaves."""
         planned = self.app.planned_workers
         taken = {other.row for other in self.WORKERS.values()}
-        places = {row % planned for row in taken if self.scoreboard.state(row) != RETIRING}
+        places = {row % planned for row in taken if self.scoreboard.cells[row, STATE] != RETIRING}
         free = [row for row in self.scoreboard.rows if row not in taken]
         worker.row = min(free, key=lambda row: (row % planned in places, row))
         place = worker.row % planned
-        self.scoreboard.begin(worker.row, again=place in self.begun)
-        self.begun.add(place)
+        again = any(self.scoreboard.cells[row, GENERATION] for row in (place, place + planned))
+        self.scoreboard.begin(worker.row, again)
 
     def manage_workers(self) -> None:
         if self.stopping:
             return
-        ready = self.scoreboard.any_ready()
-        if not self.standby or not _runs(self.standby):
+        if not _runs(self.standby):
             self.greet()
-        if self.staged and ready:
+        if self.staged and self.scoreboard.any_ready():
             self.staged = False
             self.failures = 0
             app = self.app
             self.wanted, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
             log(f"ready: workers {self.wanted} ({reason}), calls at once in each {app.settings.threads}")
-        retiring = sum(self.scoreboard.state(worker.row) == RETIRING for worker in self.WORKERS.values())
+        states = [self.scoreboard.cells[worker.row, STATE] for worker in self.WORKERS.values()]
+        retiring = states.count(RETIRING)
         self.num_workers = self.wanted + min(retiring, self.wanted)
         if time.monotonic() >= self.retry_at:
             super().manage_workers()
@@ -97,7 +95,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         try:
             with open("/proc/self/comm", "w") as name:  # told apart in `ps`
                 name.write("standby")
-            Standby(self.app, self.LISTENERS).run()
+            Standby(self.app, self.LISTENERS[0].sock).run()
         except BaseException:
             traceback.print_exc()
         finally:
@@ -115,21 +113,18 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.standby = 0
 
     def wait_for_signals(self, timeout: float = _LOOK) -> Any:
-        starting = (
-            any(self.scoreboard.state(row) in (LOADING, RETIRING) for row in self.scoreboard.rows)
-            or self.retry_at > time.monotonic()
-        )
-        return super().wait_for_signals(_WATCH if starting or self.staged else min(timeout, _LOOK))
+        states = [self.scoreboard.cells[row, STATE] for row in self.scoreboard.rows]
+        starting = LOADING in states or RETIRING in states or self.retry_at > time.monotonic()
+        return super().wait_for_signals(_WATCH if starting or self.staged else _LOOK)
 
     def on_death(self, worker: Worker) -> None:
         """A worker is gone: decide whether that was a failed start, and whether to go on."""
         row, scoreboard = worker.row, self.scoreboard
-        ready = scoreboard.state(row) == READY
-        retired = scoreboard.state(row) == RETIRING
-        well = ready and (scoreboard.served(row) or not scoreboard.calls(row))  # no call has harmed it
+        state, served, calls = (scoreboard.cells[row, column] for column in (STATE, SERVED, CALLS))
+        well = state == READY and (served or not calls)  # no call has harmed it
         scoreboard.end(row)
         self.app.exchange.report_death()
-        if self.stopping or retired:
+        if self.stopping or state == RETIRING:
             return
         now = time.monotonic()
         if well or now - self.failed_at > _FORGIVEN:
@@ -149,8 +144,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def murder_workers(self) -> None:
         """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
         for pid, worker in list(self.WORKERS.items()):
-            stuck = self.scoreboard.silence(worker.row) > self.app.settings.timeout + _STUCK
-            if stuck and self.scoreboard.state(worker.row) in (READY, RETIRING):
+            stuck = time.monotonic() - self.scoreboard.seen(worker.row) > self.app.settings.timeout + _STUCK
+            if stuck and self.scoreboard.cells[worker.row, STATE] in (READY, RETIRING):
                 log_error(f"worker {pid} hangs in its model: killed and replaced")
                 self.log.killed.add(pid)
                 self.kill_worker(pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +24,7 @@ from websockets.version import version
 from ..report import UserError
 from .call import Call
 from .errors import InferenceError
+from .host import Host
 
 _PING = 25.0  # seconds between two pings
 _VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone
@@ -63,31 +64,21 @@ class Stream:
     server stops; then there is time for a last word, and returning ends the session.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        call: Call,
-        timeout: float,
-        max_size: int,
-        stops: Callable[[], bool],
-        early: bytes = b"",
-    ) -> None:
-        sock.settimeout(timeout)  # of what is sent
+    def __init__(self, call: Call, host: Host) -> None:
+        sock = call.connection.sock.dup()  # the library closes what it gets, and the loop what it has
+        sock.settimeout(host.settings.timeout)  # of what is sent
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
-        protocol = ServerProtocol(state=OPEN, max_size=max_size, logger=_LOG)
-        protocol.receive_data(early)  # what came with the handshake, before the library's thread reads more
+        protocol = ServerProtocol(state=OPEN, max_size=host.settings.max_payload, logger=_LOG)
+        # What came with the handshake, before the library's thread reads more.
+        protocol.receive_data(call.connection.take_input())
         # A pong waits behind messages that nobody has received yet, so it is the host that must answer pings.
         self._websocket = Connection(
-            sock,
-            protocol,
-            ping_interval=_PING,
-            ping_timeout=None,
-            close_timeout=_FAREWELL,
+            sock, protocol, ping_interval=_PING, ping_timeout=None, close_timeout=_FAREWELL
         )
         self._take_events()
         self._websocket.start_keepalive()
         self._call = call
-        self._stops = stops
+        self._host = host
         self._call.renew()
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -98,7 +89,7 @@ class Stream:
         """The next message, or None when no more will come. Raises TimeoutError after so many seconds."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         try:
-            while not self._stops():
+            while self._host.alive:
                 self._call.pause()  # the client may take its time
                 left = end - time.monotonic()
                 try:

@@ -28,7 +28,7 @@ from .http.loop import TICK
 from .intake import Intake
 from .journal import Journal
 from .model.handlers import Model
-from .scoreboard import READY, RETIRING
+from .scoreboard import ASKED, READY, RETIRING, SERVED
 from .slots import Slots
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
@@ -77,7 +77,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def run(self) -> None:
         self.prepare()
         if self.settings.app or (self.model and self.model.has_ping):
-            self.scoreboard.set_asked(self.row)
+            self.scoreboard.cells[self.row, ASKED] = 1
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
         signal.siginterrupt(signal.SIGTERM, True)  # this thread only waits, and must not go on with that
@@ -174,7 +174,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def busy_connections(self) -> set[Connection]:
         """Those whose clients wait for us."""
-        return {call.connection for call in self.slots.calls} | {*self.intake.queue.connections()}
+        return {call.connection for call in self.slots.calls} | self.intake.waiting.keys()
 
     # Slots
 
@@ -183,8 +183,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.intake.set_state(call.connection, RUNNING)
         self.execution.run(call)
         self.slots.release(call)
-        self.scoreboard.count_served(self.row)
-        if self.intake.queue:
+        self.scoreboard.cells[self.row, SERVED] += 1
+        if self.intake.waiting:
             self.loop.post(self.intake.fill_slots)
         else:
             self.intake.note_load()

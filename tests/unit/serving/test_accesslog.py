@@ -4,12 +4,15 @@ import json
 import os
 import select
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from optml.serving.journal import AccessLog, pieces
+from optml.serving.journal import Journal, pieces
+from optml.serving.scoreboard import Scoreboard
 
 
 @pytest.fixture
@@ -21,6 +24,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     yield reader
     os.close(reader)
     os.close(writer)
+
+
+def journal(kind: str) -> Journal:
+    return Journal(Scoreboard(1), 0, kind)
+
+
+def request(method: str, path: str) -> Any:
+    return SimpleNamespace(method=method, path=path)
 
 
 @given(some.lists(some.binary(max_size=6000).map(lambda text: text.replace(b"\n", b"") + b"\n")))
@@ -37,9 +48,9 @@ def test_many_lines_are_few_pieces() -> None:
 
 
 def test_a_line_of_text(written: int) -> None:
-    log = AccessLog("text")
-    log.add("POST", "/invocations", 200, "id-1", 0.0123, 0.002, 0.01)
-    log.add("GET", "/a\nb", 404, "id-2")
+    log = journal("text")
+    log.note(request("POST", "/invocations"), 200, "id-1", 0.0123, 0.002, 0.01)
+    log.note(request("GET", "/a\nb"), 404, "id-2")
     log.flush()
     assert os.read(written, 9999).decode().splitlines() == [
         "optml: POST /invocations 200 12.3 ms (queue 2.0, model 10.0) id-1",
@@ -48,8 +59,8 @@ def test_a_line_of_text(written: int) -> None:
 
 
 def test_a_line_of_json(written: int) -> None:
-    log = AccessLog("json")
-    log.add("POST", "/invocations", 200, "id-1", 0.0123, 0.002, 0.01)
+    log = journal("json")
+    log.note(request("POST", "/invocations"), 200, "id-1", 0.0123, 0.002, 0.01)
     log.flush()
     line = json.loads(os.read(written, 9999))
     assert line.pop("time").endswith("Z")
@@ -58,13 +69,13 @@ def test_a_line_of_json(written: int) -> None:
 
 
 def test_off_writes_nothing_and_starts_no_thread(written: int) -> None:
-    log = AccessLog("off")
-    log.add("POST", "/invocations", 200, "id-1")
+    log = journal("off")
+    log.note(request("POST", "/invocations"), 200, "id-1")
     log.flush()
     assert not select.select([written], [], [], 0)[0]
 
 
 def test_lines_are_written_without_being_asked_for(written: int) -> None:
-    AccessLog("text").add("GET", "/", 200, "id")
+    journal("text").note(request("GET", "/"), 200, "id")
     assert select.select([written], [], [], 5)[0]
     assert os.read(written, 9999).startswith(b"optml: GET / 200")

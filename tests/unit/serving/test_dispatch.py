@@ -16,6 +16,6 @@ def test_a_fault_of_our_own_beside_the_loop_is_in_the_log(capsys: pytest.Capture
     host.journal.note.side_effect = RuntimeError("the journal is full")
     requests = Dispatcher(host, Mock())
     connection: Any = Mock()
-    requests.beside(requests._control, lambda call: 200, connection, Mock(path="/status"))
+    requests.beside(lambda call: 200, connection, Mock(path="/status"))
     requests._control.shutdown()
     assert "RuntimeError: the journal is full" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import os
 import resource
 import select
@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from optml.serving.exchange import READING, UNREAD, Exchange
+from optml.serving.exchange import READING, UNREAD, UNTAKEN, Exchange
 from optml.serving.http.arrival import Size, await_bytes, size_of_call
 from optml.serving.http.connection import Connection
 from optml.serving.scoreboard import READY, Scoreboard
-from optml.serving.settings import read_settings
+from optml.serving.settings import Settings
 from optml.serving.standby import Standby
 
 
@@ -48,9 +49,9 @@ def standby_of(exchange: Exchange) -> Standby:
     for row in (0, 1):
         scoreboard.begin(row)
         scoreboard.set_state(row, READY)
-    settings = dataclasses.replace(read_settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"}), gpus=[])
+    settings = Settings({"SAGEMAKER_MODEL_SERVER_ACCESS_LOG": "off"})
     app: Any = SimpleNamespace(scoreboard=scoreboard, exchange=exchange, settings=settings, planned_workers=2)
-    return Standby(app, [])
+    return Standby(app, Mock(accept=Mock(side_effect=BlockingIOError)))  # nobody connects
 
 
 def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connection]:
@@ -62,10 +63,11 @@ def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connecti
 
 
 def kept(exchange: Exchange) -> tuple[socket.socket, int]:
-    """What worker 0 has taken and noted, and its token."""
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and exchange.keep(0, taken.fileno(), handed.token)
-    return taken, handed.token
+    """What worker 0 has taken, and its token."""
+    taken, _ = exchange.take(0, 1) or (None, 0)
+    assert taken is not None
+    token = max(exchange.states(0))  # others are 0
+    return taken, token
 
 
 def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
@@ -73,9 +75,8 @@ def test_a_connection_outlives_its_worker_and_so_does_how_far_it_was(
 ) -> None:
     client, server = pair
     assert exchange.hand_over(1, server, 5, 77, 0)
-    taken, handed = exchange.take(1, 5) or (None, None)
-    assert taken is not None and handed is not None and (handed.token, handed.since) == (77, 0)
-    assert exchange.keep(1, taken.fileno(), handed.token)
+    taken, since = exchange.take(1, 5) or (None, None)
+    assert taken is not None and since == 0
     assert exchange.states(1)[77] == UNREAD
     exchange.set_state(1, taken.fileno(), READING)
     taken.close()  # the worker dies
@@ -111,9 +112,8 @@ def test_a_call_keeps_its_clock_when_it_changes_hands(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     assert exchange.hand_over(0, pair[1], 1, 7, 123_456_789_000)
-    taken, handed = exchange.take(0, 1) or (None, None)
-    assert taken is not None and handed is not None and handed.since == 123_456_789_000
-    exchange.keep(0, taken.fileno(), handed.token)
+    taken, since = exchange.take(0, 1) or (None, None)
+    assert taken is not None and since == 123_456_789_000
     exchange.set_state(0, taken.fileno(), 456)
     assert exchange.give_back(0, taken.fileno())
     taken.close()
@@ -154,6 +154,24 @@ def test_what_was_given_back_before_the_stop_is_handed_over(
     standby.loop.close(connection)
 
 
+def test_a_call_that_waits_as_the_server_stops_keeps_its_clock(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    standby = standby_of(exchange)
+    connection = standby.loop.adopt(pair[1].dup())
+    assert connection is not None
+    for row in (0, 1):
+        standby.blocked[row] = math.inf  # no worker takes anything
+    assert standby.place(connection)
+    came = time.monotonic_ns()
+    standby.blocked.clear()
+    standby.hand_over_rest()
+    taken, since = exchange.take(0, 1) or (None, 0)
+    assert taken is not None and 0 < since <= came
+    taken.close()
+    standby.loop.close(connection)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_takes_it(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], dies: bool
@@ -164,12 +182,12 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
     if dies:
         standby.scoreboard.end(0)
         standby.look_at_workers()
-        if connection in standby.since:
-            standby.place(connection)
+        if connection in standby.waiting:
+            standby.offer_again(connection)
     else:
         standby.look_at_untaken()
-    taken, handed = exchange.take(1, 1) or (None, None)
-    assert taken is not None and handed is not None and 0 < handed.since <= came
+    taken, since = exchange.take(1, 1) or (None, 0)
+    assert taken is not None and 0 < since <= came
     taken.close()
     standby.loop.close(connection)
 
@@ -200,6 +218,20 @@ def test_what_a_worker_has_no_number_for_is_refused(
     assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
     assert not standby.handed
     standby.loop.close(connection)
+
+
+def test_what_a_worker_could_not_note_is_refused_as_well(
+    exchange: Exchange, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit of open files may be higher than what the exchange has room for."""
+    monkeypatch.setattr("optml.serving.exchange.NUMBERS", 1)
+    client, server = pair
+    assert exchange.hand_over(0, server, 1, 7, 0)
+    assert exchange.take(0, 1) is None
+    assert exchange.receive() == (7, UNTAKEN)
+    server.close()
+    client.settimeout(10)
+    assert client.recv(1) == b""  # no duplicate is open any more
 
 
 def test_a_standby_without_a_number_has_all_back(

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from optml.serving.execution import ClientGone, Execution, Outlet
+from optml.serving.execution import ClientGone, Execution
 
 
 @pytest.mark.parametrize(("gpu", "replaced"), [(0, True), (None, False)])
@@ -23,5 +23,7 @@ def test_cuda_cannot_break_where_there_is_no_gpu(gpu: int | None, replaced: bool
 def test_a_stream_that_was_cut_is_no_fault_of_the_users() -> None:
     sock = socket.socket()
     sock.close()  # as the loop does where a call is stuck
+    host: Any = Mock()
+    host.settings.timeout = 1.0
     with pytest.raises(ClientGone):
-        Outlet(Mock(connection=Mock(sock=sock)), 1.0).sendall(b"a")
+        Execution(host).send_part(Mock(connection=Mock(sock=sock)), b"a")

@@ -21,7 +21,7 @@ from optml.serving.http.response import failure
 from optml.serving.model import codecs
 from optml.serving.model.context import Context, Headers
 from optml.serving.model.handlers import Model
-from optml.serving.settings import read_settings
+from optml.serving.settings import Settings
 
 
 def model(**handlers: Any) -> Model:
@@ -29,7 +29,7 @@ def model(**handlers: Any) -> Model:
     module.__file__ = "inference.py"
     handlers.setdefault("model_fn", lambda model_dir: "model")
     vars(module).update(handlers)
-    return Model(module, read_settings({}), None)
+    return Model(module, Settings({}), None)
 
 
 def answer(of: Model, body: bytes = b"[1]", content_type: str = "application/json", accept: str = "") -> Any:

@@ -13,7 +13,7 @@ import pytest
 import optml
 from optml import paths
 from optml.serving import privilege
-from optml.serving.settings import read_settings
+from optml.serving.settings import Settings
 
 _TRY = """
 import os
@@ -66,6 +66,6 @@ def test_ml_must_be_able_to_read_the_code_of_an_application(
     monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.getpwuid(os.getuid()))
     monkeypatch.setattr(paths, "CODE", str(tmp_path))
     monkeypatch.setattr(privilege, "_why_not", lambda uid, home, folders: looked_at.extend(folders))
-    settings = read_settings({"SAGEMAKER_SERVING_MODULE": "app"})
+    settings = Settings({"SAGEMAKER_SERVING_MODULE": "app"})
     assert privilege.decide_user(settings, None) is not None
     assert looked_at == [paths.MODEL, str(tmp_path)]  # there is no code beside the model

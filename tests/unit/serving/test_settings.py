@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from optml import paths
 from optml.report import UserError
-from optml.serving.settings import read_settings
+from optml.serving.settings import Settings
 
 
 def test_defaults() -> None:
-    settings = read_settings({})
+    settings = Settings({})
     assert (settings.port, settings.workers, settings.threads, settings.timeout) == (8080, None, 1, 60.0)
     assert settings.program == "inference.py"
     assert settings.code_dirs == (f"{paths.MODEL}/code", paths.CODE)
 
 
 def test_the_names_of_the_platform() -> None:
-    settings = read_settings(
+    settings = Settings(
         {
             "SAGEMAKER_BIND_TO_PORT": "9000",
             "SAGEMAKER_MODEL_SERVER_WORKERS": " 3 ",
@@ -38,13 +38,13 @@ def test_the_names_of_the_platform() -> None:
 
 def test_where_the_code_lies() -> None:
     given = {"SAGEMAKER_PROGRAM": "serving/handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/srv/code"}
-    settings = read_settings(given)
+    settings = Settings(given)
     assert settings.program == "handlers.py"
     assert settings.code_dirs[0] == "/srv/code/serving"
     # A URL was unpacked by the platform already.
-    remote = read_settings({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/sourcedir.tar.gz"})
-    assert remote.code_dirs == read_settings({}).code_dirs
-    assert read_settings({"SAGEMAKER_PROGRAM": "/srv/own.py"}).code_dirs == ("/srv", "/srv")
+    remote = Settings({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/sourcedir.tar.gz"})
+    assert remote.code_dirs == Settings({}).code_dirs
+    assert Settings({"SAGEMAKER_PROGRAM": "/srv/own.py"}).code_dirs == ("/srv", "/srv")
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,19 @@ def test_where_the_code_lies() -> None:
 )
 def test_bad_values_are_named(name: str, value: str) -> None:
     with pytest.raises(UserError) as problem:
-        read_settings({name: value})
+        Settings({name: value})
     assert name in str(problem.value)
     assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(("text", "level"), [("", 20), ("INFO", 20), ("debug", 10), ("40", 40), ("0", 0)])
 def test_the_level_of_logging_has_a_number_or_a_name(text: str, level: int) -> None:
-    assert read_settings({"SAGEMAKER_CONTAINER_LOG_LEVEL": text}).log_level == level
+    assert Settings({"SAGEMAKER_CONTAINER_LOG_LEVEL": text}).log_level == level
 
 
 def test_many_models_have_no_application_of_the_users() -> None:
     with pytest.raises(UserError, match="SAGEMAKER_SERVING_MODULE exclude each other: unset one"):
-        read_settings({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SERVING_MODULE": "app:app"})
+        Settings({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SERVING_MODULE": "app:app"})
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_many_models_have_no_application_of_the_users() -> None:
     ],
 )
 def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], shown: bool) -> None:
-    assert read_settings(environ).page is shown
-    assert read_settings(environ).metrics  # the platform scrapes them
+    assert Settings(environ).page is shown
+    assert Settings(environ).metrics  # the platform scrapes them
 
 
 class Noted(dict[str, str]):
@@ -108,7 +108,7 @@ class Noted(dict[str, str]):
 def _variables() -> list[str]:
     """Every variable that settings are read from."""
     noted = Noted()
-    read_settings(noted)
+    Settings(noted)
     return sorted(noted.names)
 
 
@@ -139,7 +139,7 @@ def test_every_setting_is_taken_or_refused_in_one_line() -> None:
     @given(st.dictionaries(st.sampled_from(_variables()), values, max_size=3))
     def environment(variables: dict[str, str]) -> None:
         try:
-            settings = read_settings(variables)
+            settings = Settings(variables)
         except UserError as problem:
             taken = False
             named = re.match(r"[A-Z_]+(?==)", str(problem))

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from optml.serving.call import Call
-from optml.serving.scoreboard import LOADING, READY, RETIRING, Scoreboard
+from optml.serving.scoreboard import CALLS, GENERATION, LOADING, READY, RETIRING, SERVED, STATE, Scoreboard
 from optml.serving.slots import Slots
 
 
@@ -173,37 +173,37 @@ def test_what_waits_behind_sessions_is_given_up() -> None:
 def test_the_table_is_shared_with_children() -> None:
     scoreboard = Scoreboard(2)
     scoreboard.begin(1)
-    assert scoreboard.state(1) == LOADING and not scoreboard.any_ready()
+    assert scoreboard.cells[1, STATE] == LOADING and not scoreboard.any_ready()
     child = os.fork()
     if child == 0:
         scoreboard.set_state(1, READY)
-        scoreboard.count_served(1)
+        scoreboard.cells[1, SERVED] += 1
         os._exit(0)
     os.waitpid(child, 0)
-    assert scoreboard.any_ready() and scoreboard.served(1) == 1
+    assert scoreboard.any_ready() and scoreboard.cells[1, SERVED] == 1
     scoreboard.set_state(1, RETIRING)
     assert not scoreboard.any_ready()
     scoreboard.begin(1)
-    assert scoreboard.served(1) == 0
+    assert scoreboard.cells[1, SERVED] == 0
 
 
 def test_a_worker_knows_whether_another_has_fewer_calls() -> None:
     scoreboard = Scoreboard(3)
     assert scoreboard.fewest_calls() == 0
     scoreboard.set_state(0, READY)
-    scoreboard.set_calls(0, 3)
+    scoreboard.cells[0, CALLS] = 3
     assert scoreboard.fewest_calls() == 3  # the others are not ready
     scoreboard.set_state(1, READY)
-    scoreboard.set_calls(1, 2)
+    scoreboard.cells[1, CALLS] = 2
     assert scoreboard.fewest_calls() == 2
 
 
 def test_no_two_workers_of_a_row_are_taken_for_one() -> None:
     scoreboard = Scoreboard(1)
-    seen = [scoreboard.generation(0)]
+    seen = [scoreboard.cells[0, GENERATION]]
     for change in (scoreboard.begin, scoreboard.end, scoreboard.begin):
         change(0)
-        seen.append(scoreboard.generation(0))
+        seen.append(scoreboard.cells[0, GENERATION])
     assert len(set(seen)) == 4
 
 
@@ -211,11 +211,11 @@ def test_what_was_counted_outlives_the_worker() -> None:
     scoreboard = Scoreboard(2)
     for row, again in ((0, False), (1, False), (1, True)):
         scoreboard.begin(row, again)
-        scoreboard.set_calls(row, 3)
+        scoreboard.cells[row, CALLS] = 3
         scoreboard.count_status(row, 200)
         scoreboard.count_call(row, 0.5, 1.0)
     scoreboard.end(1)
-    assert (scoreboard.calls(0), scoreboard.calls(1)) == (3, 0)
+    assert (scoreboard.cells[0, CALLS], scoreboard.cells[1, CALLS]) == (3, 0)
     assert (scoreboard.statuses(), scoreboard.restarts()) == ({200: 3}, 1)
     assert scoreboard.done() == (3, 1.5, 3.0)
     assert scoreboard.recent() == [1.5] * 3

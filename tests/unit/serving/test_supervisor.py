@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -14,8 +13,8 @@ from gunicorn.errors import HaltServer
 from optml import gpus, machine, paths
 from optml.gpus import Gpu
 from optml.serving.model.requirements import find_requirements
-from optml.serving.scoreboard import READY, Scoreboard
-from optml.serving.settings import Settings, read_settings
+from optml.serving.scoreboard import CALLS, READY, Scoreboard
+from optml.serving.settings import Settings
 from optml.serving.sizing import fitting, plan_workers
 from optml.serving.supervisor import Supervisor, _runs
 
@@ -24,7 +23,9 @@ FOUR = [Gpu(index, f"GPU-{index}", memory=16 << 30, used=1 << 30) for index in r
 
 @pytest.fixture
 def settings() -> Settings:
-    return dataclasses.replace(read_settings({}), gpus=[])
+    settings = Settings({})
+    settings.gpus = []
+    return settings
 
 
 def test_as_many_workers_as_cpus(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +34,8 @@ def test_as_many_workers_as_cpus(settings: Settings, monkeypatch: pytest.MonkeyP
 
 
 def test_one_worker_for_each_gpu(settings: Settings) -> None:
-    assert plan_workers(dataclasses.replace(settings, gpus=FOUR))[0] == 4
+    settings.gpus = FOUR
+    assert plan_workers(settings)[0] == 4
 
 
 @pytest.mark.parametrize(
@@ -54,8 +56,8 @@ def test_workers_that_share_gpus_are_as_many_as_fit(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, workers: int, used: int, count: int
 ) -> None:
     monkeypatch.setattr(gpus, "memory", lambda: [Gpu(0, "GPU-0", used=used << 30)])
-    asked = dataclasses.replace(settings, gpus=FOUR, workers=workers)
-    found, reason = fitting(workers, "SAGEMAKER_MODEL_SERVER_WORKERS", asked, [])
+    settings.gpus, settings.workers = FOUR, workers
+    found, reason = fitting(workers, "SAGEMAKER_MODEL_SERVER_WORKERS", settings, [])
     assert found == count
     assert ("but only" in reason) == (count < workers)
 
@@ -64,19 +66,21 @@ def test_workers_that_share_gpus_stay_where_nvml_is_silent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "memory", list)
-    assert fitting(9, "", dataclasses.replace(settings, gpus=FOUR, workers=9), [])[0] == 9
+    settings.gpus, settings.workers = FOUR, 9
+    assert fitting(9, "", settings, [])[0] == 9
 
 
 def test_workers_that_share_gpus_stay_where_nvml_does_not_tell_how_large_they_are(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "memory", lambda: [Gpu(0, "GPU-0", used=4 << 30)])
-    asked = dataclasses.replace(settings, gpus=[Gpu(0, "GPU-0")], workers=3)
-    assert fitting(3, "", asked, [])[0] == 3
+    settings.gpus, settings.workers = [Gpu(0, "GPU-0")], 3
+    assert fitting(3, "", settings, [])[0] == 3
 
 
 def test_what_the_user_says_counts(settings: Settings) -> None:
-    assert plan_workers(dataclasses.replace(settings, gpus=FOUR, workers=1))[0] == 1
+    settings.gpus, settings.workers = FOUR, 1
+    assert plan_workers(settings)[0] == 1
 
 
 def test_requirements_lie_beside_the_code_or_the_model(
@@ -122,7 +126,7 @@ class Deaths:
         self.scoreboard.begin(0)
         if state:
             self.scoreboard.set_state(0, state)
-        self.scoreboard.set_calls(0, calls)
+        self.scoreboard.cells[0, CALLS] = calls
         self.supervisor.on_death(SimpleNamespace(row=0))
 
 

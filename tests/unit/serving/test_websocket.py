@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,17 +40,20 @@ def test_a_library_of_the_users_that_is_too_old(monkeypatch: pytest.MonkeyPatch)
 
 
 class Session:
-    """Both ends of an open session; `stopping` is what the server says of itself."""
+    """Both ends of an open session."""
 
     def __init__(self, timeout: float = 60, early: bytes = b"") -> None:
-        nothing: Any = None
-        self.call = Call(nothing, nothing, "id", time.monotonic(), timeout)
-        self.stopping = False
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
             ours = socket.create_connection(listener.getsockname())
             theirs, _ = listener.accept()
         self.client = Connection(ours, Protocol(Side.CLIENT), ping_interval=None)
-        self.stream = Stream(theirs, self.call, timeout, 1000, lambda: self.stopping, early)
+        nothing: Any = None
+        connection: Any = SimpleNamespace(sock=theirs, take_input=lambda: early)
+        self.call = Call(nothing, connection, "id", time.monotonic(), timeout)
+        settings = SimpleNamespace(timeout=timeout, max_payload=1000)
+        self.host: Any = SimpleNamespace(settings=settings, alive=True)
+        with theirs:  # the stream has a duplicate
+            self.stream = Stream(self.call, self.host)
 
 
 @pytest.fixture
@@ -148,7 +152,7 @@ def test_time_runs_for_the_users_code_alone(session: Session) -> None:
 
 
 def test_a_stop_ends_the_iteration_and_leaves_a_last_word(session: Session) -> None:
-    threading.Timer(0.3, lambda: setattr(session, "stopping", True)).start()
+    threading.Timer(0.3, lambda: setattr(session.host, "alive", False)).start()
     assert list(session.stream) == []
     session.stream.send("goodbye")
     assert session.client.recv(timeout=10) == "goodbye"

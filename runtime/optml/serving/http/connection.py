@@ -60,6 +60,11 @@ class Connection:
         """Whether bytes of a further request have arrived already."""
         return bool(self._inbox)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing of a request was read from it, and one may come."""
+        return self.request is None and not self._inbox and not self.closing
+
     def wants_to_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends the body; true once."""
         if self.request is None or not self.request.expects_continue:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 
 from ... import paths
 from ...report import UserError
@@ -19,7 +18,8 @@ def with_code(settings: Settings) -> Settings:
         return settings  # a folder, or none
     if remote and os.path.isfile(f"{paths.MODEL}/code/{settings.program}"):
         return settings  # the platform has unpacked it there
-    return replace(settings, submitted=_fetched(settings.submitted))
+    settings.submitted = _fetched(settings.submitted)
+    return settings
 
 
 def _fetched(address: str) -> str:

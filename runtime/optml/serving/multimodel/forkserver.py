@@ -7,7 +7,6 @@ those of any worker. The child tells its process id, then how its start went; it
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -140,7 +139,8 @@ class ModelApp(Application):
     exchange = None  # there is no standby
 
     def __init__(self, settings: Settings, packages: str, gpu: int | None) -> None:
-        self.settings = dataclasses.replace(settings, access_log="off", multi_model=False)
+        self.settings = settings
+        settings.access_log, settings.multi_model = "off", False  # of this process alone
         self.packages = packages
         self.gpu = gpu
         self.scoreboard = Scoreboard(1)
