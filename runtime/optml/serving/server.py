@@ -29,9 +29,9 @@ def serve(argv: list[str]) -> int:
     except ImportError:
         raise UserError("this image cannot serve, gunicorn is missing: build FROM optml/cpu-serve") from None
     from .model.handlers import find_program
-    from .model.source import with_code
+    from .model.source import fetch_code
 
-    settings = with_code(settings)
+    fetch_code(settings)
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
     from ..cuda import problems

@@ -11,18 +11,17 @@ from ...training import source
 from ..settings import Settings
 
 
-def with_code(settings: Settings) -> Settings:
-    """The settings with the folder that the code was unpacked into. Raises UserError in one line."""
+def fetch_code(settings: Settings) -> None:
+    """Replace the code's address in the settings by the folder it was unpacked into. Raises UserError."""
     remote = settings.submitted.startswith("s3://")
     if not remote and not os.path.isfile(settings.submitted):
-        return settings  # a folder, or none
+        return  # a folder, or none
     if remote and os.path.isfile(f"{paths.MODEL}/code/{settings.program}"):
-        return settings  # the platform has unpacked it there
-    settings.submitted = _fetched(settings.submitted)
-    return settings
+        return  # the platform has unpacked it there
+    settings.submitted = _fetch(settings.submitted)
 
 
-def _fetched(address: str) -> str:
+def _fetch(address: str) -> str:
     """Fetch in a child process, so that this one keeps nothing of what boto3 imports and holds."""
     receiver, sender = os.pipe()
     if os.fork() == 0:
