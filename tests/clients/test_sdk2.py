@@ -6,30 +6,12 @@ import json
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients.conftest import cell
-from tests.clients.workplace import Workplace, content
+from tests.clients.workplace import LINE, NESTED, Workplace, content, told
 from tests.support.docker import docker
-from tests.support.matrix import matrix
-
-NESTED = {
-    "epochs": 3,
-    "rate": 0.5,
-    "layers": [1, "x"],
-    "deep": {"a": {"b": None}},
-    "flag": True,
-    "words": "a b",
-}
-LINE = {"slope": 2.0, "intercept": 1.0}
-
-
-def told(archive: Path) -> list[dict[str, Any]]:
-    """What the program of each host noted in output.tar.gz, sorted by host."""
-    files = content(archive)
-    return [files[name] for name in sorted(files) if name.startswith("data/algo-")]
+from tests.support.matrix import built_cell, matrix
 
 
 def test_script_mode(sdk2: Path, workplace: Workplace, train_image: str) -> None:
@@ -94,7 +76,7 @@ def test_the_sdk_sees_a_failure(sdk2: Path, workplace: Workplace, train_image: s
 def test_train_deploy_predict_and_transform(sdk2: Path, workplace: Workplace, serve_image: str) -> None:
     answer = workplace.answer(sdk2, "sdk2/deploy.py", image=serve_image)
     assert answer["answers"] == [[9.0, 11.0], [-1.0]]
-    # The strategy is what /execution-parameters said; in the service's spelling the SDK would refuse it.
+    # From /execution-parameters, where the SDK would refuse the service's own spelling.
     assert (answer["strategy"], answer["status"]) == ("MultiRecord", "Completed")
     assert (workplace.path / "transformed/x.csv.out").read_text().split() == ["9.0", "11.0", "-1.0"]
 
@@ -107,13 +89,13 @@ def test_processing_by_a_script_and_by_a_folder(sdk2: Path, workplace: Workplace
 
 
 def test_a_remote_function(sdk2: Path, workplace: Workplace) -> None:
-    # The function travels as bytecode, so the image must have the client's Python.
+    # The function travels as bytecode, so the image needs the client's Python.
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     variants = [c.variant for c in matrix() if c.image == "cpu-train" and c.python == version]
     if not variants:
         pytest.skip(f"no variant has Python {version}, which is what this client has")
-    image = cell("cpu-train", variants[0]).tag
-    # The image must have the SDK, too: the one of the client, lent by a container that never runs.
+    image = built_cell("cpu-train", variants[0]).tag
+    # The image needs the SDK, too: a container that never runs lends it the client's.
     lender = f"optml-test-sdk-{uuid.uuid4().hex[:12]}"
     site = sdk2.parent.parent / f"lib/python{version}/site-packages"
     docker("create", "--name", lender, "--volume", f"{site}:/opt/sdk:ro", image, "true")

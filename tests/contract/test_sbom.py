@@ -1,4 +1,4 @@
-"""What an image is made of, as its SBOM says it, against the image itself."""
+"""The SBOM of an image against the image itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from license_expression import get_spdx_licensing
 from tests.support.docker import docker, inspect, run
 from tests.support.matrix import ROOT, matrix
 
-VARIANTS = list(dict.fromkeys(cell.variant for cell in matrix()))
+TAGS = {cell.variant: cell.tag.rpartition(":")[2] for cell in matrix()}
+VARIANTS = list(TAGS)
 IMAGES = sorted({cell.image for cell in matrix()})
 SBOM = [ROOT / ".venv/bin/python", ROOT / "scripts/sbom"]
 
@@ -57,7 +58,7 @@ def test_the_files_without_a_package_are_few_and_each_has_a_reason() -> None:
 def test_every_file_of_every_image_is_a_packages_or_ours_or_has_a_reason(
     variant: str, tmp_path: Path
 ) -> None:
-    tag = tag_of(next(cell.tag for cell in matrix() if cell.variant == variant))
+    tag = TAGS[variant]
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     for name, document in written(tmp_path, tag, *IMAGES).items():
         assert validator.validate_str(json.dumps(document)) is None
@@ -69,9 +70,9 @@ def test_every_file_of_every_image_is_a_packages_or_ours_or_has_a_reason(
 
 
 def assert_licence_covers(label: str, document: dict[str, Any]) -> None:
-    """The label is an SPDX expression with all licences that Python's packages have by their SPDX names."""
+    """The label is an SPDX expression that covers all SPDX licences of the Python packages."""
     spdx = get_spdx_licensing()
-    # A reference to licences elsewhere is SPDX, too, but not in the list.
+    # A LicenseRef is valid SPDX, but not in the list.
     expression = label.replace(" AND LicenseRef-Debian", "")
     assert spdx.validate(expression, strict=True).errors == []
     for component in document["components"]:
@@ -86,8 +87,7 @@ def test_no_reason_outlives_its_files(tmp_path: Path) -> None:
         pytest.skip("the files may be in the other variant")
     found = set()
     for variant in VARIANTS:
-        tag = tag_of(next(cell.tag for cell in matrix() if cell.variant == variant))
-        for document in written(tmp_path, tag, *IMAGES).values():
+        for document in written(tmp_path, TAGS[variant], *IMAGES).values():
             found |= {c["description"] for c in document["components"] if c["type"] == "file"}
     assert {reason.strip() for _, reason in reasons()} == found
 
@@ -168,5 +168,4 @@ def test_a_suite_that_has_no_number_yet_goes_by_its_name(image: str, tmp_path: P
     purls = [
         component["purl"] for component in document["components"] if "pkg:deb/" in component.get("purl", "")
     ]
-    variant = matrix()[0].variant
-    assert purls and all(f"distro=debian-{variant}" in purl for purl in purls)
+    assert purls and all(f"distro=debian-{VARIANTS[0]}" in purl for purl in purls)

@@ -11,7 +11,7 @@ import requests
 
 from .serving import Server, eventually
 
-SIZE = 2 << 20  # of each body: the most that one keeps in memory
+SIZE = 2 << 20  # the largest body that is kept in memory
 CLIENTS = 250
 LIMITS = ("--memory=300m", "--memory-swap=300m")
 HEAD = (
@@ -27,12 +27,12 @@ def model_fn(model_dir):
 
 
 def half_send(server: Server, stack: ExitStack) -> socket.socket:
-    """A client that has sent all of its body but for the last byte, unless it was refused meanwhile."""
+    """A client that has sent its body except for the last byte, unless it was refused before that."""
     client = stack.enter_context(socket.create_connection((server.address, 8080), timeout=60))
     try:
         client.sendall(HEAD + b"x" * (SIZE - 1))
     except ConnectionError:
-        pass  # it reads the answer before
+        pass  # the refusal can still be read
     return client
 
 
@@ -40,7 +40,7 @@ def half_send(server: Server, stack: ExitStack) -> socket.socket:
 @pytest.mark.image("cpu-serve")
 @pytest.mark.parametrize("tmp", ["disk", "memory"])
 def test_half_sent_bodies_harm_nobody(image: str, ml: Path, tmp: str) -> None:
-    """On disk there is room for all; where files lie in memory, too many are told to come again."""
+    """On disk there is room for all; where /tmp is in memory, clients without room are told to retry."""
     options = LIMITS if tmp == "disk" else (*LIMITS, "--tmpfs=/tmp")
     with (
         Server(image, ml, LENGTH, *options, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
@@ -75,7 +75,7 @@ FAULTS = "import sys; print(open(f'/proc/{sys.argv[1]}/stat').read().rsplit(')')
 
 @pytest.mark.image("cpu-serve")
 def test_one_calls_memory_serves_the_next(image: str, ml: Path) -> None:
-    """The kernel fills a page at each fault: a body of 1 MiB has 256, as an array and as an answer again."""
+    """New memory costs a fault per page: a body of 1 MiB has 256, and so have its array and its answer."""
     calls, body = 50, bytes(1 << 20)
     with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server, requests.Session() as session:
         [worker] = server.workers()
