@@ -1,4 +1,4 @@
-"""The add-on with each Python that it supports: those of this machine, and that of the next Debian."""
+"""The add-on with each Python that it supports: this machine's, and that of the next Debian."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def predict_fn(data, model):
 
 @pytest.fixture(scope="session")
 def bare(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image with the add-on on a Debian that has no `python3`."""
+    """A Debian without `python3`, with the add-on."""
     tag = f"{os.environ['TAG']}-" if os.environ.get("TAG") else ""
     yield from _built(
         f"optml-test-bare:{tag}{cell.variant}",
@@ -52,7 +52,7 @@ def bare(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def next_debian(bare: str, cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The same with the Python 3.14 of the Debian that is to come."""
+    """The same with Python 3.14 from the next Debian."""
     yield from _built(
         f"{bare}-forky",
         tmp_path_factory.mktemp("forky"),
@@ -86,7 +86,7 @@ def test_the_python_of_the_next_debian(next_debian: str, ml: Path) -> None:
 
 
 def _trains_and_serves(image: str, ml: Path, version: str, *options: str) -> None:
-    """A whole job, from hyperparameters and requirements to its reason; then a model in JSON and CSV."""
+    """A whole job, from hyperparameters and requirements to the reason of its failure; then calls."""
     seen = [int(part) for part in version.split(".")]
     (ml / "code/requirements.txt").write_text(f"/opt/ml/code/{wheel(ml / 'code', 'mine')}")
     (ml / "code/train.py").write_text(TRAIN)

@@ -1,4 +1,4 @@
-"""The add-on: nothing but the runtime and its entry points, at home on a base it was not built on."""
+"""The add-on: nothing but the runtime and its entry points, working on a base that it was not built on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import requests
 
 from scripts.lib.image import exported
 from tests.support.docker import Container, docker, run, wait_for_ping
+from tests.support.images import show_size
 from tests.support.matrix import ARCH, Cell, matrix
 
 TRAIN = """
@@ -29,7 +30,7 @@ def predict_fn(data, model):
 
 @pytest.fixture(scope="session")
 def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
+    """The add-on on a plain Debian, of another suite if there is one, whose Python is where conda puts it."""
     other = next((c for c in matrix() if c.variant != cell.variant), cell)
     tag = f"{os.environ['TAG']}-" if os.environ.get("TAG") else ""
     root = f"optml/rootfs:{tag}{other.variant}-{ARCH}"
@@ -53,7 +54,7 @@ ENTRYPOINT ["/opt/optml/bin/entrypoint"]
 
 @pytest.fixture(scope="session")
 def files(cell: Cell) -> set[str]:
-    """All that the image holds, but for what the engine puts into every container."""
+    """All files of the image, except for what the engine puts into every container."""
     with exported(cell.tag) as tar:
         return {
             member.name
@@ -66,6 +67,10 @@ def test_holds_nothing_but_the_runtime_and_its_entry_points(files: set[str]) -> 
     outside = {name for name in files if not name.startswith("opt/optml/")}
     assert outside == {"usr/local/bin/train", "usr/local/bin/serve"}
     assert {"opt/optml/deps/gunicorn/__init__.py", "opt/optml/deps/boto3/__init__.py"} <= files
+
+
+def test_is_within_its_budget(cell: Cell) -> None:
+    show_size(cell)
 
 
 def test_every_extension_module_is_there_for_every_python_that_serves(files: set[str]) -> None:
