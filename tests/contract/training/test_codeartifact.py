@@ -135,7 +135,7 @@ def test_a_package_that_it_does_not_have_is_named_without_the_token(
         ({"AWS_ENDPOINT_URL_CODEARTIFACT": "http://127.0.0.1:9"}, "CodeArtifact gives no access to arn:"),
         (
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
-            "credentials",
+            "Unable to locate credentials",
         ),
     ],
     ids=["no repository", "no such domain", "down", "no credentials"],

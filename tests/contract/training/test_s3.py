@@ -56,7 +56,7 @@ def test_an_object(training: Training, s3: S3) -> None:
     [
         (f"s3://{BUCKET}/absent.tar.gz", {}, f"there is nothing at s3://{BUCKET}/absent.tar.gz"),
         (f"s3://{BUCKET}/absent/", {}, "there is nothing at"),
-        ("s3://absent/x.tar.gz", {}, "absent"),
+        ("s3://absent/x.tar.gz", {}, "there is no bucket 'absent'"),
         ("s3://absent/x/", {}, "there is no bucket 'absent'"),
         ("s3://", {}, "is no S3 address"),
         (
