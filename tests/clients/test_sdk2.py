@@ -42,10 +42,9 @@ def test_script_mode_with_everything_in_s3(sdk2: Path, workplace: Workplace, tra
 
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_an_image_of_ones_own(sdk2: Path, workplace: Workplace, own_image: str, hosts: int) -> None:
-    result = workplace.run(
+    workplace.succeed(
         sdk2, "sdk2/bring_your_own.py", image=own_image, hosts=str(hosts), hyperparameters='{"epochs": 1}'
     )
-    assert result.code == 0, result.output
     notes = told(workplace.path / "output/output.tar.gz")
     assert len(notes) == hosts
     assert all(len(note["hosts"]) == hosts for note in notes)
@@ -82,8 +81,7 @@ def test_train_deploy_predict_and_transform(sdk2: Path, workplace: Workplace, se
 
 
 def test_processing_by_a_script_and_by_a_folder(sdk2: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(sdk2, "sdk2/processing.py", image=train_image)
-    assert result.code == 0, result.output
+    workplace.succeed(sdk2, "sdk2/processing.py", image=train_image)
     assert (workplace.path / "script/points.csv").read_text() == "1,3\n2,5\n3,7"
     assert (workplace.path / "framework/points.csv").read_text() == "2,5\n3,7"
 

@@ -14,10 +14,7 @@ from tests.support.registry import registry
 
 
 def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(
-        sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=json.dumps(NESTED)
-    )
-    assert result.code == 0, result.output
+    workplace.succeed(sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=json.dumps(NESTED))
     results = workplace.containers / "compressed_artifacts"
     assert content(results / "model.tar.gz")["line.json"] == LINE
     (given,) = told(results / "output.tar.gz")
@@ -25,10 +22,7 @@ def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> No
 
 
 def test_model_trainer_on_two_hosts(sdk3: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(
-        sdk3, "sdk3/train.py", image=train_image, hosts="2", hyperparameters='{"epochs": 1}'
-    )
-    assert result.code == 0, result.output
+    workplace.succeed(sdk3, "sdk3/train.py", image=train_image, hosts="2", hyperparameters='{"epochs": 1}')
     assert len(told(workplace.containers / "compressed_artifacts/output.tar.gz")) == 2
 
 
@@ -42,10 +36,9 @@ def test_model_trainer_sees_a_failure(sdk3: Path, workplace: Workplace, train_im
 
 
 def test_model_trainer_with_an_image_of_ones_own(sdk3: Path, workplace: Workplace, own_image: str) -> None:
-    result = workplace.run(
+    workplace.succeed(
         sdk3, "sdk3/bring_your_own.py", image=own_image, hosts="2", hyperparameters=json.dumps(NESTED)
     )
-    assert result.code == 0, result.output
     results = workplace.containers / "compressed_artifacts"
     assert content(results / "model.tar.gz")["line.json"] == LINE
     notes = told(results / "output.tar.gz")

@@ -79,10 +79,14 @@ class Workplace:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def answer(self, python: Path, script: str, **settings: str) -> Any:
-        """Run a script, which must succeed; returns what it wrote into answer.json."""
+    def succeed(self, python: Path, script: str, **settings: str) -> None:
+        """Run a script, which must succeed."""
         result = self.run(python, script, **settings)
         assert result.code == 0, result.output
+
+    def answer(self, python: Path, script: str, **settings: str) -> Any:
+        """Run a script, which must succeed; returns what it wrote into answer.json."""
+        self.succeed(python, script, **settings)
         return json.loads((self.path / "answer.json").read_text())
 
     def remove_containers(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import uuid
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.support.docker import docker
+from tests.support.images import image_from
 from tests.support.matrix import ROOT
 
 STARTS = ["E-TRAIN-1", "E-SERVE-1"]
@@ -18,17 +18,12 @@ STARTS = ["E-TRAIN-1", "E-SERVE-1"]
 
 def broken(dockerfile: str, tmp_path: Path, *options: str) -> list[str]:
     """The required clauses that an image breaks. The check must end by itself and leave nothing behind."""
-    tag = f"optml-hostile:{uuid.uuid4().hex}"
-    (tmp_path / "Dockerfile").write_text(dockerfile)
-    docker("build", "--force-rm", "-t", tag, tmp_path)
     found, junit = tmp_path / "found.json", tmp_path / "found.xml"
-    try:
+    with image_from(dockerfile, tmp_path) as tag:
         command = [ROOT / "scripts/check", tag, "--level=required", f"--json={found}", f"--junit={junit}"]
         limited = ["bash", "-c", 'ulimit -v 512000; exec "$@"', "bash", *command, *options]
         done = subprocess.run(limited, capture_output=True, text=True, timeout=500)
         left = docker("ps", "--all", "--quiet", "--filter", f"ancestor={tag}").stdout
-    finally:
-        docker("rmi", "--force", tag)
     assert (done.returncode, left) == (1, ""), done.stderr
     assert max(map(len, done.stdout.splitlines())) < 1000
     names = [c["id"] for c in json.loads(found.read_text())["clauses"] if c["state"] == "broken"]

@@ -13,7 +13,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from license_expression import get_spdx_licensing
 
-from tests.support.docker import docker, inspect, run
+from tests.support.docker import inspect, run
+from tests.support.images import image_from
 from tests.support.matrix import ROOT, matrix
 
 TAGS = {cell.variant: cell.tag.rpartition(":")[2] for cell in matrix()}
@@ -143,15 +144,11 @@ def test_files_that_were_left_out_are_recorded_with_their_package(image: str, tm
 @pytest.mark.one_variant
 def test_a_file_that_nothing_explains_is_named(image: str, tmp_path: Path) -> None:
     (tmp_path / "stranger").touch()
-    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nCOPY stranger /opt/\nCOPY stranger /etc/fstab\n")
-    tag = f"stranger-{tmp_path.name}"
-    docker("build", "--tag", f"optml/runtime:{tag}", tmp_path)
-    try:
-        refused = subprocess.run(
-            [*SBOM, "--into", tmp_path, "--tag", tag, "runtime"], capture_output=True, text=True
-        )
-    finally:
-        docker("rmi", f"optml/runtime:{tag}")
+    dockerfile = f"FROM {image}\nCOPY stranger /opt/\nCOPY stranger /etc/fstab\n"
+    tag = f"test-{uuid.uuid4().hex[:12]}"
+    with image_from(dockerfile, tmp_path, f"optml/runtime:{tag}"):
+        command = [*SBOM, "--into", tmp_path, "--tag", tag, "runtime"]
+        refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[1:] == ["  /opt/stranger"]
 
@@ -161,10 +158,9 @@ def test_a_file_that_nothing_explains_is_named(image: str, tmp_path: Path) -> No
 @pytest.mark.one_variant
 def test_a_suite_that_has_no_number_yet_goes_by_its_name(image: str, tmp_path: Path) -> None:
     tag = f"test-{uuid.uuid4().hex[:12]}"
-    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN sed -i /^VERSION_ID=/d /usr/lib/os-release\n")
-    docker("build", "--tag", f"optml/base:{tag}", tmp_path)
-    document = written(tmp_path, tag, "base")["base"]
-    docker("rmi", "--force", f"optml/base:{tag}")
+    dockerfile = f"FROM {image}\nRUN sed -i /^VERSION_ID=/d /usr/lib/os-release\n"
+    with image_from(dockerfile, tmp_path, f"optml/base:{tag}"):
+        document = written(tmp_path, tag, "base")["base"]
     purls = [
         component["purl"] for component in document["components"] if "pkg:deb/" in component.get("purl", "")
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,18 @@ from tests.support.matrix import ARCH, ROOT, Cell
 
 EPOCH = "1767225600"
 """The time of builds, as the Makefile has it."""
+
+
+@contextmanager
+def image_from(dockerfile: str, context: Path, name: str = "") -> Iterator[str]:
+    """Build an image from this Dockerfile and the files in `context`; removes it afterwards."""
+    name = name or f"optml-test-{uuid.uuid4().hex[:12]}"
+    (context / "Dockerfile").write_text(dockerfile)
+    docker("build", "--force-rm", "--tag", name, context, timeout=300)
+    try:
+        yield name
+    finally:
+        docker("rmi", "--force", name)
 
 
 @contextmanager

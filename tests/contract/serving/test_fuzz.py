@@ -165,13 +165,6 @@ def _check(method: str, target: str, answer: http.client.HTTPResponse, body: byt
         jsonschema.validate(json.loads(body), schema | {"components": DOCUMENT["components"]})
 
 
-def published(server: Server) -> Any:
-    """The document as the server publishes it."""
-    with closing(http.client.HTTPConnection(server.address, 8080, timeout=30)) as client:
-        client.request("GET", "/openapi.json")
-        return json.loads(client.getresponse().read())
-
-
 class Watch:
     """An open connection to every worker, so that the death of one is noticed at once."""
 
@@ -280,7 +273,7 @@ def test_every_answer_is_documented(image: str, ml: Path, requests: int) -> None
         Server(image, ml, MODEL, *NUMPY, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         closing(Watch(server, 2)) as watch,
     ):
-        assert published(server) == DOCUMENT
+        assert server.get("/openapi.json").json() == DOCUMENT
         seen = _converse(server, watch, exchanges(), requests)
         assert seen[200] > 100  # the inputs are not all nonsense
         assert not UNEXPECTED.search(server.log().output)

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from scripts.lib.image import exported
-from tests.support.docker import Container, docker, run, wait_for_ping
-from tests.support.images import show_size
+from tests.support.docker import Container, run, wait_for_ping
+from tests.support.images import image_from, show_size
 from tests.support.matrix import ARCH, Cell, matrix
 
 TRAIN = """
@@ -37,7 +37,7 @@ def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     context = tmp_path_factory.mktemp("foreign")
     (context / "train.py").write_text(TRAIN)
     (context / "inference.py").write_text(SERVE)
-    (context / "Dockerfile").write_text(f"""
+    dockerfile = f"""
 FROM {root}
 RUN command -v python3 || (apt-get update && apt-get install -y python3)
 RUN $(readlink -f /usr/bin/python3) -m venv --without-pip /opt/conda && rm /usr/bin/python3
@@ -45,11 +45,9 @@ ENV PATH=/opt/conda/bin:$PATH
 COPY --from={cell.tag} / /
 COPY train.py inference.py /opt/ml/code/
 ENTRYPOINT ["/opt/optml/bin/entrypoint"]
-""")
-    tag = f"optml-test-foreign-{cell.variant}"
-    docker("build", "--force-rm", "--tag", tag, context, timeout=300)
-    yield tag
-    docker("rmi", "--force", tag)
+"""
+    with image_from(dockerfile, context) as image:
+        yield image
 
 
 @pytest.fixture(scope="session")

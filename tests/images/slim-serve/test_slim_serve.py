@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from scripts.lib.image import exported
-from tests.support.docker import HARDENED, Container, docker, inspect, run, wait_for_ping
-from tests.support.images import show_size
+from tests.support.docker import HARDENED, Container, inspect, run, wait_for_ping
+from tests.support.images import image_from, show_size
 from tests.support.matrix import Cell
 
 HANDLER = """
@@ -122,18 +122,13 @@ def test_is_within_its_budget_also_compressed(cell: Cell) -> None:
 
 def test_a_venv_that_was_filled_in_cpu_serve_works_here(cell: Cell, tmp_path: Path) -> None:
     (tmp_path / "inference.py").write_text(HANDLER.replace("return 2", "import helper; return helper.FACTOR"))
-    (tmp_path / "Dockerfile").write_text(f"""
+    dockerfile = f"""
 FROM {cell.tag.replace("slim-serve", "cpu-serve")} AS build
 RUN echo FACTOR = 3 > "$(echo /opt/venv/lib/python3.*/site-packages)/helper.py" && pip uninstall --yes pip
 FROM {cell.tag}
 COPY --from=build /opt/venv /opt/venv
 COPY inference.py /opt/ml/code/
-""")
-    tag = f"optml-test-slim-{cell.variant}-{tmp_path.name}"
-    docker("build", "--force-rm", "--tag", tag, tmp_path)
-    try:
-        with Container(tag) as server:
-            url = wait_for_ping(server)
-            assert requests.post(f"{url}/invocations", json=[1], timeout=20).json() == [3]
-    finally:
-        docker("rmi", "--force", tag)
+"""
+    with image_from(dockerfile, tmp_path) as image, Container(image) as server:
+        url = wait_for_ping(server)
+        assert requests.post(f"{url}/invocations", json=[1], timeout=20).json() == [3]
