@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Pages take longest; whoever had one at the end would be waited for.
+    # Pages take longest: started last, one would keep everybody waiting.
     items.sort(key=lambda item: not item.nodeid.startswith("tests/docs"))
     if config.getoption("--without-long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _cells(config: pytest.Config) -> list[Cell]:
-    """The cells that this run is about, all built: no test passes because its image is absent."""
+    """The cells that this run covers. All must be built, so that no test passes for want of its image."""
     image, variant = config.getoption("--image"), config.getoption("--variant")
     wanted = [c for c in matrix() if image in (None, c.image) and variant in (None, c.variant)]
     absent = [c.tag for c in wanted if c not in built()]
@@ -45,12 +45,12 @@ def _cells(config: pytest.Config) -> list[Cell]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `cell` and `image` their values.
+    """Parametrize `cell` and `image`.
 
-    A test below tests/images/NAME that takes `cell` runs for image NAME and for all that are built from it.
-    Elsewhere a test that takes `image` says which with @pytest.mark.image, and runs in each variant, or with
-    @pytest.mark.one_variant in the first alone; with @pytest.mark.heavy it is long in the others. With
-    --image it runs for a child of that image, too, which does what its parent does.
+    A test below tests/images/NAME that takes `cell` runs for image NAME and for all images built from it.
+    Elsewhere a test that takes `image` says which with @pytest.mark.image. It runs in each variant; with
+    @pytest.mark.one_variant only in the first, and with @pytest.mark.heavy it is long in all but the first.
+    With --image it also runs for a child of its image, which does all that its parent does.
     """
     if "cell" in metafunc.fixturenames:
         name = Path(str(metafunc.definition.path)).parent.name

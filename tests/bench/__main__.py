@@ -1,10 +1,10 @@
-"""Measures optml against its peers, in turn, on this machine. `make bench` calls it.
+"""Measures optml against its peers, in turn, on this machine; `make bench` runs it.
 
 usage: python -m tests.bench [--quick] [--only NAME...] [--keep | --check]
 
-A run takes twenty minutes, --quick under five. --keep adds it to the published runs and writes
-docs/benchmarks.md anew; --check compares it with them, and ends with 1 where optml has lost ground. What one
-round finds is too uncertain for both.
+A run takes twenty minutes, with --quick under five. --keep adds it to the published runs and rewrites
+docs/benchmarks.md; --check compares it with them, and exits with 1 if optml has lost ground. A single round,
+as with --quick, is too uncertain for either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BENCHES = {
     "coldstart": coldstart.measure,
 }
 LOSS = 0.75
-"""A ratio to the best peer below this part of the least published one is a loss, and not noise."""
+"""A ratio to the best peer below this fraction of the least published one is a loss, not noise."""
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def check(run: record.Run, published: list[record.Run]) -> int:
-    """Print each row in which optml has lost ground to the best peer of the published runs."""
+    """Report each row in which optml has lost ground to the best peer of the published runs."""
     lost = 0
     for row in record.merged(published):
         now = next((each for each in run.rows if each.name == row.name), None)

@@ -1,6 +1,6 @@
 """Where the time of a cold start goes: pull, unpack, container, first line or first answer.
 
-The registry is on loopback, so a pull costs what reading and checking the bytes costs, and no network.
+The registry is on loopback, so a pull costs reading and checking the bytes, but no network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from tests.bench.contenders import ENVIRONMENTS, SERVERS, VARIANT, WORK
+from tests.bench.contenders import ENVIRONMENTS, SERVERS, UNPACK_JRE, VARIANT, WORK
 from tests.bench.record import Row, Run, in_turn
 from tests.support.docker import Container, docker
 from tests.support.registry import registry
@@ -25,9 +25,7 @@ PEER = f"""
 FROM optml/base:{VARIANT}
 COPY wheels /tmp/wheels
 RUN pip install --quiet --no-index --find-links /tmp/wheels PACKAGES
-COPY jre /tmp/jre
-RUN for package in /tmp/jre/*.deb; do [ ! -e "$package" ] || dpkg-deb -x "$package" /; done
-"""
+{UNPACK_JRE}"""
 PROGRAMS = WORK / "coldstart"
 """On the host, and /srv in the containers."""
 CONFIG = {
@@ -45,14 +43,14 @@ MMS = SERVERS[-1].command.replace("/opt/peers/mms/bin", "/opt/venv/bin")
 
 @dataclass(frozen=True)
 class Image:
-    """A contender: what is pulled, and what the shell does in it."""
+    """A contender: the image that is pulled, and the shell command that runs in it."""
 
     kind: str
     contender: str
     name: str
     command: str
     environment: str = ""
-    """What is installed in it, where it is a peer's."""
+    """The environment of contenders.py that a peer's image holds."""
 
     def start(self) -> float:
         """Milliseconds from `docker run` to the program's first line, or the model's first answer."""
@@ -129,7 +127,7 @@ def _write_programs() -> None:
 
 
 def _build(image: Image) -> None:
-    """The image of one peer alone."""
+    """Build the image of one peer alone."""
     context = WORK / f"alone-{image.environment}"
     shutil.rmtree(context, ignore_errors=True)
     shutil.copytree(WORK / "wheels" / image.environment, context / "wheels")
@@ -143,7 +141,7 @@ def _build(image: Image) -> None:
 
 
 def _push(image: Image, address: str) -> str:
-    """Its name in the registry."""
+    """Push an image; returns its name in the registry."""
     place = f"{address}/{image.name.replace(':', '-')}"
     docker("tag", image.name, place)
     docker("push", place, timeout=300)
@@ -170,7 +168,7 @@ def _first_line(name: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as log:
         assert log.stdout is not None
         assert any(FIRST in line for line in log.stdout), "the program has not begun"
-        log.kill()  # else it would be waited for, and with it for the end of the job
+        log.kill()  # or leaving the block would wait for the end of the job
 
 
 def _first_answer(url: str) -> None:

@@ -22,7 +22,7 @@ from tests.bench.record import Curve, Run
 from tests.bench.serving import ask, script_for, serve, wrk
 from tests.support.docker import Container, docker, wait_for_ping
 
-# Runs inside a container: writes the configuration of a job with so many of something, and times its start.
+# Runs inside a container: configures a job with COUNT channels, parameters or hosts, and times its start.
 START = """
 import json, os, pathlib, subprocess, sys, time
 kind, count = sys.argv[1], int(sys.argv[2])
@@ -57,7 +57,7 @@ print(json.dumps(sorted(took)[2]))
 
 
 class Refused(Exception):
-    """So many cannot be had; the text says why."""
+    """This many are impossible; the text says why."""
 
 
 def measure(run: Run, rounds: int) -> None:
@@ -97,7 +97,7 @@ def _ours(model: str, *options: str) -> Container:
 
 
 def _models(most: int) -> Curve:
-    """How long it takes to register a model, when so many are there; each is a process of its own."""
+    """How long it takes to register one more model; each is a process of its own."""
     curve = Curve("Serving many models", "time to register one more", "models that are there", "ms")
     curve.why = "each is a process, and the kernel takes longer to fork one that has forked many"
     print(f"  {curve.label}", flush=True)
@@ -117,7 +117,7 @@ def _models(most: int) -> Curve:
 
 
 def _connections(counts: tuple[int, ...]) -> Curve:
-    """Answers a second by so many connections at once; refusals are none."""
+    """Good answers a second, by the number of connections."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
     curve = Curve("Serving", "good answers a second, by connections", "connections", "1/s")
     curve.why = "calls that wait for a slot stay in the kernel, where each is looked at once more"
@@ -127,7 +127,7 @@ def _connections(counts: tuple[int, ...]) -> Curve:
 
 
 def _slow_clients(counts: tuple[int, ...]) -> list[Curve]:
-    """What 8 fast connections get, and how long /ping takes, beside clients that send a byte now and then."""
+    """Throughput of 8 fast connections and latency of /ping, beside clients that send a byte now and then."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
     rate = Curve("Serving", "answers a second of 8 connections, beside slow clients", "slow clients", "1/s")
     ping = Curve("Serving", "p99 of /ping, beside slow clients", "slow clients", "ms")
@@ -158,7 +158,7 @@ def _slow_clients(counts: tuple[int, ...]) -> list[Curve]:
 
 
 def _bodies(kilobytes: tuple[int, ...]) -> Curve:
-    """MB a second of bodies that one client sends, of which the first ten bytes come back."""
+    """MB a second that one client sends, in bodies whose first ten bytes come back."""
     curve = Curve("Serving", "throughput of one connection, by size of the body", "kB", "MB/s")
 
     def throughput(size: int) -> float:
@@ -190,11 +190,10 @@ PREPARE = (
     " mkdir /opt/ml/model && touch /opt/ml/model/there &&"
     " head -c ${MEGABYTES}000000 /dev/zero > /tmp/weights && sync /tmp/weights && "
 )
-SERVE = "exec /opt/optml/bin/entrypoint serve"
 
 
 def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
-    """Time to start, and memory of four workers, by the size of the model: without preload and with."""
+    """Start time and memory of four workers by the size of the model, without and with preload."""
     curves = []
     for preload, copies in (
         ("false", "a copy in each of 4 workers"),
@@ -209,12 +208,12 @@ def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
             )  # fmt: skip
 
         def started(size: int) -> float:
-            command = f"{PREPARE}exec python3 /srv/serving/stopwatch.py '{SERVE}' /ping"
+            command = f"{PREPARE}exec python3 /srv/serving/stopwatch.py '{SERVERS[0].command}' /ping"
             done = docker("run", "--rm", *options(size), IMAGE, "sh", "-c", command, timeout=300)
             return float(json.loads(done.stdout)["health"])
 
         def used(size: int) -> float:
-            with Container(IMAGE, "sh", "-c", PREPARE + SERVE, options=options(size)) as server:
+            with Container(IMAGE, "sh", "-c", PREPARE + SERVERS[0].command, options=options(size)) as server:
                 wait_for_ping(server, timeout=300)
                 server.wait_for_log("ready: workers 4", timeout=300)
                 time.sleep(1 + size / 200)  # all workers, not only the first

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, written from the published runs and from nothing else."""
+"""Writes docs/benchmarks.md and its plots from the published runs alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ that optml loses come first.
 
 
 def table(run: Run) -> str:
-    """All that a run found, for a terminal: of each row the medians, and how much better optml is."""
+    """The figures of a run, for a terminal: the medians of each row, and how much better optml is."""
     lines = []
     for curve in run.curves:
         lines.append(f"\n{curve.group}: {curve.label}, {curve.unit}")
@@ -47,7 +47,7 @@ def table(run: Run) -> str:
 
 
 def write(runs: list[Run]) -> None:
-    """Write the page and its plots, and README's part."""
+    """Write the page, its plots, and the table in the README."""
     PLOTS.mkdir(exist_ok=True)
     write_between(README, BEGIN, END, summary(runs))
     rows = [row for row in merged(runs) if "optml" in row.values]
@@ -70,7 +70,7 @@ def write(runs: list[Run]) -> None:
 
 
 def summary(runs: list[Run]) -> str:
-    """Against the fastest server of Python that users know: how many times better, with the spread."""
+    """How many times better than the fastest well-known Python server, with the spread."""
     rows = {row.name: row for row in merged(runs)}
     peer = "uvicorn + Starlette"
     counts = (1, 8, 64)
@@ -133,7 +133,7 @@ def _alone(rows: list[Row]) -> str:
 
 
 def _everybody(rows: list[Row]) -> list[str]:
-    """A table and, where all are compared by answers, a plot for each group."""
+    """A table for each group and, where answers per second are compared, a plot."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         mine = [row for row in rows if row.group == group]
@@ -171,13 +171,13 @@ def _curves(curves: list[Curve]) -> str:
 
 
 def _steps(curve: Curve) -> list[str]:
-    """What one more costs, between each two points."""
+    """The cost of one more, between neighbouring points."""
     pairs = zip(curve.points, curve.points[1:], strict=False)
     return [f"{(y - before) / (x - less):.3g}" for (less, before), (x, y) in pairs]
 
 
 def _axes(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib is there for `make bench` alone
-    """A figure that can be read on white and on black: a transparent ground, grey lines."""
+    """A figure that is legible on white and on black: transparent, with grey lines."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -224,7 +224,7 @@ def _line(curve: Curve, path: Path) -> None:
 
 
 def _number(value: float) -> str:
-    """Three digits, as people read them."""
+    """Three significant digits."""
     if not math.isfinite(value):
         return "–"
     if value == 0 or abs(value) >= 100:

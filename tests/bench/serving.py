@@ -26,7 +26,7 @@ LIMITS = (
     "--memory=2g",
     "--memory-swap=2g",
     "--env=SAGEMAKER_MODEL_SERVER_WORKERS=2",
-    "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all others, and whose memory root may read
+    "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all others run, and so that root can read its memory
 )
 MODEL = "rm -rf /opt/ml/model && ln -s {} /opt/ml/model; "
 CONNECTIONS = (1, 8, 64)
@@ -64,7 +64,7 @@ def measure(run: Run, rounds: int) -> None:
         for kind, (body, content_type, accept) in payloads().items():
             speaking = {server: url for server, url in running.items() if kind.split()[0] in server.speaks}
             script = script_for(body, content_type, accept)
-            for url in speaking.values():  # what comes late of libraries comes now
+            for url in speaking.values():  # warm up: some libraries load late
                 wrk(f"{url}/invocations", script, 8, 1)
             for connections in CONNECTIONS if rounds > 1 else CONNECTIONS[1:]:
                 run.rows += loaded(kind, connections, speaking, script, rounds)
@@ -80,7 +80,7 @@ def serve(server: Server, model: str, *options: str) -> Container:
 
 
 def started(servers: list[Server], rounds: int) -> list[Row]:
-    """How long after its start, inside a container, a server answers."""
+    """How long after its start a server answers, inside a container."""
     rows = {
         path: Row("Serving: start", f"start → 200 on {label}", "ms", False)
         for path, label in {"health": "/ping", "/invocations": "/invocations"}.items()
@@ -116,14 +116,14 @@ def script_for(body: bytes, content_type: str, accept: str) -> Path:
 
 
 def wrk(url: str, script: Path, connections: int, seconds: float) -> dict[str, float]:
-    """What these seconds of load found: answers a second, ms of the median and of the slowest 1 %.
+    """The result of these seconds of load: answers a second, median and p99 in ms.
 
-    A server that hangs or dies, as MMS may with 64 large bodies at once, has answered nothing.
+    A server that hangs or dies, as MMS may with 64 large bodies at once, counts as having answered nothing.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", "-s", script, url]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30 + seconds)
-    except subprocess.SubprocessError:  # without an end, or without anybody who answers
+    except subprocess.SubprocessError:  # it did not end, or nobody answered
         return {"rate": 0, "p50": math.inf, "p99": math.inf, "lost": connections}
     found = json.loads(done.stdout.rsplit("\n", 2)[-2])
     found["rate"] = found["answers"] / found["seconds"]
@@ -131,7 +131,7 @@ def wrk(url: str, script: Path, connections: int, seconds: float) -> dict[str, f
 
 
 def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, rounds: int) -> list[Row]:
-    """Answers a second and latencies at so many connections, server after server in each round."""
+    """Answers a second and latencies with this many connections, server after server in each round."""
     group = f"Serving: {kind}"
     rate = Row(group, f"answers/s, {connections} connections", "1/s", True)
     p50 = Row(group, f"p50, {connections} connections", "ms", False)
@@ -146,7 +146,7 @@ def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, r
 
 
 def overloaded(servers: list[Server], rounds: int) -> list[Row]:
-    """A model that computes for 5 ms, by 8 connections and by 256; meanwhile somebody asks for /ping."""
+    """A model that computes for 5 ms, under 8 and 256 connections, while somebody asks for /ping."""
     script = script_for(b"[1]", "application/json", "application/json")
     rows: dict[str, Row] = {}
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def overloaded(servers: list[Server], rounds: int) -> list[Row]:
             busy = Server(server.name, server.environment, sync)
             container = stack.enter_context(serve(busy, "/srv/overload"))
             urls[server.name] = wait_for_ping(container)
-            wrk(f"{urls[server.name]}/invocations", script, 8, 1)  # what comes late of libraries comes now
+            wrk(f"{urls[server.name]}/invocations", script, 8, 1)  # warm up: some libraries load late
         for name in in_turn(urls, rounds):
             for (label, unit, more), value in overload(urls[name], script).items():
                 row = Row("Serving: a model of 5 ms, overloaded", label, unit, more)
@@ -192,7 +192,7 @@ def overload(url: str, script: Path) -> dict[tuple[str, str, bool], float]:
 
 
 def ask(url: str, method: str, path: str, every: float, until: threading.Event) -> list[tuple[int, float]]:
-    """Status and milliseconds of requests so many seconds apart, each on a connection of its own."""
+    """Status and milliseconds of requests, one `every` so many seconds, each on its own connection."""
     host, port = url.removeprefix("http://").split(":")
     found = []
     while not until.is_set():

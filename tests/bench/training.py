@@ -1,4 +1,4 @@
-"""Training: how soon a program starts, how fast its output passes through, how soon it learns of SIGTERM."""
+"""Training: how soon a program starts, how fast its output passes, how soon it learns of SIGTERM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for name, content in json.loads(sys.argv[1]).items():
 
 
 def measure(run: Run, rounds: int) -> None:
-    """Add the rows of training to the run. Bare Python, which does nothing for a job, is the measure."""
+    """Add the rows of training to the run. The yardstick is bare Python, which does nothing for a job."""
     peers = [name for name in ("sagemaker-training", "sagemaker-containers") if name not in run.absent]
     measured, failed = _rounds(["bare", "optml", *peers], rounds)
     run.absent |= failed

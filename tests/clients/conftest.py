@@ -20,40 +20,33 @@ import requests
 from tests.clients.workplace import HERE, PROJECT, Workplace
 from tests.support.docker import docker, inspect
 from tests.support.locks import exclusive
-from tests.support.matrix import ROOT, Cell, built, matrix
+from tests.support.matrix import ROOT, built_cell, matrix
 from tests.support.ports import free_port
 
 BUCKET = "points"
 NETWORK = "sagemaker-local"
-"""How every SDK names the network of its containers."""
-
-
-def cell(image: str, variant: str) -> Cell:
-    """The cell of the matrix, built."""
-    found = next(c for c in matrix() if (c.image, c.variant) == (image, variant))
-    assert found in built(), f"not built: {found.tag}; run make build-all"
-    return found
+"""The name that every SDK gives the network of its containers."""
 
 
 @pytest.fixture(scope="session")
 def variant(request: pytest.FixtureRequest) -> str:
-    """The variant under test. One is enough: what the SDKs ask of an image differs in no variant."""
+    """The variant under test. One is enough: what the SDKs need of an image is the same in all."""
     return request.config.getoption("--variant") or matrix()[0].variant
 
 
 @pytest.fixture(scope="session")
 def train_image(variant: str) -> str:
-    return cell("cpu-train", variant).tag
+    return built_cell("cpu-train", variant).tag
 
 
 @pytest.fixture(scope="session")
 def serve_image(variant: str) -> str:
-    return cell("cpu-serve", variant).tag
+    return built_cell("cpu-serve", variant).tag
 
 
 @pytest.fixture(scope="session")
 def own_image(train_image: str) -> Iterator[str]:
-    """An image with the project's program inside."""
+    """An image with the program of PROJECT inside."""
     tag = f"optml-test-own-{uuid.uuid4().hex[:12]}"
     docker("build", "--force-rm", "--build-arg", f"IMAGE={train_image}", "--tag", tag, PROJECT)
     yield tag
@@ -61,7 +54,7 @@ def own_image(train_image: str) -> Iterator[str]:
 
 
 def _venv(name: str) -> Path:
-    """The Python of a virtual environment with what requirements-NAME.lock names, made where it is absent."""
+    """The Python of a virtual environment with requirements-NAME.lock, made if absent or outdated."""
     lock, venv = HERE / f"requirements-{name}.lock", ROOT / "build/venvs" / name
     digest, stamp = hashlib.sha256(lock.read_bytes()).hexdigest(), venv / "made-from"
     with exclusive(f"venv-{name}"):
@@ -86,7 +79,7 @@ def sdk3() -> Path:
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a moto server with one bucket, at an address that containers reach, too."""
+    """The URL of a moto server with one bucket, at an address that containers can reach, too."""
     bridge = str(ipaddress.ip_network(inspect("bridge")["IPAM"]["Config"][0]["Subnet"])[1])
     port = free_port(bridge)
     command = [sys.executable, "-m", "moto.server", "--host", bridge, "--port", str(port)]
@@ -109,7 +102,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[None]:
-    """Leave no network behind that was not here."""
+    """Leave no network behind."""
     before = docker("network", "inspect", NETWORK, check=False).code == 0
     yield
     if not before:
@@ -125,11 +118,11 @@ def alone_with_network() -> Iterator[None]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, aws: str, network: None, alone_with_network: None) -> Iterator[Workplace]:
-    """A workplace with fake credentials, set up for local mode by the SDKs' own settings."""
+    """A workplace with fake credentials, with local mode set up in the SDKs' own settings."""
     subprocess.run([ROOT / "scripts/compose"], cwd=ROOT, check=True)
-    if not shutil.which("pgrep"):  # by which the SDKs find the processes to end
+    if not shutil.which("pgrep"):  # with which the SDKs find the processes to kill
         subprocess.run(["scripts/apt-install", "procps"], cwd=ROOT, check=True)
-    project = shutil.copytree(PROJECT, tmp_path / "project")  # from below /root the SDK mounts nothing
+    project = shutil.copytree(PROJECT, tmp_path / "project")  # the SDK mounts nothing from below /root
     place = Workplace(
         tmp_path,
         {
@@ -144,7 +137,7 @@ def workplace(tmp_path: Path, aws: str, network: None, alone_with_network: None)
     )
     place.containers.mkdir()
     place.configure(serving_port=free_port())
-    # The SDK would ask STS for the name of the default bucket, at an address that cannot be set.
+    # Without a bucket the SDK would ask STS for its name, at an address that cannot be configured.
     place.set_defaults(TelemetryOptOut=True, Session={"DefaultS3Bucket": BUCKET})
     yield place
     place.remove_containers()

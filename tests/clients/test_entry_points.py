@@ -1,4 +1,4 @@
-"""Clients that bypass the entry point need nothing but what is in the image's environment."""
+"""Clients that bypass the entry point need only the image's environment."""
 
 from __future__ import annotations
 

@@ -6,30 +6,12 @@ import json
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients.conftest import cell
-from tests.clients.workplace import Workplace, content
+from tests.clients.workplace import LINE, NESTED, Workplace, content, told
 from tests.support.docker import docker
-from tests.support.matrix import matrix
-
-NESTED = {
-    "epochs": 3,
-    "rate": 0.5,
-    "layers": [1, "x"],
-    "deep": {"a": {"b": None}},
-    "flag": True,
-    "words": "a b",
-}
-LINE = {"slope": 2.0, "intercept": 1.0}
-
-
-def told(archive: Path) -> list[dict[str, Any]]:
-    """What the program of each host noted in output.tar.gz, sorted by host."""
-    files = content(archive)
-    return [files[name] for name in sorted(files) if name.startswith("data/algo-")]
+from tests.support.matrix import built_cell, matrix
 
 
 def test_script_mode(sdk2: Path, workplace: Workplace, train_image: str) -> None:
@@ -60,10 +42,9 @@ def test_script_mode_with_everything_in_s3(sdk2: Path, workplace: Workplace, tra
 
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_an_image_of_ones_own(sdk2: Path, workplace: Workplace, own_image: str, hosts: int) -> None:
-    result = workplace.run(
+    workplace.succeed(
         sdk2, "sdk2/bring_your_own.py", image=own_image, hosts=str(hosts), hyperparameters='{"epochs": 1}'
     )
-    assert result.code == 0, result.output
     notes = told(workplace.path / "output/output.tar.gz")
     assert len(notes) == hosts
     assert all(len(note["hosts"]) == hosts for note in notes)
@@ -94,26 +75,25 @@ def test_the_sdk_sees_a_failure(sdk2: Path, workplace: Workplace, train_image: s
 def test_train_deploy_predict_and_transform(sdk2: Path, workplace: Workplace, serve_image: str) -> None:
     answer = workplace.answer(sdk2, "sdk2/deploy.py", image=serve_image)
     assert answer["answers"] == [[9.0, 11.0], [-1.0]]
-    # The strategy is what /execution-parameters said; in the service's spelling the SDK would refuse it.
+    # From /execution-parameters, where the SDK would refuse the service's own spelling.
     assert (answer["strategy"], answer["status"]) == ("MultiRecord", "Completed")
     assert (workplace.path / "transformed/x.csv.out").read_text().split() == ["9.0", "11.0", "-1.0"]
 
 
 def test_processing_by_a_script_and_by_a_folder(sdk2: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(sdk2, "sdk2/processing.py", image=train_image)
-    assert result.code == 0, result.output
+    workplace.succeed(sdk2, "sdk2/processing.py", image=train_image)
     assert (workplace.path / "script/points.csv").read_text() == "1,3\n2,5\n3,7"
     assert (workplace.path / "framework/points.csv").read_text() == "2,5\n3,7"
 
 
 def test_a_remote_function(sdk2: Path, workplace: Workplace) -> None:
-    # The function travels as bytecode, so the image must have the client's Python.
+    # The function travels as bytecode, so the image needs the client's Python.
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     variants = [c.variant for c in matrix() if c.image == "cpu-train" and c.python == version]
     if not variants:
         pytest.skip(f"no variant has Python {version}, which is what this client has")
-    image = cell("cpu-train", variants[0]).tag
-    # The image must have the SDK, too: the one of the client, lent by a container that never runs.
+    image = built_cell("cpu-train", variants[0]).tag
+    # The image needs the SDK, too: a container that never runs lends it the client's.
     lender = f"optml-test-sdk-{uuid.uuid4().hex[:12]}"
     site = sdk2.parent.parent / f"lib/python{version}/site-packages"
     docker("create", "--name", lender, "--volume", f"{site}:/opt/sdk:ro", image, "true")

@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.registry import registry
-from tests.clients.test_sdk2 import LINE, NESTED, told
-from tests.clients.workplace import PROJECT, Workplace, content
+from tests.clients.workplace import LINE, NESTED, PROJECT, Workplace, content, told
 from tests.support.docker import docker
+from tests.support.registry import registry
 
 
 def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(
-        sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=json.dumps(NESTED)
-    )
-    assert result.code == 0, result.output
+    workplace.succeed(sdk3, "sdk3/train.py", image=train_image, hosts="1", hyperparameters=json.dumps(NESTED))
     results = workplace.containers / "compressed_artifacts"
     assert content(results / "model.tar.gz")["line.json"] == LINE
     (given,) = told(results / "output.tar.gz")
@@ -26,10 +22,7 @@ def test_model_trainer(sdk3: Path, workplace: Workplace, train_image: str) -> No
 
 
 def test_model_trainer_on_two_hosts(sdk3: Path, workplace: Workplace, train_image: str) -> None:
-    result = workplace.run(
-        sdk3, "sdk3/train.py", image=train_image, hosts="2", hyperparameters='{"epochs": 1}'
-    )
-    assert result.code == 0, result.output
+    workplace.succeed(sdk3, "sdk3/train.py", image=train_image, hosts="2", hyperparameters='{"epochs": 1}')
     assert len(told(workplace.containers / "compressed_artifacts/output.tar.gz")) == 2
 
 
@@ -43,10 +36,9 @@ def test_model_trainer_sees_a_failure(sdk3: Path, workplace: Workplace, train_im
 
 
 def test_model_trainer_with_an_image_of_ones_own(sdk3: Path, workplace: Workplace, own_image: str) -> None:
-    result = workplace.run(
+    workplace.succeed(
         sdk3, "sdk3/bring_your_own.py", image=own_image, hosts="2", hyperparameters=json.dumps(NESTED)
     )
-    assert result.code == 0, result.output
     results = workplace.containers / "compressed_artifacts"
     assert content(results / "model.tar.gz")["line.json"] == LINE
     notes = told(results / "output.tar.gz")
@@ -64,7 +56,7 @@ def test_endpoint_and_transform(sdk3: Path, workplace: Workplace, serve_image: s
 
 
 def test_model_builder(sdk3: Path, workplace: Workplace, serve_image: str) -> None:
-    """It always pulls, listens on port 8080 only, and mounts MODEL/code as /opt/ml/model."""
+    """It always pulls, serves on port 8080 only, and mounts MODEL/code as /opt/ml/model."""
     try:
         socket.create_server(("0.0.0.0", 8080)).close()
     except OSError:
@@ -73,10 +65,13 @@ def test_model_builder(sdk3: Path, workplace: Workplace, serve_image: str) -> No
     handlers.mkdir(parents=True)
     (handlers.parent / "line.json").write_text(json.dumps(LINE))
     (handlers / "inference.py").write_bytes((PROJECT / "inference.py").read_bytes())
-    # After this container the SDK starts a second one by its local mode, and takes the first's /ping for it.
+    # Then the SDK starts a second container in local mode, and mistakes the /ping of the first for its own.
     workplace.configure()
-    with registry(serve_image) as image:
+    with registry(workplace.path) as address:
+        image = f"{address}/{serve_image}"
+        docker("tag", serve_image, image)
         try:
+            docker("push", image)
             answer = workplace.answer(
                 sdk3,
                 "sdk3/model_builder.py",

@@ -1,4 +1,4 @@
-"""Where somebody uses an SDK: a home directory with its configuration, and what its scripts leave behind."""
+"""Where an SDK is used: a home directory with its configuration, and what its scripts leave behind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ HERE = Path(__file__).parent
 PROJECT = HERE / "project"
 """What the scripts send to the containers: a program, handlers, a processing job, and data."""
 
+NESTED = {
+    "epochs": 3,
+    "rate": 0.5,
+    "layers": [1, "x"],
+    "deep": {"a": {"b": None}},
+    "flag": True,
+    "words": "a b",
+}
+"""Hyperparameters of every kind."""
+LINE = {"slope": 2.0, "intercept": 1.0}
+"""The line through the points of PROJECT, as its program saves it."""
+
 
 def content(archive: Path) -> dict[str, Any]:
     """The files of an archive by name, decoded where they are JSON."""
@@ -24,9 +36,15 @@ def content(archive: Path) -> dict[str, Any]:
     return {name: json.loads(text) if name.endswith(".json") else text for name, text in texts.items()}
 
 
+def told(archive: Path) -> list[dict[str, Any]]:
+    """What the program of each host noted in output.tar.gz, sorted by host."""
+    files = content(archive)
+    return [files[name] for name in sorted(files) if name.startswith("data/algo-")]
+
+
 @dataclass(frozen=True)
 class Workplace:
-    """A home and working directory, and the environment of who works there."""
+    """A home and working directory, and the environment of its user."""
 
     path: Path
     environment: dict[str, str]
@@ -61,14 +79,18 @@ class Workplace:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def answer(self, python: Path, script: str, **settings: str) -> Any:
-        """What a script that has to succeed wrote into answer.json."""
+    def succeed(self, python: Path, script: str, **settings: str) -> None:
+        """Run a script, which must succeed."""
         result = self.run(python, script, **settings)
         assert result.code == 0, result.output
+
+    def answer(self, python: Path, script: str, **settings: str) -> Any:
+        """Run a script, which must succeed; returns what it wrote into answer.json."""
+        self.succeed(python, script, **settings)
         return json.loads((self.path / "answer.json").read_text())
 
     def remove_containers(self) -> None:
-        """The SDKs stop their containers and leave them: remove those whose compose file lies here."""
+        """Remove the stopped containers that the SDKs leave: those whose compose file lies here."""
         label = "com.docker.compose.project.working_dir"
         listed = docker("ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{label}"}}}}').stdout
         for line in listed.splitlines():

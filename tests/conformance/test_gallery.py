@@ -1,4 +1,4 @@
-"""Each clause can fail: for each there is an image that breaks it, and no other of its area."""
+"""Each clause can fail: for each there is an image that breaks it, and no other clause of its area."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ FAULTS_OF_IMAGES = {
     "I-SETUID-1": "RUN cp /usr/bin/id /usr/bin/powerful && chmod 4755 /usr/bin/powerful",
     "I-LAYERS-1": "\n".join(f"COPY toolkit.py /copies/{n}" for n in range(60)),
 }
-"""What a Dockerfile does wrong; the other faults are those of the toolkit."""
+"""Faults in the Dockerfile; all others are in the toolkit."""
 
-# The two clauses without a fault: an image without labels is made below, and none of 10 GB is; for that
-# test_cli.py makes up what the engine says.
+# The two clauses without a fault here: an image without labels is made below; one of 10 GB is not, and
+# test_cli.py fakes what the engine says of it.
 WITHOUT_LABEL, ENORMOUS = "I-LABEL-1", "I-SIZE-1"
 FAULTS = [c.id for c in CLAUSES if c.id not in (WITHOUT_LABEL, ENORMOUS)]
 SHORT = ("T-EXIT-2", "V-ERROR-1")
@@ -73,7 +73,7 @@ def states(image: str, tmp_path: Path, only: list[str], *options: str) -> dict[s
 
 
 def neighbours(clause: Clause) -> list[str]:
-    """The clauses of its area and that the image starts; no slow one but itself."""
+    """The clauses of its area and those of the start; no slow ones but itself."""
     return [
         c.id
         for c in CLAUSES
@@ -95,7 +95,7 @@ def test_a_fault_breaks_its_clause_and_no_other(image: str, fault: str, tmp_path
 
 
 def test_every_clause_has_a_fault() -> None:
-    """In the short run, too: a clause that nothing breaks proves nothing."""
+    """Checked in the short run, too: a clause that nothing can break proves nothing."""
     toolkit = re.sub(r"X-(\w+)-{number}", r"X-\1-1 X-\1-2", (GALLERY / "toolkit.py").read_text())
     assert {*re.findall(r"\b[A-Z]-[A-Z]+-\d\b", toolkit), *FAULTS_OF_IMAGES} == set(FAULTS)
 
@@ -109,10 +109,10 @@ def test_a_fault_is_found(image: str, fault: str, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_an_image_without_labels(image: str, tmp_path: Path) -> None:
-    """It lacks the one that every server should have, and is not asked for what the others promise."""
+    """It lacks the label that every server should have, and need not keep what other labels promise."""
     with broken_image(image, "none") as tag:
         bare = f"{tag}-bare"
-        # Labels cannot be taken away: an image that is made anew from the files has none.
+        # Labels cannot be removed, but an image imported from the bare files has none.
         made = subprocess.run(
             "id=$(docker create $FROM) && docker export $id | docker import "
             '-c \'ENTRYPOINT ["/usr/bin/python3", "/toolkit"]\' - $TO; docker rm $id',

@@ -1,34 +1,29 @@
-"""Images that do not start, do not end or write without end: each breaks the clause of its start alone."""
+"""Images that do not start, do not end or never stop writing: each breaks only the clauses of its start."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import uuid
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.support.docker import docker
+from tests.support.images import image_from
 from tests.support.matrix import ROOT
 
 STARTS = ["E-TRAIN-1", "E-SERVE-1"]
 
 
 def broken(dockerfile: str, tmp_path: Path, *options: str) -> list[str]:
-    """What the check of an image finds that is required; it must end by itself and leave nothing behind."""
-    tag = f"optml-hostile:{uuid.uuid4().hex}"
-    (tmp_path / "Dockerfile").write_text(dockerfile)
-    docker("build", "--force-rm", "-t", tag, tmp_path)
+    """The required clauses that an image breaks. The check must end by itself and leave nothing behind."""
     found, junit = tmp_path / "found.json", tmp_path / "found.xml"
-    try:
+    with image_from(dockerfile, tmp_path) as tag:
         command = [ROOT / "scripts/check", tag, "--level=required", f"--json={found}", f"--junit={junit}"]
         limited = ["bash", "-c", 'ulimit -v 512000; exec "$@"', "bash", *command, *options]
         done = subprocess.run(limited, capture_output=True, text=True, timeout=500)
         left = docker("ps", "--all", "--quiet", "--filter", f"ancestor={tag}").stdout
-    finally:
-        docker("rmi", "--force", tag)
     assert (done.returncode, left) == (1, ""), done.stderr
     assert max(map(len, done.stdout.splitlines())) < 1000
     names = [c["id"] for c in json.loads(found.read_text())["clauses"] if c["state"] == "broken"]
@@ -52,7 +47,7 @@ def test_a_script_with_the_line_endings_of_windows(image: str, tmp_path: Path) -
 @pytest.mark.image("base")
 @pytest.mark.one_variant
 def test_a_container_that_does_nothing_for_ever(image: str, tmp_path: Path) -> None:
-    """It is waited for once, and not for each clause."""
+    """It is waited for once, not once for each clause."""
     dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "trap \'\' TERM; while :; do sleep 1; done"]'
     found = broken(dockerfile, tmp_path, "--train-timeout=3", "--start-timeout=3")
     assert found == ["E-TRAIN-1", "P-READY-1"]
@@ -62,7 +57,7 @@ def test_a_container_that_does_nothing_for_ever(image: str, tmp_path: Path) -> N
 @pytest.mark.image("base")
 @pytest.mark.one_variant
 def test_more_output_than_memory(image: str, tmp_path: Path) -> None:
-    """The engine keeps the end of it, and the check, which may have 512 MB here, reads no more than that."""
+    """The engine keeps the end of the output, and the check, limited to 512 MB here, reads no more of it."""
     program = r"head -c 600000000 /dev/zero | tr '\\0' x; exit 3"
     dockerfile = f'FROM {image}\nENTRYPOINT ["/bin/sh", "-c", "{program}"]'
     assert broken(dockerfile, tmp_path, "--only=E-TRAIN-1", "--only=T-LOG-1") == ["E-TRAIN-1"]

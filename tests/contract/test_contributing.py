@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import uuid
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import docker, inspect
-from tests.support.matrix import ARCH, ROOT
+from tests.support.docker import inspect
+from tests.support.images import built_image
+from tests.support.matrix import ROOT
 
 
 @pytest.mark.image("cpu-serve")
@@ -29,18 +29,8 @@ def test_an_image_in_ten_lines_is_in_the_matrix_and_builds(image: str, tmp_path:
     )
     (entry, *_) = json.loads(printed.stdout)
     assert (entry["image"], entry["parent"]) == (name, "cpu-serve")
-    built = subprocess.run(
-        [ROOT / "scripts/build-image", name, f"linux/{ARCH}", "0", "", "", f"PARENT={image}", "latest"],
-        cwd=tmp_path,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
-        capture_output=True,
-        text=True,
-    )
-    try:
-        assert built.returncode == 0, built.stderr
-        config = inspect(f"optml/{name}")["Config"]
-    finally:
-        docker("rmi", "--force", f"optml/{name}", check=False)
+    with built_image(tmp_path, name, image) as built:
+        config = inspect(built)["Config"]
     assert "SAGEMAKER_MODEL_SERVER_ACCESS_LOG=json" in config["Env"]
     assert config["Cmd"] == ["serve"]
     assert config["Labels"]["org.opencontainers.image.title"] == "optml json-serve"

@@ -1,4 +1,4 @@
-"""The projects in examples/, used as their users would use them."""
+"""The projects in examples/, used as a reader would use them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def example(image: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def run_demo(image: str) -> str:
-    """What it printed."""
+    """Run the demo; returns what it printed."""
     demo = subprocess.run(
         [EXAMPLES / "breast-cancer/demo", image.rpartition(":")[2]],
         capture_output=True,
@@ -99,9 +99,9 @@ def test_a_container_of_ones_own_keeps_its_programs(example: str, ml: Path) -> N
     with Container(example, "serve", options=(f"--volume={ml}:/opt/ml:ro",)) as server:
         url = wait_for_ping(server)
         answers = requests.post(f"{url}/invocations", json=[2.0, 4.5], timeout=20).json()
-        # Short eruptions of Old Faithful are followed by some 55 minutes of rest, long ones by some 80.
+        # After a short eruption Old Faithful rests some 55 minutes, after a long one some 80.
         assert [50 < answers[0] < 62, 74 < answers[1] < 88] == [True, True]
-        docker("stop", "--time", "10", server.name)
+        server.stop()
         assert server.wait() == 0
 
 
@@ -124,16 +124,6 @@ def test_one_image_trains_and_serves(example: str, ml: Path) -> None:
         assert answer == ["setosa", "versicolor", "virginica"]
 
 
-@pytest.mark.image("cpu-train")
-def test_a_whole_opt_ml_may_be_mounted(image: str, ml: Path) -> None:
-    put(ml, "train", EXAMPLES / "one-image/iris.csv")
-    (ml / "code/train.py").write_bytes((EXAMPLES / "one-image/train.py").read_bytes())
-    result = run(image, "train", options=(f"--volume={ml}:/opt/ml", "--env=SAGEMAKER_PROGRAM=train.py"))
-    assert result.code == 0, result.output
-    assert (ml / "model/model.json").exists()
-    assert (ml / "output/success").exists()
-
-
 @pytest.mark.image("cpu-serve")
 @pytest.mark.one_variant
 @pytest.mark.example("sticky-sessions")
@@ -148,7 +138,7 @@ def test_a_session_is_remembered_by_all_workers(example: str, memory: str) -> No
     with Container(example, "serve", options=options) as server:
         url = wait_for_ping(server)
         opened = call("NEW_SESSION", number=1)
-        # What the service takes for the header of a new session.
+        # What the service accepts as the header of a new session.
         id, expires = re.fullmatch(
             r"([a-zA-Z0-9](?:-*[a-zA-Z0-9])*);\sExpires=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)",
             opened.headers["X-Amzn-SageMaker-New-Session-Id"],

@@ -1,4 +1,4 @@
-"""What a container with limits may use, as the runtime tells the user's program."""
+"""The resources of a limited container, as the runtime reports them to the user's program."""
 
 from __future__ import annotations
 

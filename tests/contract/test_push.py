@@ -22,7 +22,7 @@ OTHER = "amd64" if ARCH == "arm64" else "arm64"
 
 
 class Checkout:
-    """A repository at the tag v9.8.7, an image of one file for each machine, and a registry to push to."""
+    """A repository at tag v9.8.7, an image with one file for each machine, and a registry to push to."""
 
     def __init__(self, directory: Path, registry: str) -> None:
         self.directory, self.registry, self.name = directory, registry, f"test-{uuid.uuid4().hex[:12]}"
@@ -30,7 +30,7 @@ class Checkout:
         (directory / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
         for machine in (ARCH, OTHER):
             tag = f"optml/{self.name}:{machine}"
-            # The cache of this builder takes one machine's for the other's.
+            # The builder's cache would mix up the machines.
             docker("build", "--no-cache", "--platform", f"linux/{machine}", "--tag", tag, directory)
             self.release(machine, tag)
         self.git("init", "--quiet")
@@ -39,7 +39,7 @@ class Checkout:
         self.git("tag", "v9.8.7")
 
     def release(self, machine: str, image: str) -> None:
-        """Lay an image down for a machine as verify-reproducible does."""
+        """Put an image for this machine where verify-reproducible would."""
         folder = self.directory / "build" / machine / self.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -63,7 +63,7 @@ class Checkout:
         return self.push("index", self.registry, RELEASE, machines, "trixie latest", self.name)
 
     def manifest(self, tag: str) -> tuple[str, Any]:
-        """The digest and the manifest that the registry has for a tag, if it has one."""
+        """The digest and manifest in the registry for a tag, if there is one."""
         accept = "application/vnd.docker.distribution.manifest.list.v2+json"
         accept += ", application/vnd.docker.distribution.manifest.v2+json"
         url = f"http://{self.registry}/v2/optml/{self.name}/manifests/{tag}"
@@ -74,6 +74,8 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
     (tmp_path / "checkout").mkdir()
+    if not shutil.which("skopeo"):
+        subprocess.run([ROOT / "scripts/apt-install", "skopeo"], check=True)
     with registry(tmp_path) as address:
         checkout = Checkout(tmp_path / "checkout", address)
         yield checkout
@@ -97,7 +99,7 @@ def test_a_release_is_pushed_for_both_machines_joined_and_runs_by_digest(
     assert joined.returncode == 0, joined.stderr
     digest, index = checkout.manifest(RELEASE)
     assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
-    assert len(index["manifests"]) == 2  # SageMaker takes no index that holds attestations, too
+    assert len(index["manifests"]) == 2  # SageMaker accepts no index with attestations
     assert [checkout.manifest(tag)[0] for tag in ("trixie", "latest")] == [digest, digest]
     listed = subprocess.run(
         [ROOT / "scripts/push", "releases"], input=joined.stdout, capture_output=True, text=True
@@ -106,7 +108,7 @@ def test_a_release_is_pushed_for_both_machines_joined_and_runs_by_digest(
     assert json.loads(listed) == [
         {"name": name, "image": checkout.name, "variant": "trixie", "digest": digest}
     ]
-    pulled = f"{checkout.registry}/optml/{checkout.name}@{digest}"
+    pulled = f"{name}@{digest}"
     assert run(pulled, "python3", "-c", "print(6 * 7)").stdout == "42\n"
     docker("rmi", "--force", pulled, check=False)
 

@@ -1,4 +1,4 @@
-"""How the build verifies itself: from nothing, by several at a time, and twice under other circumstances."""
+"""How builds are verified: from scratch, several at a time, and twice under different circumstances."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from scripts.lib.image import exported
 from tests.support.docker import docker
+from tests.support.images import EPOCH
 from tests.support.matrix import ARCH, ROOT, matrix
 
 VARIANT = matrix()[0].variant
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of what is in the working tree."""
+    """A clone of the working tree, uncommitted changes included."""
     clone = tmp_path / "clone"
     listed = subprocess.check_output(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
@@ -46,7 +47,7 @@ def test_an_image_that_another_day_changes_is_found_and_its_file_named(clone: Pa
     )
     verified = subprocess.run(
         [clone / "scripts/verify-reproducible", VARIANT, ARCH, "0", "", "dated:base:", "base::"],
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
+        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
         capture_output=True,
         text=True,
     )
@@ -65,7 +66,7 @@ def tag_of_its_own() -> Iterator[str]:
 
 
 def test_two_who_build_from_nothing_at_a_time_do_not_meet(clone: Path) -> None:
-    # What was fetched before would be fetched again; that is tested elsewhere.
+    # Downloads are shared: fetching them is tested elsewhere.
     (clone / "build").mkdir()
     (clone / "build/cache").symlink_to(ROOT / "build/cache")
     with tag_of_its_own() as tag:
@@ -81,7 +82,7 @@ def test_two_who_build_from_nothing_at_a_time_do_not_meet(clone: Path) -> None:
 
 
 def files(image: str) -> dict[str, tuple[object, ...]]:
-    """The image's files: kind, mode, owners, target and content of each, but not its time."""
+    """The image's files: kind, mode, owners, target and content of each, but not the time."""
     with exported(image) as tar:
         return {
             member.name: (
@@ -93,7 +94,7 @@ def files(image: str) -> dict[str, tuple[object, ...]]:
 
 
 def test_buildkit_makes_the_same_files_as_the_classic_builder(tmp_path: Path) -> None:
-    # Debian's client has BuildKit without a plugin, where there is another one, too.
+    # Where there is another client, too: Debian's has BuildKit without a plugin.
     environment = {**os.environ, "PATH": f"/usr/bin:{os.environ['PATH']}"}
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     with tag_of_its_own() as classic, tag_of_its_own() as buildkit:

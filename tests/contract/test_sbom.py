@@ -1,4 +1,4 @@
-"""What an image is made of, as its SBOM says it, against the image itself."""
+"""The SBOM of an image against the image itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from license_expression import get_spdx_licensing
 
-from tests.support.docker import docker, inspect, run
+from tests.support.docker import inspect, run
+from tests.support.images import image_from
 from tests.support.matrix import ROOT, matrix
 
-VARIANTS = list(dict.fromkeys(cell.variant for cell in matrix()))
+TAGS = {cell.variant: cell.tag.rpartition(":")[2] for cell in matrix()}
+VARIANTS = list(TAGS)
 IMAGES = sorted({cell.image for cell in matrix()})
 SBOM = [ROOT / ".venv/bin/python", ROOT / "scripts/sbom"]
 
@@ -57,7 +59,7 @@ def test_the_files_without_a_package_are_few_and_each_has_a_reason() -> None:
 def test_every_file_of_every_image_is_a_packages_or_ours_or_has_a_reason(
     variant: str, tmp_path: Path
 ) -> None:
-    tag = tag_of(next(cell.tag for cell in matrix() if cell.variant == variant))
+    tag = TAGS[variant]
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     for name, document in written(tmp_path, tag, *IMAGES).items():
         assert validator.validate_str(json.dumps(document)) is None
@@ -69,9 +71,9 @@ def test_every_file_of_every_image_is_a_packages_or_ours_or_has_a_reason(
 
 
 def assert_licence_covers(label: str, document: dict[str, Any]) -> None:
-    """The label is an SPDX expression with all licences that Python's packages have by their SPDX names."""
+    """The label is an SPDX expression that covers all SPDX licences of the Python packages."""
     spdx = get_spdx_licensing()
-    # A reference to licences elsewhere is SPDX, too, but not in the list.
+    # A LicenseRef is valid SPDX, but not in the list.
     expression = label.replace(" AND LicenseRef-Debian", "")
     assert spdx.validate(expression, strict=True).errors == []
     for component in document["components"]:
@@ -86,8 +88,7 @@ def test_no_reason_outlives_its_files(tmp_path: Path) -> None:
         pytest.skip("the files may be in the other variant")
     found = set()
     for variant in VARIANTS:
-        tag = tag_of(next(cell.tag for cell in matrix() if cell.variant == variant))
-        for document in written(tmp_path, tag, *IMAGES).values():
+        for document in written(tmp_path, TAGS[variant], *IMAGES).values():
             found |= {c["description"] for c in document["components"] if c["type"] == "file"}
     assert {reason.strip() for _, reason in reasons()} == found
 
@@ -143,15 +144,11 @@ def test_files_that_were_left_out_are_recorded_with_their_package(image: str, tm
 @pytest.mark.one_variant
 def test_a_file_that_nothing_explains_is_named(image: str, tmp_path: Path) -> None:
     (tmp_path / "stranger").touch()
-    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nCOPY stranger /opt/\nCOPY stranger /etc/fstab\n")
-    tag = f"stranger-{tmp_path.name}"
-    docker("build", "--tag", f"optml/runtime:{tag}", tmp_path)
-    try:
-        refused = subprocess.run(
-            [*SBOM, "--into", tmp_path, "--tag", tag, "runtime"], capture_output=True, text=True
-        )
-    finally:
-        docker("rmi", f"optml/runtime:{tag}")
+    dockerfile = f"FROM {image}\nCOPY stranger /opt/\nCOPY stranger /etc/fstab\n"
+    tag = f"test-{uuid.uuid4().hex[:12]}"
+    with image_from(dockerfile, tmp_path, f"optml/runtime:{tag}"):
+        command = [*SBOM, "--into", tmp_path, "--tag", tag, "runtime"]
+        refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[1:] == ["  /opt/stranger"]
 
@@ -161,12 +158,10 @@ def test_a_file_that_nothing_explains_is_named(image: str, tmp_path: Path) -> No
 @pytest.mark.one_variant
 def test_a_suite_that_has_no_number_yet_goes_by_its_name(image: str, tmp_path: Path) -> None:
     tag = f"test-{uuid.uuid4().hex[:12]}"
-    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN sed -i /^VERSION_ID=/d /usr/lib/os-release\n")
-    docker("build", "--tag", f"optml/base:{tag}", tmp_path)
-    document = written(tmp_path, tag, "base")["base"]
-    docker("rmi", "--force", f"optml/base:{tag}")
+    dockerfile = f"FROM {image}\nRUN sed -i /^VERSION_ID=/d /usr/lib/os-release\n"
+    with image_from(dockerfile, tmp_path, f"optml/base:{tag}"):
+        document = written(tmp_path, tag, "base")["base"]
     purls = [
         component["purl"] for component in document["components"] if "pkg:deb/" in component.get("purl", "")
     ]
-    variant = matrix()[0].variant
-    assert purls and all(f"distro=debian-{variant}" in purl for purl in purls)
+    assert purls and all(f"distro=debian-{VARIANTS[0]}" in purl for purl in purls)

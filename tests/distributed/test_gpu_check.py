@@ -1,4 +1,4 @@
-"""scripts/gpu-check with PyTorch on a machine without a GPU: what it can do there, it does."""
+"""scripts/gpu-check with PyTorch on a machine without a GPU: it runs what can run there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.matrix import ROOT
 
 @pytest.mark.long
 def test_the_dry_form(torch_image: str, tmp_path: Path) -> None:
-    """The runtime is that of gpu-serve, taken out of the image of the same variant."""
+    """The runtime is copied out of gpu-serve in the same variant."""
     image = f"optml/gpu-serve:{torch_image.rpartition(':')[2]}"
     container = docker("create", image).stdout.strip()
     docker("cp", f"{container}:/opt/optml", tmp_path / "home")

@@ -1,4 +1,4 @@
-"""The Kubernetes example: a job as its pods would see it."""
+"""The Kubernetes example: its job in containers set up like its pods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import BOUND, EXAMPLES, Cluster
+from tests.distributed.jobs import EXAMPLES
+from tests.support.cluster import BOUND, Cluster
 from tests.support.manifests import arguments, container_options, load
 
 EXAMPLE = EXAMPLES / "kubernetes/distributed-torch.yaml"
@@ -27,7 +28,7 @@ def test_the_resources_name_each_other() -> None:
 
 @pytest.fixture
 def pods(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
-    """A container for each pod, with what Kubernetes gives it: names, environment, identity and mounts."""
+    """A host for each pod, with the names, configuration and rights that Kubernetes would give it."""
     pods = cluster(torch_image)
     job, service = RESOURCES["Job"]["metadata"]["name"], RESOURCES["Service"]["metadata"]["name"]
     pods.add(*(f"{job}-{index}.{service}" for index in range(JOB["completions"])))

@@ -1,4 +1,4 @@
-"""The MPIJob of the examples: its launcher and its workers as containers, with what mpi-operator gives them.
+"""The MPIJob of the examples: its launcher and workers as containers, set up as by mpi-operator.
 
 https://github.com/kubeflow/mpi-operator/blob/master/pkg/controller/mpi_job_controller.go
 """
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.distributed.conftest import BOUND, EXAMPLES, Cluster, mpi_code
+from tests.distributed.jobs import EXAMPLES, mpi_code
+from tests.support.cluster import BOUND, Cluster
 from tests.support.docker import Container, docker, run
 from tests.support.manifests import arguments, container_options
 
@@ -31,7 +32,7 @@ LAUNCHER = {
 
 
 class MpiJob(Cluster):
-    """The workers' pods; the launcher's is a container of its own."""
+    """The pods of the workers; that of the launcher is a container of its own."""
 
     @property
     def workers(self) -> list[str]:
@@ -39,7 +40,7 @@ class MpiJob(Cluster):
         return [f"{NAME}-worker-{number}.{NAME}.default.svc" for number in range(count)]
 
     def prepare(self, code: Path) -> None:
-        """What the operator makes of the job: a list of hosts, and keys."""
+        """Make what the operator makes: a list of hosts, and keys."""
         self.options = (f"--volume={code}:/opt/ml/code:ro",)
         self.add(*self.workers)
         (self.root / "mpi").mkdir()
@@ -52,7 +53,7 @@ class MpiJob(Cluster):
         assert made.code == 0, made.output
 
     def pod(self, role: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The options of the role's container, and its arguments."""
+        """Options and arguments of the role's container."""
         pod = SPEC["mpiReplicaSpecs"][role]["template"]["spec"]
         (volume,) = pod["volumes"]
         (item,) = volume["configMap"]["items"]
@@ -115,7 +116,7 @@ def test_a_worker_that_is_killed_ends_the_job(job: MpiJob) -> None:
 
 @pytest.mark.long
 def test_a_worker_with_another_key_gets_no_process(job: MpiJob) -> None:
-    """Whoever has the name of a worker alone learns nothing of the job."""
+    """A host that merely has a worker's name learns nothing of the job."""
     config = job.root / "sshd/job.conf"
     config.write_text(config.read_text().replace("/home/ml/.ssh/id_rsa", "/tmp/key"))
     worker = job.containers[job.workers[1]]

@@ -1,4 +1,4 @@
-"""The same image under each scheduler: containers that get the variables it gives, and nothing else."""
+"""The same image under each scheduler: containers with the variables that it sets, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import BOUND, Cluster
-from tests.distributed.test_torchrun import assert_trained_together, program
+from tests.distributed.jobs import assert_trained_together, program
+from tests.support.cluster import BOUND, Cluster
 from tests.support.docker import docker, inspect
 
 HOSTS = ("node1", "node2", "node3")
@@ -92,7 +92,7 @@ def slurm(rank: int, addresses: list[str], each: int) -> Variables:
 
 
 class Hosts(Cluster):
-    """Containers with the variables of one host of a scheduler each."""
+    """Containers that each have the variables of one host of a scheduler."""
 
     def start_under(self, scheduler: Callable[..., Variables], size: int, each: int, *options: str) -> None:
         addresses = self.addresses(size)
@@ -102,7 +102,7 @@ class Hosts(Cluster):
             assert found[self.network]["IPAddress"] == address
 
     def addresses(self, size: int) -> list[str]:
-        """What the network will give to its first containers: it counts on from its gateway."""
+        """The addresses of the network's first containers: they count on from its gateway."""
         (network,) = json.loads(docker("network", "inspect", self.network).stdout)
         gateway = ipaddress.ip_address(network["IPAM"]["Config"][0]["Gateway"])
         return [str(gateway + number) for number in range(1, size + 1)]
@@ -110,10 +110,8 @@ class Hosts(Cluster):
     def start_host(self, host: str, *options: str, **variables: str) -> None:
         if host not in self.hosts:
             self.add(host)
-        root = self.hosts[host].root
-        mounts = [f"--volume={root / part}:/opt/ml/{part}" for part in ("input", "model", "output")]
         environment = (f"--env={name}={value}" for name, value in variables.items())
-        self.run(host, *mounts, f"--hostname={host}", *options, *environment)
+        self.run(host, *self.mounts(host), f"--hostname={host}", *options, *environment)
 
 
 @pytest.fixture

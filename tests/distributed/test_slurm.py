@@ -1,6 +1,6 @@
-"""Slurm itself: a container with slurmd for each node, sbatch, srun, and the image entered as enroot does.
+"""Slurm itself: slurmd in a container for each node, sbatch, srun, and the image entered as enroot would.
 
-Debian's packages of Slurm, without pyxis: `enter` takes the place of its --container-image.
+Slurm is Debian's, without pyxis: `enter` stands in for its --container-image.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.conftest import BOUND, EXAMPLES, PROGRAMS, Cluster
-from tests.distributed.test_torchrun import assert_trained_together
+from tests.distributed.jobs import EXAMPLES, PROGRAMS, assert_trained_together
+from tests.support.cluster import BOUND, Cluster
 from tests.support.docker import docker, inspect
 from tests.support.locks import exclusive
 from tests.support.matrix import ROOT
@@ -31,7 +31,7 @@ EXAMPLE = (EXAMPLES / "schedulers/job.sbatch").read_text()
 
 @pytest.fixture(scope="module")
 def node_image(torch_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Debian with Slurm, and the root file system of the job's image in /image."""
+    """Debian with Slurm, with the root file system of the job's image in /image."""
     context = tmp_path_factory.mktemp("slurm") / "node"
     shutil.copytree(Path(__file__).parent / "slurm", context)
     os.link(_debian(), context / "debian.tar")
@@ -43,7 +43,7 @@ def node_image(torch_image: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def _debian() -> Path:
-    """A root file system of Debian with Slurm, made once."""
+    """The root file system of a Debian with Slurm, kept for the next run."""
     tar = ROOT / "build/slurm.tar"
     if not shutil.which("mmdebstrap"):
         pytest.skip("mmdebstrap, which makes the nodes, is not here; make build-all installs it")
@@ -58,20 +58,19 @@ def _debian() -> Path:
 
 
 class Slurm(Cluster):
-    """The nodes, of which each has an /opt/ml of its own in the job's image."""
+    """The nodes, each with an /opt/ml of its own in the job's image."""
 
     def boot(self, *nodes: str) -> None:
         self.add(*nodes)
         for node in nodes:
-            ml = self.hosts[node].root
-            mounts = [f"--volume={ml / part}:/image/opt/ml/{part}" for part in ("input", "model", "output")]
+            mounts = self.mounts(node, "/image/opt/ml")
             programs = f"--volume={PROGRAMS}:/image/opt/ml/code/programs:ro"
-            # Docker's filter forbids the user namespace in which enroot runs a container.
+            # Docker's seccomp filter forbids user namespaces, in which enroot runs containers.
             options = (f"--hostname={node}", "--security-opt=seccomp=unconfined", *mounts, programs)
             self.run(node, *options, command=("node",))
 
     def sbatch(self, script: str) -> str:
-        """Submit a batch script, which Slurm starts when its nodes are up. Returns the number of the job."""
+        """Submit a batch script, which Slurm starts once its nodes are up; returns the job's id."""
         script = script.replace("--container-image=distributed-torch", "enter")
         (self.root / "job.sbatch").write_text(script)
         first = self.containers["node1"]
@@ -81,7 +80,7 @@ class Slurm(Cluster):
         return submitted.stdout.strip()
 
     def log(self) -> str:
-        """What the job wrote so far."""
+        """What the job has written so far."""
         return self.containers["node1"].exec("cat", "/tmp/log", check=False).stdout
 
     def wait_for_output(self, text: str) -> None:
@@ -134,7 +133,7 @@ def test_a_task_for_each_process(slurm: Slurm) -> None:
 def test_a_node_that_is_killed_ends_the_job(slurm: Slurm) -> None:
     slurm.boot(*NODES[:2])
     program = "env SAGEMAKER_PROGRAM=programs/endless.py train"
-    # By itself Slurm puts the job back into the queue when it has lost a node.
+    # By default Slurm requeues a job that has lost a node.
     endless = EXAMPLE.replace(" train\n", f" {program}\n").replace(
         "\n#SBATCH", "\n#SBATCH --no-requeue\n#SBATCH", 1
     )

@@ -7,35 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.distributed.conftest import PROGRAMS, Cluster
+from tests.distributed.jobs import assert_trained_together, program
+from tests.support.cluster import Cluster
 
 HYPERPARAMETERS = {"sagemaker_torch_distributed_enabled": "true", "epochs": "40"}
 HOSTS = ("algo-1", "algo-2", "algo-3")
 
 
-def program(name: str) -> tuple[str, ...]:
-    """Options that run a program of this folder instead of the example's."""
-    return (f"--volume={PROGRAMS}:/opt/ml/code/programs:ro", f"--env=SAGEMAKER_PROGRAM=programs/{name}")
-
-
 @pytest.fixture
 def job(torch_image: str, cluster: Callable[[str], Cluster]) -> Cluster:
     return cluster(torch_image)
-
-
-def assert_trained_together(job: Cluster, *hosts: str, processes: int = 1) -> None:
-    """Every rank summed over all, saw a part of the data, and ended with the same weights."""
-    size = len(hosts) * processes
-    metrics = [job.output(hosts[rank // processes], f"metrics-{rank}.json") for rank in range(size)]
-    for rank, found in enumerate(metrics):
-        assert (found["rank"], found["ranks"]) == (rank, size)
-        assert found["sum of ranks"] == sum(range(size))
-        assert found["losses"] == metrics[0]["losses"]
-        assert found["weights"] == pytest.approx(metrics[0]["weights"])
-    assert sum(found["points"] for found in metrics) == 1024
-    losses = metrics[0]["losses"]
-    assert losses[-1] < losses[0] / 5
-    assert (job.hosts[hosts[0]].root / "model/network.pt").stat().st_size > 500
 
 
 @pytest.mark.parametrize(("size", "processes"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.long)])
@@ -79,28 +60,24 @@ def test_hosts_are_waited_for_and_a_missing_interface_is_replaced(job: Cluster) 
         assert "eth0 (there is no interface ethwe here)" in job.containers[host].log().stderr
 
 
-@pytest.mark.parametrize("victim", ["algo-1", pytest.param("algo-3", marks=pytest.mark.long)])
-def test_a_host_that_is_killed_ends_the_others_and_is_named(job: Cluster, victim: str) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "victim"),
+    [
+        ("killed", "algo-1"),
+        pytest.param("killed", "algo-3", marks=pytest.mark.long),
+        pytest.param("cut off", "algo-3", marks=pytest.mark.long),
+    ],
+)
+def test_a_host_that_vanishes_ends_the_others_and_is_named(job: Cluster, trouble: str, victim: str) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=program("endless.py"))
     job.wait_for("running")
-    job.containers[victim].kill("KILL")
+    job.containers[victim].kill("KILL") if trouble == "killed" else job.cut_off(victim)
     assert 0 not in job.codes().values()
     for host in {*HOSTS} - {victim}:
         assert job.hosts[host].failure.startswith(f"host {victim} vanished")
-
-
-@pytest.mark.long
-def test_a_host_that_is_cut_from_the_network_ends_them_all(job: Cluster) -> None:
-    victim = "algo-3"
-    job.configure(HYPERPARAMETERS, *HOSTS)
-    job.start(options=program("endless.py"))
-    job.wait_for("running")
-    job.cut_off(victim)
-    assert 0 not in job.codes().values()
-    for host in {*HOSTS} - {victim}:
-        assert job.hosts[host].failure.startswith(f"host {victim} vanished")
-    assert "vanished" in job.hosts[victim].failure
+    if trouble == "cut off":
+        assert "vanished" in job.hosts[victim].failure
 
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
@@ -119,7 +96,7 @@ def test_a_rank_that_fails_ends_all(job: Cluster) -> None:
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=(*program("endless.py"), "--env=FAILING_RANK=1"))
     assert 0 not in job.codes().values(), job.logs()
-    # A host that lost its peer to this may have ended first, and is named before.
+    # The reason may begin with another host, which lost its peer and ended first.
     assert "ValueError: my own words" in job.hosts["algo-2"].failure
 
 
@@ -140,7 +117,7 @@ def test_only_the_hosts_of_the_distribution_groups_train_together(job: Cluster) 
     job.start(options=program("by_group.py"))
     job.assert_success()
     assert_trained_together(job, "algo-2", "algo-4")
-    for host in ("algo-1", "algo-3"):  # the program runs there, too, but alone
+    for host in ("algo-1", "algo-3"):  # they run the program, too, but alone
         environment = job.output(host, "environment.json")
         assert environment["SM_CURRENT_HOST"] == host
         assert environment["SM_DISTRIBUTION_INSTANCE_GROUPS"] == '["train"]'

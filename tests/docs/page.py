@@ -1,11 +1,11 @@
-"""A page of Markdown, followed as its reader would: files written, commands pasted, output compared.
+"""A page of Markdown, followed as its reader would follow it: write files, paste commands, compare output.
 
 A page is written like this:
 
 * "`train.py`:" on the line before a block: the block is that file. "`train.py`, at its end:" appends to it.
-* A block of `sh`: pasted into one shell for the whole page, which ends at the first command that fails.
+* A block of `sh`: pasted into the one shell of the page, which ends at the first command that fails.
 * A block of `text` after it: what the commands print, line by line, in this order; `…` stands for anything.
-* `<!-- not run: REASON -->` before a block: it is only read.
+* `<!-- not run: REASON -->` before a block: it is not run.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def blocks(page: Path) -> list[Block]:
 
 
 def follow(page: Path, workplace: Path, tag: str, wheels: Path | None = None) -> None:
-    """Do what a page says in the folder `workplace`. Its images of optml are those with this tag, and its
-    port 8080 of this machine is another one, so that pages can be followed side by side.
+    """Do what a page says, in the folder `workplace` and with the images of optml that have this tag.
 
-    `wheels` is a folder that the page has the reader fetch where a block is not run.
-    Raises AssertionError where a command fails or prints something else than the page promises.
+    A free port of this machine takes the place of 8080, so that pages can be followed side by side.
+    `wheels` is a folder that the reader is to fetch in a block that is not run.
+    Raises AssertionError if a command fails or does not print what the page promises.
     """
-    if page.is_relative_to(ROOT / "examples"):  # a page about a project is read in its folder
+    if page.is_relative_to(ROOT / "examples"):  # the page of an example is read in its folder
         shutil.copytree(page.parent.parent / "bring-your-own", workplace / "bring-your-own")
         workplace = workplace / page.parent.name
         shutil.copytree(page.parent, workplace, ignore=shutil.ignore_patterns("wheels", "ml"))

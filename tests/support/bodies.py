@@ -1,4 +1,4 @@
-"""What clients send, as hypothesis draws it: bodies of each content type, good, odd and damaged."""
+"""Hypothesis strategies for request bodies of each content type: good, odd and damaged."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HARDENED = (
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
 )
-"""What the strictest platform does to a container: a uid nobody knows, and nothing writable but /tmp."""
+"""What the strictest platform imposes on a container: an unknown uid, and nothing writable but /tmp."""
 
 SERVERLESS = (
     *HARDENED,
@@ -27,7 +27,7 @@ SERVERLESS = (
     "--ulimit=nofile=1024:1024",
     "--memory=1g",
 )
-"""What a serverless endpoint takes away besides."""
+"""What a serverless endpoint takes away on top of that."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Result:
 
 
 def docker(*args: str | Path, timeout: float = 120, check: bool = True) -> Result:
-    """Run one docker command; raises AssertionError with its words if it fails and `check` is set."""
+    """Run a docker command. With `check`, raises AssertionError with its output if it fails."""
     done = subprocess.run(
         ["docker", *map(str, args)], capture_output=True, timeout=timeout, text=True, errors="replace"
     )
@@ -55,7 +55,7 @@ def docker(*args: str | Path, timeout: float = 120, check: bool = True) -> Resul
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """What the engine knows of an image or a container."""
+    """What the engine knows about an image or a container."""
     found: list[dict[str, Any]] = json.loads(docker("inspect", name).stdout)
     return found[0]
 
@@ -83,19 +83,19 @@ class Container:
             error.add_note(f"log of the container:\n{self.log().output[-4000:]}")
         docker("rm", "--force", "--volumes", self.name, check=False)
 
-    def exec(self, *command: str, options: tuple[str, ...] = (), check: bool = True) -> Result:
+    def exec(self, *command: str, timeout: float = 120, check: bool = True) -> Result:
         """Run a command inside."""
-        return docker("exec", *options, self.name, *command, check=check)
+        return docker("exec", self.name, *command, timeout=timeout, check=check)
 
     def log(self) -> Result:
-        """All that it wrote so far."""
+        """All that it has written so far."""
         return docker("logs", self.name, check=False)
 
     def kill(self, signal: str = "KILL") -> None:
         docker("kill", "--signal", signal, self.name)
 
     def stop(self, grace: int = 10) -> None:
-        """`docker stop`: SIGTERM, and SIGKILL after so many seconds."""
+        """SIGTERM, then SIGKILL after `grace` seconds."""
         docker("stop", f"--time={grace}", self.name)
 
     def wait(self, timeout: float = 60) -> int:
@@ -112,8 +112,15 @@ class Container:
     def running(self) -> bool:
         return bool(inspect(self.name)["State"]["Running"])
 
+    def wait_until_healthy(self, timeout: float = 20) -> None:
+        """Block until the engine's health check has succeeded."""
+        deadline = time.monotonic() + timeout
+        while (health := inspect(self.name)["State"]["Health"])["Status"] != "healthy":
+            assert time.monotonic() < deadline, health
+            time.sleep(0.2)
+
     def wait_for_log(self, text: str, timeout: float = 30) -> None:
-        """Block until it has written `text`; raises AssertionError if it ends or the time is over first."""
+        """Block until it has written `text`; raises AssertionError if it ends or time runs out first."""
         deadline = time.monotonic() + timeout
         while text not in self.log().output:
             assert self.running or text in self.log().output, f"ended without {text!r}: {self.log().output}"
@@ -121,10 +128,8 @@ class Container:
             time.sleep(0.1)
 
 
-def wait_for_ping(
-    container: Container, status: int = 200, timeout: float = 30, port: int = 8080, path: str = "/ping"
-) -> str:
-    """Block until GET on `path` answers `status`; returns the base URL of the server."""
+def wait_for_ping(container: Container, timeout: float = 30, port: int = 8080, path: str = "/ping") -> str:
+    """Block until GET on `path` answers 200; returns the base URL of the server."""
     import requests
 
     url = f"http://{container.address}:{port}"
@@ -136,10 +141,10 @@ def wait_for_ping(
             last = requests.get(f"{url}{path}", timeout=2).status_code
         except requests.RequestException as error:
             last = error
-        if last == status:
+        if last == 200:
             return url
-        if time.monotonic() - looked > 0.5:  # to ask the engine takes longer than to ask the server
+        if time.monotonic() - looked > 0.5:  # asking the engine takes longer than asking the server
             assert container.running, f"the server ended: {container.log().output}"
             looked = time.monotonic()
         time.sleep(0.02)
-    raise AssertionError(f"{path} did not answer {status} within {timeout} s, but {last}")
+    raise AssertionError(f"{path} did not answer 200 within {timeout} s, but {last}")

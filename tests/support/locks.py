@@ -1,4 +1,4 @@
-"""What parallel test processes must not do at the same time."""
+"""Locks between parallel test processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.matrix import ROOT
 
 @contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold the lock of this name while the block runs; other test processes wait for it."""
+    """Hold the lock of this name while the block runs; other test processes wait."""
     (ROOT / "build").mkdir(exist_ok=True)
     with (ROOT / f"build/{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Manifests of Kubernetes: checked by its own schemas, and by those of operators, which lie in schemas/.
+"""Kubernetes manifests, checked against its own schemas and those of operators, which lie in schemas/.
 
-Each of these is the openAPIV3Schema of a CustomResourceDefinition; its $comment names the source.
+Each of the latter is the openAPIV3Schema of a CustomResourceDefinition; its $comment names the source.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SCHEMAS = {
 
 
 def load(path: Path) -> dict[str, Manifest]:
-    """The resources of a file by their kinds."""
+    """The resources of a file by kind."""
     return {resource["kind"]: resource for resource in yaml.safe_load_all(path.read_text())}
 
 
 def validate(resource: Manifest, version: str = kubernetes_validate.latest_version()) -> None:
-    """Raises the validator's error where the cluster would refuse the resource, or drop a part of it."""
+    """Raises the validator's error if the cluster would refuse the resource or drop a part of it."""
     schema = SCHEMAS.get((resource["apiVersion"], resource["kind"]))
     if schema:
         jsonschema.Draft202012Validator(_strict(schema)).validate(resource)
@@ -39,7 +39,7 @@ def validate(resource: Manifest, version: str = kubernetes_validate.latest_versi
 
 
 def pod_templates(resource: Any) -> list[Manifest]:
-    """The pods that a resource describes, wherever they stand in it."""
+    """The pod templates in a resource, at any depth."""
     if isinstance(resource, list):
         return [found for part in resource for found in pod_templates(part)]
     if not isinstance(resource, dict):
@@ -50,7 +50,7 @@ def pod_templates(resource: Any) -> list[Manifest]:
 
 
 def _strict(schema: Any) -> Any:
-    """The schema, closed to the fields that it does not name: Kubernetes would drop them silently."""
+    """The schema, closed to fields that it does not name: Kubernetes would drop them silently."""
     if isinstance(schema, list):
         return [_strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -62,9 +62,9 @@ def _strict(schema: Any) -> Any:
 
 
 def container_options(pod: Manifest, **folders: Path) -> tuple[str, ...]:
-    """Options of `docker run` that make a container what Kubernetes makes of the pod's only one.
+    """Options of `docker run` that set up a container as Kubernetes sets up the pod's only one.
 
-    `folders` stand for the pod's volumes of these names; an emptyDir in memory needs none.
+    `folders` stand in for the pod's volumes of these names; an emptyDir in memory needs none.
     """
     (container,) = pod["containers"]
     context = {**pod.get("securityContext", {}), **container.get("securityContext", {})}

@@ -1,4 +1,4 @@
-"""Parts of documents that a program writes, between two lines that mark them."""
+"""Generated parts of documents, between two marking lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def write_between(path: Path, begin: str, end: str, text: str) -> None:
-    """Put `text` in the place of what stands between the marks, which stay; all of them end their lines."""
+    """Replace what stands between the marks, which stay. Each mark and `text` ends with a newline."""
     before, _, rest = path.read_text().partition(begin)
     path.write_text(before + begin + text + end + rest.partition(end)[2])

@@ -1,4 +1,4 @@
-"""The build matrix as `make matrix` declares it, with what of it has been built here."""
+"""The build matrix as `make matrix` prints it, and what of it has been built here."""
 
 from __future__ import annotations
 
@@ -53,10 +53,17 @@ def built() -> tuple[Cell, ...]:
     return tuple(cell for cell in matrix() if cell.tag in tags)
 
 
-def lineage(cell: Cell) -> tuple[str, ...]:
-    """The image and the images that it does all of, too, the youngest first.
+def built_cell(image: str, variant: str) -> Cell:
+    """The cell of this image and variant, which must have been built."""
+    found = next(cell for cell in matrix() if (cell.image, cell.variant) == (image, variant))
+    assert found in built(), f"not built: {found.tag}; run make build-all"
+    return found
 
-    An image with an entry point of its own is a tool, and starts nothing that its parent starts.
+
+def lineage(cell: Cell) -> tuple[str, ...]:
+    """The image and the ancestors whose behaviour it inherits, the youngest first.
+
+    An image with an entry point of its own is a tool, and does nothing that its parent does.
     """
     dockerfile = (ROOT / "images" / cell.image / "Dockerfile").read_text()
     stages = re.findall(r"^FROM (\S+)", dockerfile, re.M)

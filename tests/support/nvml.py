@@ -1,9 +1,10 @@
-"""A libnvidia-ml.so.1 that does what drivers do, the broken ones as well, made with gcc.
+"""A fake libnvidia-ml.so.1, built with gcc, that behaves as drivers do, broken ones included.
 
-GPUS says how many GPUs there are (2). The first is in slices where SLICES says how many. USED is the memory
-in use in MiB, of 16 GiB; FILLED names a file whose size is added to it. LOST numbers a lost GPU from 1, ECC
-counts memory errors. DRIVER, CUDA and CAPABILITY are what they are called. TROUBLE names a call, KIND what it
-does: hangs, crashes, fails, lies, or stops: that has PID 1 asked to stop, and hangs.
+Environment variables set it up. GPUS is the number of GPUs (2); SLICES is the number of MIG slices of the
+first. USED is the memory in use in MiB, of 16 GiB; FILLED names a file whose size is added to it. LOST is the
+number of a lost GPU, from 1; ECC counts memory errors. DRIVER, CUDA and CAPABILITY are reported as given.
+TROUBLE names a call, and KIND what it does: it hangs, crashes, fails, lies, or stops, which sends SIGTERM to
+PID 1 and then hangs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from optml import nvml as asker
 
 
 def _calls(*functions: Callable[..., object]) -> list[str]:
-    """Those of NVML in the source of these functions, so that a new one cannot go untested."""
+    """The calls of NVML in the source of these functions, so that a new one cannot go untested."""
     text = "".join(map(inspect.getsource, functions))
     return sorted({"nvmlInit", *re.findall(r"\bnvml\.(nvml\w+)", text)})
 
@@ -26,9 +27,9 @@ def _calls(*functions: Callable[..., object]) -> list[str]:
 FACTS = _calls(asker.facts, asker._line)
 STATE = _calls(asker.state)
 NEEDED = ("nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID")
-"""What no GPU can be named without."""
+"""Without these no GPU can be named."""
 OF_SLICES = ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex")
-"""What is asked where there are slices."""
+"""Asked only where there are slices."""
 
 _SOURCE = r"""
 #include <signal.h>
@@ -149,7 +150,7 @@ def build(folder: Path, *options: str) -> Path:
 
 
 def options(library: Path, gpus: int = 2, **variables: object) -> list[str]:
-    """Of `docker run`: this driver with its device files."""
+    """Options of `docker run` for this driver and its device files."""
     names = ("ctl", *range(gpus))
     return [
         f"--volume={library}:/usr/lib/{library.name}:ro",

@@ -7,9 +7,9 @@ import socket
 
 
 def free_port(address: str = "0.0.0.0") -> int:
-    """A port of this address that nobody uses now, nor takes for a connection of its own until it is used."""
+    """A port of this address that is free, and that the kernel gives to no outgoing connection meanwhile."""
     while True:
-        port = random.randrange(20000, 32768)  # below those that Linux gives to connections
+        port = random.randrange(20000, 32768)  # below the ephemeral ports of Linux
         try:
             socket.create_server((address, port)).close()
             return port

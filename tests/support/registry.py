@@ -1,11 +1,9 @@
-"""A registry on loopback: Debian's docker-registry, which `scripts/registry` fetches, and skopeo."""
+"""A registry on loopback: Debian's docker-registry, which `scripts/registry` fetches."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,17 +13,14 @@ from pathlib import Path
 import requests
 
 from tests.support.matrix import ROOT
+from tests.support.ports import free_port
 
 
 @contextmanager
 def registry(folder: Path) -> Iterator[str]:
-    """The address of a registry that keeps what it gets in a folder, and ends with the block."""
+    """Run a registry that stores into a folder while the block runs; yields its address."""
     subprocess.run([ROOT / "scripts/registry"], cwd=ROOT, check=True)
-    if not shutil.which("skopeo"):
-        subprocess.run([ROOT / "scripts/apt-install", "skopeo"], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
     configuration = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": f"{folder}/registry"}},

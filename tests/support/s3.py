@@ -1,9 +1,7 @@
-"""A server of S3 that containers reach over the network, and archives to put there."""
+"""A server of S3 that containers reach over the network."""
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +10,11 @@ import pytest
 
 BUCKET = "bucket"
 SERVER = "--add-host=objects:host-gateway"
+
+
+def access(url: str) -> dict[str, str]:
+    """The environment of a container that uses the server at this address."""
+    return {"S3_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key"}
 
 
 class S3:
@@ -23,7 +26,7 @@ class S3:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"S3_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key"}
+        return access(self.url)
 
     def put(self, key: str, body: str | bytes) -> None:
         self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
@@ -55,13 +58,3 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     finally:
         client.close()
         server.stop()
-
-
-def archive(**files: str) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name, text in files.items():
-            info = tarfile.TarInfo(f"./{name}.py")
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
-    return data.getvalue()

@@ -17,8 +17,8 @@ from tests.support.matrix import ARCH, ROOT
 
 
 def wheel(directory: Path, name: str, **modules: str) -> str:
-    """The smallest wheel there is, with these modules besides. The function `main` of one whose name ends in
-    `command` becomes a command."""
+    """A minimal wheel, with these modules besides. `main` of a module whose name ends in `command` becomes a
+    console script."""
     path = directory / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
@@ -34,18 +34,18 @@ def wheel(directory: Path, name: str, **modules: str) -> str:
 
 
 def of_the_images(name: str) -> Path:
-    """The wheel of this name that the images have."""
+    """The wheel of this package that the images contain."""
     folder = ROOT / "build/wheels" / ARCH
     found = list(folder.glob(f"{name}-*.whl"))
-    if not found:  # no reason to skip: what a test shows would go unseen
+    if not found:  # to skip would hide what the test shows
         pytest.fail(f"no wheel of {name} in {folder}: run make build-all")
     return found[0]
 
 
 def fetched(name: str, python: str, *requirements: str) -> Path:
-    """A folder with the wheels of requirements and of all that they need, from the index that pip knows here.
+    """A folder with the wheels of these requirements and their dependencies, from pip's index.
 
-    Skips the test where there are none for this machine.
+    Skips the test if there are none for this machine.
     """
     folder = ROOT / f"build/wheels-{name}"
     wanted = " ".join((*requirements, python))
@@ -70,26 +70,18 @@ def _download(folder: Path, python: str, *requirements: str) -> None:
 
 
 def installed(*requirements: str) -> Path:
-    """A folder with these packages and what they need, kept for the next run.
+    """A folder with these packages and their dependencies, kept for the next run.
 
-    C extensions in it are for the Python of this machine alone."""
+    Its C extensions work with this machine's Python only.
+    """
     name = re.sub(r"[^\w.]+", "-", "-".join(requirements))
     folder = ROOT / "build/packages" / name
     with exclusive(f"packages-{name}"):
         if not folder.exists():
             fresh = folder.with_name(f"{name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
-            command = [
-                sys.executable,
-                "-m",
-                "uv",
-                "pip",
-                "install",
-                "--target",
-                fresh,
-                "--python",
-                sys.executable,
-            ]
-            subprocess.run([*map(str, command), *requirements], check=True, timeout=300)
+            options = ["--target", str(fresh), "--python", sys.executable]
+            command = [sys.executable, "-m", "uv", "pip", "install", *options, *requirements]
+            subprocess.run(command, check=True, timeout=300)
             fresh.rename(folder)
     return folder

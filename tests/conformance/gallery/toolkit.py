@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A toolkit as small as one can be that keeps the contract, and that FAULT makes break one clause of it.
+"""A minimal toolkit that keeps the contract; FAULT makes it break one clause.
 
-It has nothing of optml, so it shows, too, that the check wants the contract, not our way of keeping it.
+It shares nothing with optml, so it also shows that the check wants the contract, not our way of keeping it.
 """
 
 import importlib.util
@@ -111,7 +111,7 @@ def described(own, resources, channels):
 
 
 def supervised(command, environment):
-    """Run the program, pass signals on, and reap; its exit code and the end of its stderr."""
+    """Run the program, pass signals on, and reap; returns its exit code and the end of its stderr."""
     words = [b""]
     hidden = {"stdout": subprocess.DEVNULL} if FAULT == "T-LOG-1" else {}
     child = subprocess.Popen(
@@ -186,7 +186,7 @@ def outcome(code, words):
 
 
 def careful(verb):
-    """The faults that count on what careful platforms take away."""
+    """Faults that rely on what careful platforms take away."""
     number = {"train": 1, "serve": 2}[verb]
     root = os.getuid() == 0
     if f"X-UID-{number}" == FAULT:
@@ -202,7 +202,7 @@ def careful(verb):
     if FAULT == "X-NET-1" and verb == "train" and not any(name != "lo" for _, name in socket.if_nameindex()):
         sys.exit("there is no network")
     if FAULT == "X-NET-2" and verb == "serve":
-        # Stands for a download, which needs a name server beyond the engine's own; tests need no internet.
+        # Stands in for a download, which needs a name server besides the engine's. Tests need no internet.
         with open("/etc/resolv.conf") as file:
             if "nameserver 127.0.0.11" in file.read():
                 sys.exit("there is no way to the internet")
@@ -216,7 +216,7 @@ def careful(verb):
 
 
 def memory_limit():
-    """Of the container, by either version of control groups."""
+    """The container's, by either version of control groups."""
     for path in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{path}") as file:
             return int(file.read())
@@ -232,7 +232,7 @@ class Context:
 
 
 class Models:
-    """What is loaded, by name; the one of an ordinary endpoint has no name."""
+    """Loaded models by name; that of an ordinary endpoint has an empty name."""
 
     def __init__(self):
         self.loaded = {}
@@ -326,7 +326,6 @@ class Call(BaseHTTPRequestHandler):
             if name not in models.loaded:
                 return self.refuse(500 if FAULT == "M-INVOKE-1" else 404, f"Model not found: {name}")
             if FAULT == "M-LOAD-1":
-                name = next(iter(models.loaded), "")
                 return self.refuse(500, "not today")
         elif self.path != "/invocations":
             return self.refuse(404, "no such path")
@@ -396,7 +395,7 @@ class Call(BaseHTTPRequestHandler):
         return None
 
     def die(self, module, model, body):
-        """A call that kills its process: it has one of its own."""
+        """A call that kills its process, which is therefore a process of its own."""
         if FAULT == "P-CRASH-1":
             state["ready"] = False
             return self.refuse(500, "broken for ever")

@@ -1,7 +1,7 @@
-"""Builds images of other ways to keep the contract, checks them, and writes the table of docs/check.md.
+"""Checks images of other toolkits that keep the contract, and writes the table of docs/check.md.
 
 Run it by hand from the top of the repository: `.venv/bin/python -m tests.conformance.peers.score`. It fetches
-the peers with pip and, on Debian, nginx and a JRE with apt. What cannot be fetched is named and left out.
+the peers with pip, and nginx and a JRE with Debian's apt. What cannot be fetched is named and left out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def built(name: str) -> str:
 
 
 def check(name: str, image: str) -> None:
-    """All levels and clauses; the result is kept, so that one image can be checked again."""
+    """Check all clauses of all levels. The result is kept, so that images can be checked one by one."""
     result(name).unlink(missing_ok=True)
     command = [
         ROOT / "scripts/check",
@@ -82,7 +82,7 @@ def result(name: str) -> Path:
 
 
 def table() -> str:
-    """Kept of those that could be checked, by level; then what is broken and could not be checked."""
+    """How many of the checked clauses are kept, by level; how many were not checked, and which are broken."""
     lines = [
         "| image | required | recommended | hardened | not checked | broken |",
         "|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""A container that serves a model given as source, under the strictest rules, and requests to it."""
+"""Containers that serve models given as source, under the strictest rules, and requests to them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from websockets.sync.client import ClientConnection, connect
 
-from tests.support.docker import HARDENED, Container, docker, wait_for_ping
+from tests.support.docker import HARDENED, Container, wait_for_ping
 
-HARDENING = HARDENED  # the option --serverless puts SERVERLESS in its place
+HARDENING = HARDENED  # SERVERLESS with the option --serverless
 
+STREAM = "/invocations-bidirectional-stream"
 ECHO = """
 def model_fn(model_dir):
     return None
@@ -23,6 +25,20 @@ def model_fn(model_dir):
 def predict_fn(data, model):
     return data
 """
+FIND_WORKERS = """
+import os
+
+def workers():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]
+            serves = "serve" in open(f"/proc/{pid}/cmdline").read()
+            if parent == "1" and serves and open(f"/proc/{pid}/comm").read() != "standby\\n":
+                yield int(pid)
+        except OSError:  # it has ended
+            pass
+"""
+"""For a program inside the container: the process ids of the workers."""
 
 
 def write_handlers(ml: Path, source: str) -> None:
@@ -34,38 +50,63 @@ def write_handlers(ml: Path, source: str) -> None:
         path.chmod(0o755)
 
 
-class Server(Container):
-    """`docker run IMAGE serve` with these handlers; `url` answers once the block is entered."""
+def write_model(ml: Path, name: str, source: str) -> Path:
+    """One of many models: its handlers and a file of weights. Returns the folder of its code."""
+    code = ml / "models" / name / "code"
+    code.mkdir(parents=True)
+    (code / "inference.py").write_text(textwrap.dedent(source))
+    (code.parent / "weights").write_text(f"weights of {name}")
+    return code
+
+
+class Serving(Container):
+    """`docker run IMAGE serve` with this folder mounted; `url` answers once the block is entered."""
 
     url = ""
 
     def __init__(
         self,
         image: str,
-        ml: Path,
-        source: str = ECHO,
+        mount: str,
         *options: str,
         ready: bool = True,
         hardened: bool = True,
         **environment: object,
     ) -> None:
-        write_handlers(ml, source)
         variables = [f"--env={name}={value}" for name, value in environment.items()]
-        mount = f"--volume={ml}/model:/opt/ml/model:ro"
         hardening = HARDENING if hardened else ()
-        super().__init__(image, "serve", options=(*hardening, mount, *variables, *options))
+        super().__init__(image, "serve", options=(*hardening, f"--volume={mount}:ro", *variables, *options))
         self.ready = ready
         self.port = int(str(environment.get("SAGEMAKER_BIND_TO_PORT", 8080)))
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Serving:
         super().__enter__()
         self.url = f"http://{self.address}:{self.port}"
         if self.ready:
             wait_for_ping(self, port=self.port)
         return self
 
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(f"{self.url}{path}", **{"timeout": 20, **options})
+
     def ping(self) -> int:
-        return requests.get(f"{self.url}/ping", timeout=5).status_code
+        return self.get("/ping", timeout=5).status_code
+
+    def kill_process(self, *pids: int | str) -> None:
+        """SIGKILL to processes, by the numbers that they have in the container."""
+        self.exec("sh", "-c", f"kill -KILL {' '.join(map(str, pids))}")
+
+
+class Server(Serving):
+    """The server of one model, with these handlers."""
+
+    def __init__(self, image: str, ml: Path, source: str = ECHO, *options: str, **settings: Any) -> None:
+        write_handlers(ml, source)
+        super().__init__(image, f"{ml}/model:/opt/ml/model", *options, **settings)
+
+    def __enter__(self) -> Server:
+        super().__enter__()
+        return self
 
     def invoke(self, data: Any = b"[1]", timeout: float = 30, **headers: str) -> requests.Response:
         """POST /invocations; header names with _ for -."""
@@ -73,27 +114,49 @@ class Server(Container):
         given = {"Content-Type": "application/json", **given}
         return requests.post(f"{self.url}/invocations", data=data, headers=given, timeout=timeout)
 
+    def talk(self, path: str = STREAM, **options: Any) -> ClientConnection:
+        """A session of bidirectional streaming."""
+        url = f"ws://{self.address}:{self.port}{path}"
+        session: ClientConnection = connect(url, open_timeout=20, close_timeout=20, **options)
+        return session
+
     def workers(self) -> list[int]:
         """Process ids of the workers, as the container numbers them."""
-        listed = docker("exec", self.name, "python3", "-c", _CHILDREN).stdout
+        listed = self.exec("python3", "-c", f"{FIND_WORKERS}\nprint(*workers())").stdout
         return sorted(int(pid) for pid in listed.split())
 
 
-_CHILDREN = """
-import os
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        parent = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]
-        serves = "serve" in open(f"/proc/{pid}/cmdline").read()
-        if parent == "1" and serves and open(f"/proc/{pid}/comm").read() != "standby\\n":
-            print(pid)
-    except OSError:  # it has ended
-        pass
-"""
+class Models(Serving):
+    """The server of many models, which lie in ML/models."""
+
+    def __init__(self, image: str, ml: Path, *options: str, **settings: Any) -> None:
+        settings = {"SAGEMAKER_MULTI_MODEL": "true", **settings}
+        super().__init__(image, f"{ml}/models:/opt/ml/models", *options, **settings)
+
+    def __enter__(self) -> Models:
+        super().__enter__()
+        return self
+
+    def load(self, name: str, folder: str | None = None) -> requests.Response:
+        body = {"model_name": name, "url": f"/opt/ml/models/{folder or name}"}
+        return requests.post(f"{self.url}/models", json=body, timeout=60)
+
+    def unload(self, name: str) -> requests.Response:
+        return requests.delete(f"{self.url}/models/{name}", timeout=60)
+
+    def invoke(self, name: str, data: bytes = b"1", timeout: float = 30) -> requests.Response:
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/models/{name}/invoke"
+        return requests.post(url, data=data, headers=headers, timeout=timeout)
+
+    def names(self, **query: object) -> tuple[list[str], str | None]:
+        """A page of the list of models, and the token of the next one."""
+        page = self.get("/models", params=query).json()
+        return [model["modelName"] for model in page["models"]], page.get("nextPageToken")
 
 
 def listening(container: Container) -> list[int]:
-    """The TCP ports on which anything in the container's network waits for connections."""
+    """The TCP ports on which something in the container's network listens."""
     lines = container.exec("sh", "-c", "cat /proc/net/tcp*").stdout.splitlines()
     fields = [line.split() for line in lines]
     return sorted(int(each[1].rpartition(":")[2], 16) for each in fields if each[3] == "0A")
@@ -113,7 +176,7 @@ def eventually(condition: Callable[[], bool], timeout: float = 20) -> None:
 
 
 class Load:
-    """Clients that send one call after the other while the block runs; `statuses` counts the answers."""
+    """Clients that call back to back while the block runs; `statuses` counts the answers."""
 
     def __init__(self, server: Server, clients: int, data: bytes = b"[1]") -> None:
         self.server, self.data = server, data
@@ -144,7 +207,7 @@ class Load:
 
 
 class Pinger(threading.Thread):
-    """Asks /ping every 20 ms; `answers` counts what it got, `seconds` has what each took."""
+    """Pings every 20 ms while the block runs; `answers` counts the outcomes, `seconds` has their times."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""No error of the user's code passes for the client's: each is in the log once, each request has one line."""
+"""Errors of the user's code are never taken for the client's: each is logged once, each call has one line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def app(environ, start_response):
 
 
 def lines_of(server: Server, path: str) -> list[str]:
-    """The statuses of the access lines of this path."""
+    """The statuses in the access log for this path."""
     return re.findall(rf"^optml: POST {path} (\d+) ", server.log().output, re.MULTILINE)
 
 
@@ -71,7 +71,7 @@ def test_every_exception_of_a_handler_or_a_stream_is_logged_once(image: str, ml:
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
                 server.invoke(f'"{error}"')
         server.wait_for_log("POST /invocations 500")
-        metrics = requests.get(f"{server.url}/metrics", timeout=10).text
+        metrics = server.get("/metrics").text
         assert f'optml_requests_total{{status="500"}} {2 * len(ERRORS)}' in metrics
         log = server.log().output
         for error in ERRORS:
@@ -105,7 +105,7 @@ def test_errors_of_an_application_are_logged_and_its_parts_closed(image: str, ml
     (code / "own.py").write_text(APP)
     settings = {"SAGEMAKER_SERVING_MODULE": "own:app", "SAGEMAKER_MODEL_SERVER_WORKERS": 2}
     with Server(image, ml, **settings) as server:
-        assert requests.get(f"{server.url}/multiprocess", timeout=10).text == "True"
+        assert server.get("/multiprocess").text == "True"
         assert requests.post(f"{server.url}/early", timeout=10).status_code == 500
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
             requests.post(f"{server.url}/late", timeout=10)

@@ -1,4 +1,4 @@
-"""Workers on GPUs, with a driver that is made up, and errors that are named as the frameworks name theirs."""
+"""Workers on GPUs, with a fake driver and errors named as the frameworks name theirs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import requests
 
 from tests.support import nvml
 from tests.support.docker import docker
 from tests.support.matrix import ROOT
 
-from .serving import Server, eventually
-from .test_models import Models, write_model
+from .serving import Models, Server, eventually, write_model
 
 pytestmark = [pytest.mark.image("gpu-serve"), pytest.mark.one_variant]
 
@@ -58,11 +56,6 @@ SITES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nvml.build(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.mark.parametrize(
     ("workers", "variables", "shown"),
     [
@@ -81,7 +74,7 @@ def test_each_worker_has_gpus_of_its_own(
     variables: dict[str, object],
     shown: dict[str, int],
 ) -> None:
-    """Set before the user's module is imported, and counted from 0 there, as CUDA does."""
+    """The variable is set before the user's module is imported; the context counts from 0, as CUDA does."""
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": workers} if workers else {}
     with Server(image, ml, TELLER, *nvml.options(library, 2, **variables), **settings) as server:
         told: set[tuple[int, str, int, int]] = set()
@@ -99,7 +92,7 @@ def test_each_worker_has_gpus_of_its_own(
 @pytest.mark.long
 def test_models_are_spread_over_the_gpus(image: str, ml: Path, library: Path) -> None:
     write_model(ml, "m", TELLER)
-    with Models(image, ml / "models", *nvml.options(library)) as server:
+    with Models(image, ml, *nvml.options(library)) as server:
         for name in "ab":
             assert server.load(name, "m").status_code == 200
         assert [server.invoke(name).json()[1:] for name in "ab"] == [
@@ -111,7 +104,7 @@ def test_models_are_spread_over_the_gpus(image: str, ml: Path, library: Path) ->
 @pytest.mark.long
 def test_a_model_too_large_for_the_gpu_is_507(image: str, ml: Path, library: Path) -> None:
     write_model(ml, "m", FAULTY.replace("return None", "raise OutOfMemoryError('CUDA out of memory')"))
-    with Models(image, ml / "models", *nvml.options(library)) as server:
+    with Models(image, ml, *nvml.options(library)) as server:
         assert server.load("a", "m").status_code == 507
 
 
@@ -130,7 +123,7 @@ def test_as_many_workers_as_fit_into_the_memory_of_the_gpus(image: str, ml: Path
             "ready: workers 4 (8 for SAGEMAKER_MODEL_SERVER_WORKERS, but only 4 that take 6144 MiB"
         )
         eventually(lambda: len(server.workers()) == 4)
-        metrics = requests.get(f"{server.url}/metrics", timeout=10).text
+        metrics = server.get("/metrics").text
         assert f'optml_gpu_memory_used_bytes{{gpu="GPU-00000001-aaaa"}} {6 << 30}' in metrics
         assert f'optml_gpu_memory_total_bytes{{gpu="GPU-00000002-aaaa"}} {16 << 30}' in metrics
 
@@ -138,7 +131,7 @@ def test_as_many_workers_as_fit_into_the_memory_of_the_gpus(image: str, ml: Path
 @pytest.mark.long
 def test_metrics_are_answered_where_nvml_hangs(image: str, ml: Path, library: Path) -> None:
     with Server(image, ml, FAULTY, *nvml.options(library, TROUBLE="nvmlInit", KIND="hangs")) as server:
-        metrics = requests.get(f"{server.url}/metrics", timeout=30).text
+        metrics = server.get("/metrics", timeout=30).text
         assert "optml_workers_ready" in metrics and "gpu" not in metrics
         assert server.ping() == 200
 
@@ -147,7 +140,7 @@ def test_a_stop_is_obeyed_while_nvml_hangs(image: str, ml: Path, library: Path) 
     options = nvml.options(library, TROUBLE="nvmlInit", KIND="stops")
     with Server(image, ml, FAULTY, *options, ready=False) as server:
         assert server.wait() == 0
-        assert server.log().stderr == ""  # nobody waited for the end of NVML's time
+        assert server.log().stderr == ""  # nobody waited for NVML to time out
 
 
 def test_out_of_gpu_memory_is_507_and_the_worker_goes_on(image: str, ml: Path, library: Path) -> None:
@@ -193,10 +186,8 @@ def test_preload_is_refused_where_loading_started_cuda(image: str, ml: Path, lib
 
 
 def test_a_driver_that_does_not_fit_is_told_with_the_ami(image: str, ml: Path, library: Path) -> None:
-    wheel = ml / "wheel"
-    wheel.mkdir()
-    (wheel / "METADATA").touch()
-    mounts = [f"--volume={wheel}:{site}:ro" for site in SITES]
+    (ml / "wheel").mkdir()
+    mounts = [f"--volume={ml}/wheel:{site}:ro" for site in SITES]
     with Server(image, ml, FAULTY, *nvml.options(library, 1), *mounts) as server:
         log = server.log().stderr
         assert len(re.findall("set InferenceAmiVersion al2023-ami-sagemaker-inference-gpu-4-1 on", log)) == 1
@@ -204,7 +195,7 @@ def test_a_driver_that_does_not_fit_is_told_with_the_ami(image: str, ml: Path, l
 
 @pytest.fixture
 def with_compatibility_libraries(image: str, tmp_path: Path) -> Iterator[str]:
-    """The image of examples/gpu/compat.Dockerfile, with the name of a library in place of NVIDIA's image."""
+    """The image of examples/gpu/compat.Dockerfile, with an empty library in place of NVIDIA's image."""
     name = f"optml-test-compat:{uuid.uuid4().hex}"
     (tmp_path / "usr/local/cuda-13.0/compat").mkdir(parents=True)
     (tmp_path / "usr/local/cuda-13.0/compat/libcuda.so.580.65.06").touch()

@@ -1,4 +1,4 @@
-"""HTTP itself, on sockets that say exactly what is sent."""
+"""HTTP itself, byte for byte on raw sockets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HANDSHAKE = (
 
 
 def exchange(server: Server, data: bytes, end: bytes = b"\r\n\r\n") -> bytes:
-    """What comes back for these bytes, up to an end or the end of the connection."""
+    """What comes back for these bytes, up to `end` or the end of the connection."""
     received = b""
     with socket.create_connection((server.address, 8080), timeout=20) as client:
         client.sendall(data)
@@ -44,7 +44,7 @@ def exchange(server: Server, data: bytes, end: bytes = b"\r\n\r\n") -> bytes:
 
 
 def test_what_is_refused_is_refused_by_the_server_as_built(image: str, ml: Path) -> None:
-    """One of each kind; all of them are in the unit tests of the parsers."""
+    """One of each kind; the unit tests of the parsers have them all."""
     post = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     cases = {
         b"GET /ping HTTP/1.1\r\n\r\n": 400,
@@ -70,7 +70,7 @@ def test_a_session_begins_with_what_came_with_its_handshake(image: str, ml: Path
 
 
 def test_a_connection_outlives_a_call_of_any_length(image: str, ml: Path) -> None:
-    """Who waits for an answer is not silent. The handler shortens the time for which a client may be."""
+    """A client that waits for an answer is not silent. The handler shortens the time allowed for silence."""
     source = """
         import sys, time
         patched = [module for module in list(sys.modules.values()) if hasattr(module, "_SILENCE")]
@@ -94,4 +94,4 @@ def test_a_connection_outlives_a_call_of_any_length(image: str, ml: Path) -> Non
         for seconds in (5, 0):
             client.request("POST", "/invocations", json.dumps(seconds), {"Content-Type": "application/json"})
             assert json.loads(client.getresponse().read()) == seconds
-            time.sleep(1)  # several looks at who is silent
+            time.sleep(1)  # several checks for silent clients

@@ -1,4 +1,4 @@
-"""The pods of the examples for Kubernetes and KServe, as the kubelet would run, probe and end them."""
+"""The pods of the examples for Kubernetes and KServe, run, probed and ended as the kubelet would."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def deployment() -> Manifest:
 
 
 def kserve() -> Manifest:
-    """The runtime's pod, where KServe mounts what it fetched."""
+    """The runtime's pod, with the mount that KServe adds for what it fetched."""
     files = load(EXAMPLES / "kserve.yaml")
     predictor, pod = files["InferenceService"]["spec"]["predictor"], files["ServingRuntime"]["spec"]
     assert predictor["model"]["runtime"] == files["ServingRuntime"]["metadata"]["name"]
@@ -56,7 +56,7 @@ class Pod:
         self.url = f"http://{container.address}:8080"
 
     def probe(self, name: str) -> bool:
-        """One try of a probe."""
+        """Try a probe once."""
         probe = self.spec[name]
         try:
             answer = requests.get(f"{self.url}{probe['httpGet']['path']}", timeout=probe["timeoutSeconds"])
@@ -72,7 +72,7 @@ class Pod:
             time.sleep(0.2)
 
     def end(self) -> int:
-        """As the kubelet does: preStop, then SIGTERM, all within the grace period."""
+        """preStop, then SIGTERM, all within the grace period, as the kubelet does."""
         began = time.monotonic()
         self.container.exec(*self.spec["lifecycle"]["preStop"]["exec"]["command"])
         self.container.stop(grace=round(self.grace - (time.monotonic() - began)))
@@ -92,7 +92,7 @@ def test_a_pod_starts_answers_and_ends_without_losing_a_call(pod: Pod) -> None:
     pod.start()
     assert pod.probe("readinessProbe")
     with ThreadPoolExecutor() as pool:
-        # It runs through preStop, and on after SIGTERM.
+        # Long enough to span preStop and go on after SIGTERM.
         call = pool.submit(requests.post, f"{pod.url}/invocations", json=[8], timeout=60)
         time.sleep(0.5)
         assert pod.end() == 0, pod.container.log().output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import HARDENED, Container, docker, inspect, wait_for_ping
+from tests.support.docker import inspect
 from tests.support.wheels import wheel
 
-from .serving import ECHO, eventually, listening
+from .serving import ECHO, Models, eventually, listening, write_model
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -46,53 +45,14 @@ def output_fn(prediction, accept):
 """.replace("return prediction,", "return str(prediction),")
 
 
-class Models(Container):
-    """A multi-model server over a folder of models; each has a name, its handlers and a file of weights."""
-
-    def __init__(self, image: str, folder: Path, *options: str, **environment: object) -> None:
-        variables = [
-            f"--env={name}={value}"
-            for name, value in {"SAGEMAKER_MULTI_MODEL": "true", **environment}.items()
-        ]
-        mount = f"--volume={folder}:/opt/ml/models:ro"
-        super().__init__(image, "serve", options=(*HARDENED, mount, *variables, *options))
-
-    def __enter__(self) -> Models:
-        super().__enter__()
-        self.url = wait_for_ping(self)
-        return self
-
-    def load(self, name: str, folder: str | None = None) -> requests.Response:
-        body = {"model_name": name, "url": f"/opt/ml/models/{folder or name}"}
-        return requests.post(f"{self.url}/models", json=body, timeout=60)
-
-    def unload(self, name: str) -> requests.Response:
-        return requests.delete(f"{self.url}/models/{name}", timeout=60)
-
-    def invoke(self, name: str, data: bytes = b"1", timeout: float = 30) -> requests.Response:
-        headers = {"Content-Type": "application/json"}
-        url = f"{self.url}/models/{name}/invoke"
-        return requests.post(url, data=data, headers=headers, timeout=timeout)
-
-    def names(self, **query: object) -> tuple[list[str], str | None]:
-        said = requests.get(f"{self.url}/models", params=query, timeout=20).json()  # type: ignore[arg-type]
-        return [model["modelName"] for model in said["models"]], said.get("nextPageToken")
-
-    def memory(self, pid: str, what: str = "Private_") -> int:
-        """KiB that belong to one process alone."""
-        rollup = self.exec("cat", f"/proc/{pid}/smaps_rollup").stdout
-        return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(what))
-
-    def processes(self) -> int:
-        return int(self.exec("sh", "-c", "set -- /proc/[0-9]*; echo $#").stdout)
+def count_processes(server: Models) -> int:
+    return int(server.exec("sh", "-c", "set -- /proc/[0-9]*; echo $#").stdout)
 
 
-def write_model(ml: Path, name: str, source: str = ACTOR) -> Path:
-    code = ml / "models" / name / "code"
-    code.mkdir(parents=True)
-    (code / "inference.py").write_text(textwrap.dedent(source))
-    (code.parent / "weights").write_text(f"weights of {name}")
-    return code
+def private_memory(server: Models, pid: str) -> int:
+    """KiB that belong to this process alone."""
+    rollup = server.exec("cat", f"/proc/{pid}/smaps_rollup").stdout
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
 
 
 def refused(answer: requests.Response, status: int, message: str) -> bool:
@@ -101,20 +61,18 @@ def refused(answer: requests.Response, status: int, message: str) -> bool:
 
 
 def test_metrics_count_calls_of_models_and_not_calls_about_them(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    with Models(image, ml / "models") as server:
+    write_model(ml, "a", ACTOR)
+    with Models(image, ml) as server:
         assert server.load("a").status_code == 200
         for _ in range(3):
             assert server.invoke("a").status_code == 200
             assert server.names() == (["a"], None)
-            requests.get(f"{server.url}/status", timeout=20)
+            server.get("/status")
         assert server.invoke("absent").status_code == 404
 
-        def said() -> str:
-            return requests.get(f"{server.url}/metrics", timeout=20).text
-
-        eventually(lambda: "optml_model_seconds_count 4\n" in said())  # counted once the answer has left
-        assert "optml_calls_in_flight 0\n" in said()
+        # Counted once the answer has left.
+        eventually(lambda: "optml_model_seconds_count 4\n" in server.get("/metrics").text)
+        assert "optml_calls_in_flight 0\n" in server.get("/metrics").text
 
 
 def test_a_model_that_can_have_no_process_harms_no_other(image: str, ml: Path) -> None:
@@ -136,12 +94,12 @@ def test_a_model_that_can_have_no_process_harms_no_other(image: str, ml: Path) -
 
 @pytest.mark.heavy
 def test_models_come_and_go(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    write_model(ml, "b")
-    with Models(image, ml / "models") as server:
+    write_model(ml, "a", ACTOR)
+    write_model(ml, "b", ACTOR)
+    with Models(image, ml) as server:
         assert server.names() == ([], None)
         assert refused(server.invoke("a"), 404, "Model not found: a")
-        idle = server.processes()
+        idle = count_processes(server)
         for name in "ab":
             loaded = server.load(name)
             assert (loaded.status_code, loaded.json()) == (200, {"status": "Workers scaled"})
@@ -151,19 +109,19 @@ def test_models_come_and_go(image: str, ml: Path) -> None:
         assert server.invoke("a", b'"pid"').text != server.invoke("b", b'"pid"').text
         assert listening(server) == [8080]  # models have sockets without ports
         assert server.names() == (["a", "b"], None)
-        described = requests.get(f"{server.url}/models/a", timeout=20).json()
+        described = server.get("/models/a").json()
         assert described == {"modelName": "a", "modelUrl": "/opt/ml/models/a"}
         gone = server.unload("a")
         assert (gone.status_code, gone.json()) == (200, {"status": 'Model "a" unregistered'})
         assert refused(server.invoke("a"), 404, "Model not found: a")
-        assert refused(requests.get(f"{server.url}/models/a", timeout=20), 404, "Model not found: a")
+        assert refused(server.get("/models/a"), 404, "Model not found: a")
         assert refused(server.unload("a"), 404, "Model not found: a")
         assert server.invoke("b").text == "weights of b"
         assert server.load("a").status_code == 200
         assert server.unload("a").status_code == server.unload("b").status_code == 200
-        assert server.processes() <= idle + 2  # those that ended are not all reaped yet
+        assert count_processes(server) <= idle + 2  # those that ended are not all reaped yet
         assert server.exec("sh", "-c", "ls /tmp/optml-models-*").stdout == ""
-        docker("stop", "--time=10", server.name)
+        server.stop()
         assert server.wait() == 0
 
 
@@ -172,12 +130,12 @@ def test_the_image_says_that_it_can(image: str) -> None:
 
 
 def test_what_cannot_be_loaded(image: str, ml: Path) -> None:
-    write_model(ml, "a")
+    write_model(ml, "a", ACTOR)
     write_model(ml, "broken", "def model_fn(model_dir): raise RuntimeError('weights')\n")
     write_model(ml, "mute", "predict_fn = None\n")
     write_model(ml, "dies", "import os\nos.kill(os.getpid(), 9)\n")
     write_model(ml, "hungry", "def model_fn(model_dir): raise MemoryError\n")
-    with Models(image, ml / "models") as server:
+    with Models(image, ml) as server:
         assert server.load("a").status_code == 200
         assert refused(server.load("a"), 409, "Model a is already registered.")
         assert refused(server.load("x"), 404, "There is no folder /opt/ml/models/x")
@@ -190,7 +148,7 @@ def test_what_cannot_be_loaded(image: str, ml: Path) -> None:
             *(b'{"model_name": "a"}', b'{"model_name": "a/b", "url": "/tmp"}'),
         ):
             assert refused(requests.post(f"{server.url}/models", data=body, timeout=20), 400, "must be JSON")
-        nowhere = requests.get(f"{server.url}/models//a", allow_redirects=False, timeout=20)
+        nowhere = server.get("/models//a", allow_redirects=False)
         assert refused(nowhere, 404, "There is nothing at /models//a.")
         assert server.names() == (["a"], None)
         assert server.log().output.count("Traceback") == 2
@@ -198,24 +156,24 @@ def test_what_cannot_be_loaded(image: str, ml: Path) -> None:
 
 def test_the_list_has_pages(image: str, ml: Path) -> None:
     write_model(ml, "m", ECHO)
-    with Models(image, ml / "models") as server:
+    with Models(image, ml) as server:
         names = [f"m{number}" for number in range(7)]
         with ThreadPoolExecutor(4) as pool:
             assert {one.status_code for one in pool.map(lambda name: server.load(name, "m"), names)} == {200}
         page, token = server.names(limit=3)
         assert page == names[:3]
-        server.unload("m1")  # a page that was read shifts nothing
+        server.unload("m1")  # does not shift the pages that follow
         page, token = server.names(limit=3, next_page_token=token)
         assert page == names[3:6]
         assert server.names(limit=3, next_page_token=token) == (["m6"], None)
         for limit in ("0", "101", "x"):
-            answer = requests.get(f"{server.url}/models?limit={limit}", timeout=20)
+            answer = server.get(f"/models?limit={limit}")
             assert refused(answer, 400, f"limit={limit}")
 
 
 def test_concurrent_loads_of_one_model_make_one(image: str, ml: Path) -> None:
     write_model(ml, "slow", "import time\ntime.sleep(1)\n" + ACTOR)
-    with Models(image, ml / "models") as server, ThreadPoolExecutor(6) as pool:
+    with Models(image, ml) as server, ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(server.load, ["slow"] * 6))
         assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
         assert server.invoke("slow").text == "weights of slow"
@@ -223,8 +181,8 @@ def test_concurrent_loads_of_one_model_make_one(image: str, ml: Path) -> None:
 
 @pytest.mark.heavy
 def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    with Models(image, ml / "models") as server, ThreadPoolExecutor(4) as pool:
+    write_model(ml, "a", ACTOR)
+    with Models(image, ml) as server, ThreadPoolExecutor(4) as pool:
         server.load("a")
         running = [pool.submit(server.invoke, "a", b"5.0") for _ in range(2)]
         time.sleep(1)
@@ -240,7 +198,7 @@ def test_unloading_lets_calls_finish(image: str, ml: Path) -> None:
 def test_what_a_model_has_started_ends_with_it(image: str, ml: Path) -> None:
     write_model(ml, "a", f"import subprocess\nsubprocess.Popen(['sleep', '300'])\n{ACTOR}")
     asleep = "grep -lx sleep /proc/[0-9]*/comm | wc -l"
-    with Models(image, ml / "models") as server:
+    with Models(image, ml) as server:
         server.load("a")
         assert server.exec("sh", "-c", asleep).stdout == "1\n"
         server.invoke("a", b'"die"')
@@ -252,9 +210,9 @@ def test_what_a_model_has_started_ends_with_it(image: str, ml: Path) -> None:
 
 @pytest.mark.heavy
 def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    write_model(ml, "b")
-    with Models(image, ml / "models", SAGEMAKER_MODEL_SERVER_TIMEOUT=5) as server:
+    write_model(ml, "a", ACTOR)
+    write_model(ml, "b", ACTOR)
+    with Models(image, ml, SAGEMAKER_MODEL_SERVER_TIMEOUT=5) as server:
         server.load("a")
         server.load("b")
         pid = server.invoke("b", b'"pid"').text
@@ -265,7 +223,7 @@ def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
                 statuses.add(server.invoke("b").status_code)
 
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(ask)
+            asking = pool.submit(ask)
             try:
                 assert refused(server.invoke("a", b'"die"'), 500, "The process of model a died")
                 assert server.invoke("a").text == "weights of a"  # in a new process
@@ -276,18 +234,16 @@ def test_a_crash_touches_no_other_model(image: str, ml: Path) -> None:
                 assert server.invoke("a").text == "weights of a"
             finally:
                 stop.set()
+        asking.result()
         assert statuses == {200}
         assert server.invoke("b", b'"pid"').text == pid
 
 
 @pytest.mark.heavy
 def test_a_full_queue_is_the_models_own(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    write_model(ml, "b")
-    with (
-        Models(image, ml / "models", SAGEMAKER_MODEL_JOB_QUEUE_SIZE=1) as server,
-        ThreadPoolExecutor(5) as pool,
-    ):
+    write_model(ml, "a", ACTOR)
+    write_model(ml, "b", ACTOR)
+    with Models(image, ml, SAGEMAKER_MODEL_JOB_QUEUE_SIZE=1) as server, ThreadPoolExecutor(5) as pool:
         server.load("a")
         server.load("b")
         answers = [pool.submit(server.invoke, "a", b"4.0") for _ in range(5)]
@@ -303,7 +259,7 @@ def test_each_has_its_own_modules_and_requirements(image: str, ml: Path) -> None
         (code / "own.py").write_text(f"x = ' own {name}'\n")
         wheel(code, "greeting", hello=f"said = 'hello {name}'\n")
         (code / "requirements.txt").write_text(f"--no-index\n-f /opt/ml/models/{name}/code\ngreeting\n")
-    with Models(image, ml / "models") as server:
+    with Models(image, ml) as server:
         for name in "ab":
             assert server.load(name).status_code == 200
         for name in "ab":
@@ -312,18 +268,15 @@ def test_each_has_its_own_modules_and_requirements(image: str, ml: Path) -> None
 
 @pytest.mark.heavy
 def test_memory_comes_back(image: str, ml: Path) -> None:
-    write_model(
-        ml, "large", ACTOR.replace('return open(f"{model_dir}/weights").read()', "return 'x' * (80 << 20)")
-    )
-    write_model(
-        ml, "huge", ACTOR.replace('return open(f"{model_dir}/weights").read()', "return 'x' * (900 << 20)")
-    )
-    write_model(ml, "small")
+    for name, mebibytes in (("large", 80), ("huge", 900)):
+        weights = f"return 'x' * ({mebibytes} << 20)"
+        write_model(ml, name, ACTOR.replace('return open(f"{model_dir}/weights").read()', weights))
+    write_model(ml, "small", ACTOR)
     limits = ("--memory=250m", "--memory-swap=250m")
-    with Models(image, ml / "models", *limits) as server:
+    with Models(image, ml, *limits) as server:
         server.load("small")
         small = server.invoke("small", b'"pid"').text
-        assert server.memory(small) < 25 << 10
+        assert private_memory(server, small) < 25 << 10
         for _ in range(6):  # more than fits at once
             assert server.load("large").status_code == 200
             assert server.unload("large").status_code == 200
@@ -349,9 +302,9 @@ print(wakes() - before)
 
 
 def test_a_model_that_nobody_asks_sleeps(image: str, ml: Path) -> None:
-    """A thousand may lie there: they take no time from those that are asked."""
-    write_model(ml, "a")
-    with Models(image, ml / "models") as server:
+    """A thousand idle models must take no time from those that are called."""
+    write_model(ml, "a", ACTOR)
+    with Models(image, ml) as server:
         server.load("a")
         pid = server.invoke("a", b'"pid"').text
         assert int(server.exec("python3", "-c", WAKES, pid).stdout) <= 4
@@ -359,14 +312,14 @@ def test_a_model_that_nobody_asks_sleeps(image: str, ml: Path) -> None:
 
 
 def test_the_router_without_its_nursery_begins_anew(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    with Models(image, ml / "models") as server:
+    write_model(ml, "a", ACTOR)
+    with Models(image, ml) as server:
         server.load("a")
         parent = "import os, sys; print(open(f'/proc/{sys.argv[1]}/stat').read().rsplit(')')[1].split()[1])"
         pid = server.invoke("a", b'"pid"').text
         nursery = server.exec("python3", "-c", parent, pid).stdout.strip()
-        server.exec("sh", "-c", f"kill -9 {nursery}")
-        # Its models end with it. The next call finds that out, and a new router knows none.
+        server.kill_process(nursery)
+        # Its models end with it. The next call notices, and a new router knows no models.
         eventually(lambda: server.invoke("a").status_code == 404)
         eventually(lambda: server.load("a").status_code == 200)
         assert server.invoke("a").text == "weights of a"

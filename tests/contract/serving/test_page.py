@@ -1,10 +1,9 @@
-"""The page for people in a real browser: its form is filled in and sent, and the answer read off the page."""
+"""The page for people in a real browser: fill in its form, send it, and read the answer off the page."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from .serving import ECHO, Server
-from .test_models import Models, write_model
+from tests.support.http import answering
+
+from .serving import ECHO, Models, Server, Serving, write_model
 
 BROWSER = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium-headless-shell"),
 ]
 
-# What a person does, in the words of the browser: takes the last path that the form offers, and sends.
+# What a person does, as a script: take the last path that the form offers, fill in the rest, and send.
 FILL_IN = """
 <script>
 const looking = setInterval(() => {
@@ -40,8 +40,8 @@ const looking = setInterval(() => {
 
 
 @contextmanager
-def person(server: Server | Models) -> Iterator[str]:
-    """The address of the server through somebody who fills in the form when it arrives."""
+def person(server: Serving) -> Iterator[str]:
+    """The address of a proxy of the server that fills in and sends the form of its page."""
 
     class Person(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -66,13 +66,11 @@ def person(server: Server | Models) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Person) as between:
-        threading.Thread(target=between.serve_forever).start()
-        yield f"http://127.0.0.1:{between.server_port}/"
-        between.shutdown()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Person)) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
-def shown(server: Server | Models, folder: Path) -> str:
+def shown(server: Serving, folder: Path) -> str:
     """The page as it stands after a person has sent a request and the answer has come."""
     assert BROWSER is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/browser"]
@@ -93,7 +91,7 @@ def test_a_person_sends_a_request_and_reads_the_answer(image: str, ml: Path, tmp
 def test_a_person_sends_a_request_to_one_of_many_models(image: str, ml: Path, tmp_path: Path) -> None:
     write_model(ml, "first", ECHO)
     write_model(ml, "the second", ECHO.replace("return data", "return ['second', data]"))
-    with Models(image, ml / "models") as server:
+    with Models(image, ml) as server:
         for name in ("first", "the second"):
             assert server.load(name).status_code == 200
         page = shown(server, tmp_path)

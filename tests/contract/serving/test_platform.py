@@ -20,7 +20,7 @@ pytestmark = pytest.mark.image("cpu-serve")
 
 def test_ping_is_empty_and_an_invocation_comes_back(image: str, ml: Path) -> None:
     with Server(image, ml) as server:
-        ping = requests.get(f"{server.url}/ping", timeout=10)
+        ping = server.get("/ping")
         assert (ping.status_code, ping.content) == (200, b"")
         answer = server.invoke(b'{"a": [1, 2.5]}')
         assert answer.json() == {"a": [1, 2.5]}
@@ -30,11 +30,11 @@ def test_ping_is_empty_and_an_invocation_comes_back(image: str, ml: Path) -> Non
 
 @pytest.mark.parametrize("safe", ["9100-9199", "9200-9299"])
 def test_the_port_comes_from_the_platform_and_is_the_only_one(image: str, ml: Path, safe: str) -> None:
-    """The range is for further ports, of which there are none; the port itself need not lie in it."""
+    """The range is for additional ports, of which there are none; the port itself need not be in it."""
     ports = {"SAGEMAKER_BIND_TO_PORT": 9123, "SAGEMAKER_SAFE_PORT_RANGE": safe}
     with Server(image, ml, **ports) as server:
         assert server.invoke().status_code == 200
-        assert requests.get(f"{server.url}/execution-parameters", timeout=20).status_code == 200
+        assert server.get("/execution-parameters").status_code == 200
         assert listening(server) == [9123]
 
 
@@ -108,7 +108,7 @@ def test_the_first_chunk_of_a_stream_leaves_at_once(image: str, ml: Path) -> Non
             assert next(chunks) == b"first\n"
             first = time.monotonic() - began
             assert list(chunks) == [b"second\n"]
-            assert time.monotonic() - began - first > 1  # the second was not there yet
+            assert time.monotonic() - began - first > 1  # the second did not exist yet
             assert answer.headers["Transfer-Encoding"] == "chunked"
 
 
@@ -120,14 +120,14 @@ def test_execution_parameters_speak_the_dialect_of_the_caller(image: str, ml: Pa
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": 7,
     }
     with Server(image, ml, **batch) as server:
-        said = requests.get(f"{server.url}/execution-parameters", timeout=20).json()
+        said = server.get("/execution-parameters").json()
         assert said == {"MaxConcurrentTransforms": 3, "BatchStrategy": "MultiRecord", "MaxPayloadInMB": 7}
 
 
 def test_users_say_their_execution_parameters(image: str, ml: Path) -> None:
     source = ECHO + "\ndef execution_parameters_fn():\n    return {'BatchStrategy': 'SINGLE_RECORD'}\n"
     with Server(image, ml, source) as server:
-        said = requests.get(f"{server.url}/execution-parameters", timeout=20).json()
+        said = server.get("/execution-parameters").json()
         assert said == {"BatchStrategy": "SINGLE_RECORD"}
 
 
@@ -145,9 +145,8 @@ def test_the_user_may_have_a_word_on_health(image: str, ml: Path) -> None:
 
 
 def test_the_program_may_have_another_name_and_place(image: str, ml: Path) -> None:
-    write_handlers(ml, "raise SystemExit('the wrong file')")
-    (ml / "model" / "own").mkdir()
-    (ml / "model" / "own" / "handlers.py").write_text(ECHO)
+    (ml / "model/own").mkdir()
+    (ml / "model/own/handlers.py").write_text(ECHO)
     place = {"SAGEMAKER_PROGRAM": "handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/own"}
     with Server(image, ml, "raise SystemExit('the wrong file')", **place) as server:
         assert server.invoke(b"[2]").json() == [2]
@@ -206,9 +205,9 @@ def test_a_whole_application_may_be_brought(image: str, ml: Path) -> None:
     """
     (ml / "model" / "code" / "wsgi.py").write_text(textwrap.dedent(app))
     with Server(image, ml, "", SAGEMAKER_SERVING_MODULE="wsgi:app") as server:
-        assert requests.get(f"{server.url}/ping", timeout=10).text == "mine"
+        assert server.get("/ping").text == "mine"
         assert server.invoke(b"x" * 5000).json() == {"size": 5000}
-        assert requests.get(f"{server.url}/other", timeout=10).status_code == 500
+        assert server.get("/other").status_code == 500
 
 
 def test_root_serves_as_the_user_ml(image: str, ml: Path) -> None:
@@ -224,7 +223,7 @@ def test_root_serves_as_the_user_ml(image: str, ml: Path) -> None:
     with Server(image, ml, source, "--user=0", hardened=False, SAGEMAKER_MODEL_SERVER_USER="root") as server:
         assert server.invoke().json()[0] == 0
     (ml / "model").chmod(0o700)
-    # A folder that is the client's alone: served as root, and said.
+    # A folder that only the client may read: it is served as root, and the log says so.
     os.chown(ml / "model", 4321, 4321)
     with Server(image, ml, source, hardened=False) as server:
         assert server.invoke().json()[0] == 0
@@ -233,7 +232,7 @@ def test_root_serves_as_the_user_ml(image: str, ml: Path) -> None:
 
 
 def _said(ended: Result) -> str:
-    """The only line of a container that could not start."""
+    """The only line that a container writes that cannot start."""
     assert ended.code not in (0, 137), ended.output
     lines = ended.output.strip().splitlines()
     assert len(lines) == 1, ended.output
@@ -250,7 +249,7 @@ def _said(ended: Result) -> str:
         ("SAGEMAKER_MODEL_SERVER_ACCESS_LOG=xml", "none of text, json, off"),
     ],
 )
-def test_a_bad_setting_is_one_line(image: str, ml: Path, variable: str, words: str) -> None:
+def test_a_bad_setting_is_one_line(image: str, variable: str, words: str) -> None:
     assert words in _said(run(image, "serve", options=("--env", variable)))
 
 

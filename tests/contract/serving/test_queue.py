@@ -1,4 +1,4 @@
-"""Calls that wait harm nobody: two clocks, and a queue that survives the death of workers."""
+"""Waiting calls: each has a clock of its own, apart from running ones, and outlives the worker that dies."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import docker
-
-from .serving import Pinger, Server, eventually
+from .serving import FIND_WORKERS, Pinger, Server, eventually
 
 pytestmark = pytest.mark.image("cpu-serve")
 
-# Writes a line as each run begins and as it ends, with the name of the call.
+# Writes a line with the name of the call when its run begins and when it ends.
 NARRATOR = """
 import os, time
 
@@ -37,17 +35,17 @@ def predict_fn(data, model):
 
 
 def runs(server: Server, word: str) -> dict[str, str]:
-    """Calls that have begun, or are done, and the worker that ran each."""
+    """The calls that have begun, or are done, each with the worker that ran it."""
     return dict(re.findall(rf"{word} (\w+) (\d+) end", server.log().output))
 
 
 def call(server: Server, client: requests.Session, name: str, seconds: float) -> int:
-    """The status of a call on the client's own connection."""
+    """The status of a call over the client's own connection."""
     return client.post(f"{server.url}/invocations", f'["{name}", {seconds}]', timeout=60).status_code
 
 
 def clients_by_worker(server: Server, stack: ExitStack, count: int) -> list[list[requests.Session]]:
-    """So many clients, by the worker that has their connection; that with the most of them first."""
+    """`count` clients, grouped by the worker that holds their connection, the largest group first."""
     clients: dict[str, list[requests.Session]] = {}
     for number in range(count):
         client = stack.enter_context(requests.Session())
@@ -77,7 +75,7 @@ def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: st
         assert set(pinger.answers) == {200}, pinger.answers
         assert server.workers() == before
         assert "is replaced" not in server.log().output
-        # What had no time left was not begun, so next to nothing was run for nobody.
+        # A call that has run out of time is not begun, so next to nothing was computed in vain.
         assert len(runs(server, "begin")) <= answers[200] + 2
 
 
@@ -94,7 +92,7 @@ def test_the_replacement_does_not_wait_for_the_drain(image: str, ml: Path) -> No
         assert stuck.result() == 504
         eventually(lambda: server.ping() == 200)
         assert ask(server, "next", 0) == 200
-        assert not long.done()  # the one that is replaced still works on it
+        assert not long.done()  # the worker being replaced is still at it
         assert long.result() == 200
         assert runs(server, "done")["next"] != runs(server, "done")["long"]
 
@@ -115,16 +113,16 @@ def test_a_killed_worker_loses_what_it_ran_and_nothing_else(image: str, ml: Path
         for _ in range(kills):
             began = len(runs(server, "begin"))
             eventually(lambda began=began: over() or len(runs(server, "begin")) > began)  # type: ignore[misc]
-            if over():  # before we could kill as often
+            if over():  # before all the kills
                 break
             victim = server.workers()[0]
-            server.exec("sh", "-c", f"kill -KILL {victim}")
+            server.kill_process(victim)
             eventually(lambda victim=victim: victim not in server.workers())  # type: ignore[misc]
             eventually(lambda: server.ping() == 200 and len(server.workers()) == workers)
         statuses = {name: answer.result() for name, answer in answers.items()}
         begun, done = runs(server, "begin"), runs(server, "done")
         lost = {name for name, status in statuses.items() if status != 200}
-        # The kill may also hit a call just before its first line or just after its last; no kill has two.
+        # A kill may also hit a call just before its first line or just after its last, but never two calls.
         assert begun.keys() - done.keys() <= lost, (statuses, begun, done)
         assert 0 < len(lost) <= kills, (statuses, begun, done)
         eventually(lambda: server.invoke(b'["after", 0]').status_code == 200)
@@ -146,30 +144,20 @@ def test_a_call_that_is_still_on_its_way_survives_the_worker(image: str, ml: Pat
         client.sendall(head + body[:4])
         time.sleep(0.3)
         [victim] = server.workers()
-        server.exec("sh", "-c", f"kill -KILL {victim}")
+        server.kill_process(victim)
         eventually(lambda: server.ping() == 200 and server.workers() not in ([], [victim]))
         client.sendall(body[4:])
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
-# Kills a random worker as soon as all are there, so many times, and prints whom.
-KILLER = """
-import os, random, signal, sys, time
-
-def workers():
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            parent = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]
-            mine = parent == "1" and "serve" in open(f"/proc/{pid}/cmdline").read()
-            if mine and open(f"/proc/{pid}/comm").read() != "standby\\n":
-                yield int(pid)
-        except OSError:
-            pass
+# Kills a random worker whenever all are there, as often as its argument says, and prints each victim.
+KILLER = f"""{FIND_WORKERS}
+import random, signal, sys, time
 
 for _ in range(int(sys.argv[1])):
     while len(found := list(workers())) < 2:
         time.sleep(0.02)
-    time.sleep(random.uniform(0.2, 0.4))  # it is loaded by now, or dies as it loads
+    time.sleep(random.uniform(0.2, 0.4))  # it has loaded by now, or dies while loading
     victim = random.choice(found)
     os.kill(victim, signal.SIGKILL)
     print(victim)
@@ -189,7 +177,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 
 
 def held(server: Server) -> list[tuple[int, int]]:
-    """Open files, and memory in KiB, of the supervisor and of the standby."""
+    """Open files and memory in KiB of the supervisor and of the standby."""
     pairs = (line.split() for line in server.exec("python3", "-c", HELD).stdout.splitlines())
     return [(int(files), int(memory)) for files, memory in pairs]
 
@@ -218,7 +206,7 @@ def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Pat
             time.sleep(1)
             before = held(server)
             with Pinger(server) as pinger:
-                done = docker("exec", server.name, "python3", "-c", KILLER, str(kills), timeout=500)
+                done = server.exec("python3", "-c", KILLER, str(kills), timeout=500)
             killed = done.stdout.split()
         finally:
             over.set()
@@ -228,7 +216,7 @@ def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Pat
         begun, finished = runs(server, "begin"), runs(server, "done")
         lost = {name: status for name, status in statuses.items() if status not in (200, 503, 504)}
         last = {pid: name for name, pid in begun.items()}
-        # The kill may also hit a call just before its first line or just after its last; no worker has two.
+        # A kill may also hit a call just before its first line or just after its last; no worker runs two.
         running = {last[pid] for pid in killed if pid in last}
         assert begun.keys() - finished.keys() <= lost.keys(), (lost, begun)
         assert lost.keys() & begun.keys() <= running, (lost, begun)
@@ -242,7 +230,7 @@ def test_kills_under_overload_lose_what_ran_and_hold_nothing(image: str, ml: Pat
 
 
 def test_what_was_read_and_had_not_begun_may_be_sent_again(image: str, ml: Path) -> None:
-    large = b'["large", 0, "%s"]' % (b"x" * 100_000)  # more than the kernel keeps
+    large = b'["large", 0, "%s"]' % (b"x" * 100_000)  # more than fits into the kernel's buffers
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
         ThreadPoolExecutor(2) as pool,
@@ -252,7 +240,7 @@ def test_what_was_read_and_had_not_begun_may_be_sent_again(image: str, ml: Path)
         waiting = pool.submit(server.invoke, large)
         time.sleep(0.5)
         [victim] = server.workers()
-        server.exec("sh", "-c", f"kill -KILL {victim}")
+        server.kill_process(victim)
         answer = waiting.result()
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert "before it began" in answer.json()["message"]
@@ -280,7 +268,7 @@ def test_a_call_does_not_wait_for_its_worker_while_another_is_free(image: str, m
 
 @pytest.mark.heavy
 def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: Path) -> None:
-    """Six keep their connections to one worker and two to the other, and none ever stops calling."""
+    """Six clients stay connected to one worker and two to the other, and all call without a pause."""
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server,
         ThreadPoolExecutor(8) as pool,
@@ -289,7 +277,7 @@ def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: P
         eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
 
         def count(client: requests.Session) -> int:
-            """Calls of the client in three seconds, when it has called for one."""
+            """The client's calls within three seconds, after one second to warm up."""
             began, calls = time.monotonic(), 0
             while (passed := time.monotonic() - began) < 4:
                 assert call(server, client, "any", 0.05) == 200
@@ -298,7 +286,7 @@ def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: P
 
         many, few = clients_by_worker(server, stack, 20)
         calls = list(pool.map(count, [*many[:6], *few[:2]]))
-        assert max(calls) < 2 * min(calls), calls  # it is 3 where none is given away
+        assert max(calls) < 2 * min(calls), calls  # it would be 3 if workers did not pass calls on
 
 
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
@@ -342,7 +330,7 @@ def test_a_client_that_does_not_read_its_stream_is_cut_off_and_no_worker_replace
 
 
 def test_a_slow_call_after_many_quick_ones_keeps_nobody_waiting(image: str, ml: Path) -> None:
-    """Quick calls run on the thread that answers /ping and keeps the clocks."""
+    """Quick calls run on the very thread that answers /ping and watches the time."""
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
         ThreadPoolExecutor(2) as pool,

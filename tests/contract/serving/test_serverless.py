@@ -1,6 +1,6 @@
 """A serverless endpoint: one worker, nothing writable but /tmp, no /dev/shm, no semaphores.
 
-All other tests of serving run like this with `make test/contract PYTEST=--serverless`.
+All other tests of serving run under the same limits with `make test/contract PYTEST=--serverless`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import requests
-from websockets.sync.client import connect
 
 from tests.support.docker import SERVERLESS
 
@@ -38,13 +36,13 @@ def stream_fn(stream, model):
 def test_all_works_with_what_a_serverless_endpoint_has(image: str, ml: Path) -> None:
     with Server(image, ml, HANDLERS, *SERVERLESS, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server:
         assert server.invoke(b"[1]").json() == [1, "/tmp"]
-        assert server.invoke(b'"%s"' % (b"x" * (4 << 20))).json() == [4 << 20, "/tmp"]  # by way of a file
-        assert "optml_requests_total" in requests.get(f"{server.url}/metrics", timeout=20).text
-        with connect(f"ws{server.url[4:]}/invocations-bidirectional-stream") as websocket:
-            websocket.send("hello")
-            assert websocket.recv() == "hello"
+        assert server.invoke(b'"%s"' % (b"x" * (4 << 20))).json() == [4 << 20, "/tmp"]  # through a file
+        assert "optml_requests_total" in server.get("/metrics").text
+        with server.talk() as session:
+            session.send("hello")
+            assert session.recv() == "hello"
         [before] = server.workers()
-        server.exec("sh", "-c", f"kill -KILL {before}")
+        server.kill_process(before)
         eventually(lambda: server.workers() not in ([], [before]) and server.ping() == 200)
         assert server.invoke(b"[1]").json() == [1, "/tmp"]
         assert "Traceback" not in server.log().output

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy
 import pytest
-import requests
 
 from tests.support.matrix import ROOT
 
@@ -89,7 +88,7 @@ def transform_fn(model, request_body, content_type, accept_type):
     return encoder.encode({"count": len(data)}, JSON), JSON
 """
 
-# For SageMaker Containers, as scripts of its scikit-learn and XGBoost images look: all imported, some used.
+# For SageMaker Containers, like scripts for its scikit-learn and XGBoost images: much imported, some used.
 WITH_RESPONSES = """
 import json
 from io import StringIO
@@ -173,7 +172,7 @@ def test_handlers_with_responses_of_sagemaker_containers(image: str, ml: Path) -
         assert (refused.status_code, refused.text) == (400, "image/png is nothing for us")
         assert server.invoke(b"x", Content_Type="application/x-npy").status_code == 415
         assert "Traceback" not in server.log().output
-        assert requests.get(f"{server.url}/execution-parameters", timeout=20).json() == {"MaxPayloadInMB": 5}
+        assert server.get("/execution-parameters").json() == {"MaxPayloadInMB": 5}
 
 
 @container

@@ -1,4 +1,4 @@
-"""Section 6 of the contract: what each worker may use. The GPUs are device files: those are counted."""
+"""Section 6 of the contract: what each worker may use. GPUs are counted by their device files here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .serving import Server, eventually
-from .test_models import Models, write_model
+from .serving import Models, Server, eventually, write_model
 
 pytestmark = pytest.mark.image("cpu-serve")
 
@@ -45,7 +44,7 @@ def test_workers_are_spread_over_the_gpus(
 
 def test_models_are_spread_over_the_gpus(image: str, ml: Path) -> None:
     write_model(ml, "m", TELLER)
-    with Models(image, ml / "models", *TWO_GPUS) as server:
+    with Models(image, ml, *TWO_GPUS) as server:
 
         def gpu(name: str) -> int:
             _, loaded, called = server.invoke(name).json()

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.archives import archive
 from tests.support.docker import HARDENED, run
-from tests.support.s3 import BUCKET, S3, SERVER, archive, s3_server
+from tests.support.s3 import BUCKET, S3, SERVER
 
 from .serving import ECHO, Server
 
 pytestmark = pytest.mark.image("cpu-serve")
 
 FROM_ARCHIVE = ECHO.replace("return data", "return [data, __file__]")
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    with s3_server(monkeypatch) as bucket:
-        yield bucket
 
 
 @pytest.mark.parametrize("hardened", [True, False])
@@ -35,7 +29,7 @@ def test_code_from_s3_is_fetched_once(image: str, ml: Path, s3: S3, hardened: bo
         data, file = server.invoke(b"[1]").json()
         assert data == [1] and file.endswith("/mnist.py")
         assert server.log().output.count("s3://") == 1
-        uid = 12345 if hardened else 1000  # as always: the code can be read by whoever runs it
+        uid = 12345 if hardened else 1000  # as always, since that user can read the code
         assert f"Uid:\t{uid}" in server.exec("cat", f"/proc/{server.workers()[-1]}/status").stdout
 
 

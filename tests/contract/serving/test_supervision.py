@@ -1,4 +1,4 @@
-"""The parent of the workers: signals, deaths that are no failure, and what it says of those it causes."""
+"""The parent of the workers: signals, deaths that are no failure, and what it logs about its own kills."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import requests
-
-from tests.support.docker import docker
 
 from .serving import Server, eventually
 
@@ -38,7 +36,7 @@ def test_idle_workers_may_be_killed_again_and_again(image: str, ml: Path) -> Non
         for _ in range(3):
             eventually(lambda: len(server.workers()) == 2 and server.ping() == 200)
             before = server.workers()
-            server.exec("sh", "-c", f"kill -KILL {' '.join(map(str, before))}")
+            server.kill_process(*before)
             eventually(lambda before=before: not {*server.workers()} & {*before})  # type: ignore[misc]
         eventually(lambda: server.invoke().status_code == 200)
 
@@ -54,9 +52,11 @@ def test_a_worker_that_we_kill_is_not_said_to_lack_memory(image: str, ml: Path) 
     """
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1}
     with Server(image, ml, source, **settings) as server:
+        before = server.workers()
         with pytest.raises(requests.RequestException):
             server.invoke(timeout=60)
         server.wait_for_log("hangs in its model")
+        eventually(lambda: server.workers() not in ([], before))  # its death has been noticed and logged
         assert "memory" not in server.log().output
 
 
@@ -75,9 +75,9 @@ def test_a_standby_that_dies_is_replaced(image: str, ml: Path) -> None:
     find = "for p in /proc/[0-9]*; do read n < $p/comm; [ $n = standby ] && echo ${p#/proc/}; done; true"
     with Server(image, ml, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server, requests.Session() as session:
         assert session.get(f"{server.url}/ping", timeout=10).status_code == 200
-        before = docker("exec", server.name, "sh", "-c", find).stdout
-        server.exec("sh", "-c", f"kill -KILL {before}")
-        eventually(lambda: docker("exec", server.name, "sh", "-c", find).stdout not in ("", before))
+        before = server.exec("sh", "-c", find).stdout
+        server.kill_process(before)
+        eventually(lambda: server.exec("sh", "-c", find).stdout not in ("", before))
         assert session.get(f"{server.url}/ping", timeout=10).status_code == 200
         assert server.invoke().status_code == 200
 
@@ -92,7 +92,7 @@ def test_who_connects_as_the_stop_begins_gets_an_answer(image: str, ml: Path) ->
             try:
                 client = socket.create_connection((address, 8080), timeout=10)
             except OSError:
-                break  # nobody listens any more
+                break  # nobody is listening any more
             with client:
                 try:
                     client.sendall(request)
@@ -101,7 +101,7 @@ def test_who_connects_as_the_stop_begins_gets_an_answer(image: str, ml: Path) ->
                     answers.append(b"")
         return answers
 
-    # The standby is a process of another user, as under most servers that are started as root.
+    # Not hardened, so that the standby belongs to another user, as wherever the server starts as root.
     with Server(image, ml, hardened=False, SAGEMAKER_MODEL_SERVER_WORKERS=2) as server:
         eventually(lambda: len(server.workers()) == 2)
         with ThreadPoolExecutor() as clients:

@@ -1,4 +1,4 @@
-"""Requirements from AWS CodeArtifact: its two calls and its package index, on a server of our own."""
+"""Requirements from AWS CodeArtifact, whose two calls and package index are a server of our own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training
 from tests.support.docker import HARDENED
+from tests.support.http import answering
+from tests.support.training import Training
 from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.image("cpu-train")
@@ -89,13 +90,9 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[Index]:
     server = Index(tmp_path)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.go.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(server):
+        yield server
+        server.go.set()
 
 
 def test_requirements_come_from_it_and_the_token_is_nowhere(training: Training, index: Index) -> None:
@@ -138,7 +135,7 @@ def test_a_package_that_it_does_not_have_is_named_without_the_token(
         ({"AWS_ENDPOINT_URL_CODEARTIFACT": "http://127.0.0.1:9"}, "CodeArtifact gives no access to arn:"),
         (
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
-            "credentials",
+            "Unable to locate credentials",
         ),
     ],
     ids=["no repository", "no such domain", "down", "no credentials"],

@@ -1,4 +1,4 @@
-"""A job on GPUs with a made-up driver: what is counted, told, stopped, and why it died."""
+"""A job on GPUs with a fake driver: what is counted and reported, how it stops, and why it failed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training
 from tests.support import nvml
+from tests.support.training import Training
 
 pytestmark = [pytest.mark.image("gpu-train"), pytest.mark.one_variant]
 
@@ -23,11 +23,6 @@ class OutOfMemoryError(RuntimeError): pass
 OutOfMemoryError.__module__ = "torch"
 raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 """
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nvml.build(tmp_path_factory.mktemp("nvml"))
 
 
 def test_the_job_sees_what_it_can_use(training: Training, library: Path) -> None:
@@ -50,7 +45,6 @@ def test_a_driver_that_does_not_fit_is_told_before_the_program(training: Trainin
     training.code("train.py", "import os; print('ran')")
     wheel = training.root / "wheel"
     wheel.mkdir()
-    (wheel / "METADATA").touch()
     mounted = f"--volume={wheel}:/opt/venv/lib/python3.13/site-packages/torch-2.13.0+cu130.dist-info:ro"
     done = training.train(*nvml.options(library), mounted, mounted.replace("3.13/", "3.11/"))
     assert done.stdout == "ran\n"
@@ -77,15 +71,15 @@ def test_a_driver_that_hangs_is_no_failure_and_swallows_no_stop(
     assert done.stderr.count("NVML does not tell the GPUs (no answer within 1.8 s): /dev has 2") == 1
     stopped = training.train(*nvml.options(library, 2, TROUBLE=call, KIND="stops", **slices))
     assert (stopped.code, stopped.stdout) == (143, ""), stopped.output
-    assert "NVML does not tell" not in stopped.stderr  # nobody waits for the end of its time
+    assert "NVML does not tell" not in stopped.stderr  # nobody waits for it to time out
 
 
 @pytest.mark.parametrize("wsl2", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_out_of_memory_tells_who_holds_it(training: Training, library: Path, wsl2: bool) -> None:
-    """The program's own interpreter asks, while the memory is held."""
+    """The program's own interpreter asks NVML, while it still holds the memory."""
     training.code("train.py", f"import optml; assert optml.job().gpus == 1\n{TORCH_LIKE}")
     options = nvml.options(library, 1, USED=16128)
-    if wsl2:  # it has one device for all GPUs
+    if wsl2:  # WSL 2 has one device for all GPUs
         options = [text.replace("nvidiactl", "dxg") for text in options if "/dev/nvidia0" not in text]
     done = training.train(*options)
     assert done.code == 1
@@ -98,7 +92,7 @@ def test_out_of_memory_tells_who_holds_it(training: Training, library: Path, wsl
 
 
 def test_a_rank_tells_where_it_was(training: Training, library: Path) -> None:
-    """torchrun tells its programs their rank by this variable."""
+    """torchrun passes the rank in this variable."""
     training.code("train.py", f"import os; os.environ['RANK'] = '3'\n{TORCH_LIKE}")
     done = training.train(*nvml.options(library, 1, USED=16128))
     assert "; GPUs of rank 3 on localhost: GPU 0 (Fake GPU)" in training.failure, done.output

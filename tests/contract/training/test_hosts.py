@@ -1,6 +1,6 @@
-"""Several hosts of one job: each learns what became of the others, whatever engine runs on them.
+"""Several hosts of one job: each learns what became of the others, whatever engine they run.
 
-The engine here is a stand-in for torchrun: a module of the user's code that starts the program on each host.
+A stand-in for torchrun is among the user's code: it starts the program on each host.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.contract.training.conftest import Training
-from tests.support.docker import Container, docker, run
+from tests.support.cluster import Cluster
+from tests.support.docker import run
+from tests.support.training import Training
 
 pytestmark = [pytest.mark.image("cpu-train"), pytest.mark.one_variant]
 
@@ -24,103 +24,88 @@ ENGINE = (
 HOSTS = ("algo-1", "algo-2", "algo-3")
 
 
-class Cluster:
-    """A container for each host, on a network where they find each other by name."""
+class Hosts(Cluster):
+    """Three hosts, each with its code in an /opt/ml of its own."""
 
-    def __init__(self, image: str, ml: Path, network: str) -> None:
-        self.network = network
-        self.hosts = {}
+    def prepare(self, ml: Path) -> None:
         for host in HOSTS:
-            root = ml.parent / host
-            shutil.copytree(ml, root)
-            training = self.hosts[host] = Training(image, root)
+            shutil.copytree(ml, self.root / host)
+            training = self.hosts[host] = Training(self.image, self.root / host)
             training.config("hyperparameters.json", {"sagemaker_torch_distributed_enabled": "true"})
             training.config("resourceconfig.json", {"current_host": host, "hosts": list(HOSTS)})
             for module in ("torch/__init__", "torch/distributed/__init__", "torch/distributed/run"):
                 training.code(f"{module}.py", ENGINE if module.endswith("run") else "")
-        self._running = ExitStack()
-        self.containers: dict[str, Container] = {}
 
     def start(self, *hosts: str) -> None:
         for host in hosts or HOSTS:
-            options = (f"--network={self.network}", f"--network-alias={host}")
-            self.containers[host] = self._running.enter_context(self.hosts[host].start(*options))
-
-    def wait_until_all_run(self) -> None:
-        for container in self.containers.values():
-            container.wait_for_log("running")
+            self.run(host, *self.hosts[host].options())
 
     def code(self, text: str) -> None:
+        """The same program for all hosts."""
         for training in self.hosts.values():
             training.code("train.py", text)
 
-    def codes(self) -> list[int]:
-        return [self.containers[host].wait() for host in HOSTS]
-
-    def close(self) -> None:
-        self._running.close()
-
 
 @pytest.fixture
-def cluster(image: str, ml: Path, network: str) -> Iterator[Cluster]:
-    cluster = Cluster(image, ml, network)
+def cluster(image: str, ml: Path, network: str) -> Iterator[Hosts]:
+    cluster = Hosts(image, ml.parent, network, bound=100)
+    cluster.prepare(ml)
     cluster.code("import time; print('running', flush=True); time.sleep(600)")
     yield cluster
     cluster.close()
 
 
-def test_all_succeed_though_they_start_one_after_the_other(cluster: Cluster) -> None:
+def test_all_succeed_though_they_start_one_after_the_other(cluster: Hosts) -> None:
     cluster.code("import os; print(os.environ['SM_CURRENT_HOST'], os.environ['MASTER_ADDR'])")
     for host in reversed(HOSTS):
         cluster.start(host)
         time.sleep(0.5)
-    assert cluster.codes() == [0, 0, 0]
+    cluster.assert_success()
     assert cluster.containers["algo-3"].log().stdout == "algo-3 algo-1\n"
     assert "--nnodes=3 --nproc-per-node=1 --node-rank=2" in cluster.containers["algo-3"].log().stderr
 
 
 @pytest.mark.parametrize("victim", HOSTS[:2])
-def test_a_host_that_is_killed_ends_the_others_and_is_named(cluster: Cluster, victim: str) -> None:
+def test_a_host_that_is_killed_ends_the_others_and_is_named(cluster: Hosts, victim: str) -> None:
     cluster.start()
-    cluster.wait_until_all_run()
+    cluster.wait_for("running")
     cluster.containers[victim].kill("KILL")
-    codes = dict(zip(HOSTS, cluster.codes(), strict=True))
-    assert 0 not in codes.values()
+    assert 0 not in cluster.codes().values()
     for host in set(HOSTS) - {victim}:
         assert cluster.hosts[host].failure.startswith(f"host {victim} vanished")
 
 
-def test_a_host_that_is_cut_from_the_network_ends_them_all(cluster: Cluster) -> None:
+def test_a_host_that_is_cut_from_the_network_ends_them_all(cluster: Hosts) -> None:
     cluster.start()
-    cluster.wait_until_all_run()
-    docker("network", "disconnect", cluster.network, cluster.containers["algo-3"].name)
-    assert 0 not in cluster.codes()
+    cluster.wait_for("running")
+    cluster.cut_off("algo-3")
+    assert 0 not in cluster.codes().values()
     for host in ("algo-1", "algo-2"):
         assert cluster.hosts[host].failure.startswith("host algo-3 vanished")
     assert cluster.hosts["algo-3"].failure.startswith("host algo-1 vanished")
 
 
-def test_a_program_that_fails_on_one_host_is_told_on_the_others(cluster: Cluster) -> None:
+def test_a_program_that_fails_on_one_host_is_told_on_the_others(cluster: Hosts) -> None:
     cluster.hosts["algo-2"].code("train.py", "raise SystemExit(42)")
     cluster.start()
-    codes = dict(zip(HOSTS, cluster.codes(), strict=True))
+    codes = cluster.codes()
     assert codes["algo-2"] == 42 and 0 not in codes.values()
     for host in ("algo-1", "algo-3"):
         assert cluster.hosts[host].failure.startswith("host algo-2 ended with code 42")
 
 
-def test_a_program_that_fails_by_itself_is_not_cut_short(cluster: Cluster) -> None:
+def test_a_program_that_fails_by_itself_is_not_cut_short(cluster: Hosts) -> None:
     cluster.code("import time; time.sleep(2); raise ValueError('my own words')")
     cluster.hosts["algo-2"].code("train.py", "raise SystemExit(42)")
     cluster.start()
-    assert cluster.codes() == [1, 42, 1]
+    assert list(cluster.codes().values()) == [1, 42, 1]
     assert "ValueError: my own words" in cluster.hosts["algo-1"].failure
 
 
 @pytest.mark.parametrize("victim", HOSTS[:2])
 @pytest.mark.parametrize("trouble", ["no code", "a bad hyperparameter", "a bad file of hyperparameters"])
 def test_a_host_that_fails_before_its_program_starts_is_named_at_once(
-    cluster: Cluster, victim: str, trouble: str
+    cluster: Hosts, victim: str, trouble: str
 ) -> None:
     failing = cluster.hosts[victim]
     if trouble == "no code":
@@ -132,7 +117,7 @@ def test_a_host_that_fails_before_its_program_starts_is_named_at_once(
         failing.config("hyperparameters.json", "no JSON")
     start = time.monotonic()
     cluster.start()
-    assert cluster.codes() == [1, 1, 1]
+    assert list(cluster.codes().values()) == [1, 1, 1]
     assert time.monotonic() - start < 60
     for host in set(HOSTS) - {victim}:
         assert cluster.hosts[host].failure.startswith(
@@ -141,37 +126,37 @@ def test_a_host_that_fails_before_its_program_starts_is_named_at_once(
     assert "host" not in failing.failure
 
 
-def test_a_host_that_fails_is_heard_by_those_that_come_late(cluster: Cluster) -> None:
+def test_a_host_that_fails_is_heard_by_those_that_come_late(cluster: Hosts) -> None:
     shutil.rmtree(cluster.hosts["algo-2"].root / "code")
     cluster.start("algo-2", "algo-3")
     cluster.containers["algo-2"].wait_for_log("Reporting training FAILURE")
     cluster.start("algo-1")
-    assert cluster.codes() == [1, 1, 1]
+    assert list(cluster.codes().values()) == [1, 1, 1]
     for host in ("algo-1", "algo-3"):
         assert cluster.hosts[host].failure.startswith("host algo-2 ended with code 1")
 
 
-def test_a_host_that_is_stopped_before_its_program_starts_is_named(cluster: Cluster) -> None:
+def test_a_host_that_is_stopped_before_its_program_starts_is_named(cluster: Hosts) -> None:
     cluster.start("algo-1", "algo-3")
     cluster.containers["algo-3"].wait_for_log("training environment")
     time.sleep(1)
     cluster.containers["algo-3"].kill("TERM")
     assert cluster.containers["algo-3"].wait() == 143
     cluster.start("algo-2")
-    assert cluster.codes() == [1, 1, 143]
+    assert list(cluster.codes().values()) == [1, 1, 143]
     for host in ("algo-1", "algo-2"):
         assert cluster.hosts[host].failure.startswith("host algo-3 ended with code 143")
 
 
-def test_studio_waits_for_no_names(cluster: Cluster) -> None:
+def test_studio_waits_for_no_names(cluster: Hosts) -> None:
     cluster.code("print('running')")
     options = cluster.hosts["algo-2"].options(f"--network={cluster.network}", SM_STUDIO_LOCAL_MODE="true")
     done = run(cluster.hosts["algo-2"].image, "train", options=options, timeout=60)
     assert done.stdout == "running\n", done.output
 
 
-def test_no_one_else_is_listened_to(cluster: Cluster) -> None:
-    """A stranger speaks for a host that has no address yet: it is neither taken in nor believed."""
+def test_no_one_else_is_listened_to(cluster: Hosts) -> None:
+    """A stranger who speaks for a host that has no address yet is neither admitted nor believed."""
     cluster.start("algo-1", "algo-2")
     cluster.containers["algo-1"].wait_for_log("training environment")
     intruder = (
@@ -181,4 +166,4 @@ def test_no_one_else_is_listened_to(cluster: Cluster) -> None:
     assert cluster.containers["algo-2"].exec("python3", "-c", intruder).stdout == "b''\n"
     cluster.containers["algo-1"].wait_for_log("is not of this job")
     cluster.start("algo-3")
-    cluster.wait_until_all_run()
+    cluster.wait_for("running")

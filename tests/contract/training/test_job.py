@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
-from tests.contract.training.conftest import Training, pack
+from tests.support.archives import archive
 from tests.support.docker import HARDENED, run
+from tests.support.training import Training
 from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.image("cpu-train")
-
-SHOW = """
-import json, os, sys
-print(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd()}))
-"""
-
-
-def test_the_job_as_the_platform_gives_it(training: Training) -> None:
-    training.code("main.py", SHOW)
-    training.config("hyperparameters.json", {"epochs": "3", "lr": "3.10", "sagemaker_program": '"main.py"'})
-    training.config(
-        "resourceconfig.json",
-        {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "ethwe"},
-    )
-    training.config("inputdataconfig.json", {"train": {"TrainingInputMode": "File"}})
-    done = training.train(argv=("--extra",), TRAINING_JOB_NAME="job-1")
-    assert done.code == 0, done.output
-    seen = json.loads(done.stdout)
-    assert seen["argv"] == ["main.py", "--epochs", "3", "--lr", "3.10", "--extra"]
-    assert seen["cwd"] == "/opt/ml/code"
-    expected = {
-        "SM_CURRENT_HOST": "algo-2",
-        "SM_CHANNEL_TRAIN": "/opt/ml/input/data/train",
-        "SM_NETWORK_INTERFACE_NAME": "eth0",
-        "SAGEMAKER_JOB_NAME": "job-1",
-    }
-    assert {name: seen["env"][name] for name in expected} == expected
-    assert "there is no interface ethwe here" in done.stderr
-    assert training.success
 
 
 def test_user_code_asks_for_its_job(training: Training) -> None:
@@ -123,7 +94,6 @@ def test_as_another_user_on_request(training: Training) -> None:
 @pytest.mark.one_variant
 def test_checkpoints_that_stay_roots_are_named(training: Training) -> None:
     training.code("train.py", "")
-    (training.root / "checkpoints").mkdir(exist_ok=True)
     (training.root / "checkpoints/1").write_text("restored")
     done = training.train(
         f"--volume={training.root}/checkpoints:/opt/ml/checkpoints:ro", SAGEMAKER_TRAINING_USER="ml"
@@ -178,11 +148,9 @@ def test_requirements_where_nothing_can_be_installed(training: Training) -> None
 
 @pytest.mark.one_variant
 def test_code_from_an_archive_lands_in_tmp_where_all_else_is_read_only(training: Training) -> None:
-    channel, source = training.root / "input/data/code", training.root.parent / "source"
+    channel = training.root / "input/data/code"
     channel.mkdir()
-    source.mkdir()
-    (source / "train.py").write_text("print('from the archive')")
-    pack(source, channel / "sourcedir.tar.gz")
+    (channel / "sourcedir.tar.gz").write_bytes(archive(train="print('from the archive')"))
     (training.root / "code").chmod(0o555)
     assert training.train(*HARDENED).stdout == "from the archive\n"
-    os.chmod(training.root / "code", 0o777)
+    (training.root / "code").chmod(0o777)

@@ -1,4 +1,4 @@
-"""mpirun as the program of a container, in place of which stands a script that ends as Open MPI may."""
+"""mpirun as the program of a container, here a script that ends in the ways of Open MPI."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.training.conftest import Training
+from tests.support.training import Training
 
 pytestmark = pytest.mark.image("cpu-train")
 
@@ -19,7 +19,7 @@ print(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(),
 """
 ASK = "import json, optml; print(json.dumps({}))"
 
-# As a real job of two instance groups has them.
+# Those of a real job with two instance groups.
 CONFIG: dict[str, Any] = {
     "hyperparameters.json": {"epochs": "3", "lr": "3.10", "sagemaker_program": '"main.py"'},
     "resourceconfig.json": {
@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
     },
     "checkpointconfig.json": {"LocalPath": "/opt/ml/checkpoints"},
 }
-# Files of the platform that say nothing to the program: nobody stumbles over them, whatever they hold.
+# Files of the platform that do not concern the program: whatever they hold, nothing trips over them.
 OTHERS = (
     *("init-config.json", "trainingjobconfig.json", "upstreamoutputdataconfig.json"),
     *("metric-definition-regex.json", "debughookconfig.json", "profilerconfig.json"),
@@ -64,17 +64,18 @@ def platform(training: Training) -> Training:
     return training
 
 
-def seen(training: Training, *options: str, **variables: str) -> dict[str, Any]:
+def seen(training: Training, *options: str, argv: tuple[str, ...] = (), **variables: str) -> dict[str, Any]:
     """What the program SHOW saw."""
-    done = training.train(*options, **variables)
+    done = training.train(*options, argv=argv, **variables)
     assert done.code == 0, done.output
     shown: dict[str, Any] = json.loads(done.stdout)
     return shown
 
 
 def test_a_job_of_the_platform(platform: Training) -> None:
-    found = seen(platform, TRAINING_JOB_NAME="job-1", TRAINING_JOB_ARN="arn:x", AWS_REGION="eu-west-1")
-    assert found["argv"] == ["main.py", "--epochs", "3", "--lr", "3.10"]
+    variables = {"TRAINING_JOB_NAME": "job-1", "TRAINING_JOB_ARN": "arn:x", "AWS_REGION": "eu-west-1"}
+    found = seen(platform, argv=("--extra",), **variables)
+    assert found["argv"] == ["main.py", "--epochs", "3", "--lr", "3.10", "--extra"]
     assert found["cwd"] == "/opt/ml/code"
     expected = {
         "SAGEMAKER_JOB_NAME": "job-1",
@@ -94,6 +95,16 @@ def test_a_job_of_the_platform(platform: Training) -> None:
     }
     assert {name: found["env"].get(name) for name in expected} == expected
     assert "SM_TOPOLOGY" not in found["env"]
+    assert platform.success
+
+
+def test_a_network_interface_that_is_not_there_is_replaced(platform: Training) -> None:
+    platform.config(
+        "resourceconfig.json", {**CONFIG["resourceconfig.json"], "network_interface_name": "ethwe"}
+    )
+    done = platform.train()
+    assert json.loads(done.stdout)["env"]["SM_NETWORK_INTERFACE_NAME"] == "eth0"
+    assert "there is no interface ethwe here" in done.stderr
 
 
 @pytest.mark.parametrize("name", CONFIG)
@@ -123,7 +134,7 @@ def test_a_file_that_is_broken_is_named(platform: Training, name: str) -> None:
 
 
 def test_a_channel_in_pipe_mode(training: Training) -> None:
-    """The FIFO of an epoch comes when the epoch starts."""
+    """The platform makes the FIFO of an epoch when the epoch starts."""
     training.config("inputdataconfig.json", {"train": {"TrainingInputMode": "Pipe"}})
     training.code(
         "train.py",
@@ -208,12 +219,13 @@ def test_cpus_are_those_of_the_container(training: Training) -> None:
 
 def test_the_log_of_a_job(platform: Training) -> None:
     done = platform.train()
+    (machine,) = [line for line in done.stderr.splitlines() if line.startswith("  machine  ")]
     assert done.stderr.splitlines() == [
         "optml: host 2 of 2, by resourceconfig.json",
         "optml: training environment",
         "  host        algo-2 (2 of 2), ml.m5.large",
         "  group       train",
-        *[line for line in done.stderr.splitlines() if line.startswith("  machine  ")],
+        machine,
         "  network     eth0",
         "  program     main.py (script) in /opt/ml/code",
         "  python      /opt/venv/bin/python3",

@@ -1,11 +1,10 @@
-"""Code from S3 and intermediate output to it: a server that containers reach over the network."""
+"""Code from S3, and intermediate output to it."""
 
 from __future__ import annotations
 
 import io
 import socket
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,17 +12,13 @@ from typing import ClassVar
 
 import pytest
 
-from tests.contract.training.conftest import Training
+from tests.support.archives import archive
 from tests.support.docker import Result
-from tests.support.s3 import BUCKET, S3, SERVER, archive, s3_server
+from tests.support.http import answering
+from tests.support.s3 import BUCKET, S3, SERVER, access
+from tests.support.training import Training
 
 pytestmark = pytest.mark.image("cpu-train")
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    with s3_server(monkeypatch) as bucket:
-        yield bucket
 
 
 def train(training: Training, s3: S3, uri: str, **variables: str) -> Result:
@@ -61,7 +56,7 @@ def test_an_object(training: Training, s3: S3) -> None:
     [
         (f"s3://{BUCKET}/absent.tar.gz", {}, f"there is nothing at s3://{BUCKET}/absent.tar.gz"),
         (f"s3://{BUCKET}/absent/", {}, "there is nothing at"),
-        ("s3://absent/x.tar.gz", {}, "absent"),
+        ("s3://absent/x.tar.gz", {}, "there is no bucket 'absent'"),
         ("s3://absent/x/", {}, "there is no bucket 'absent'"),
         ("s3://", {}, "is no S3 address"),
         (
@@ -83,7 +78,7 @@ def test_what_goes_wrong_is_one_line(
 
 
 class Moody(BaseHTTPRequestHandler):
-    """S3 that answers with the statuses it is given, one after the other, then with a program."""
+    """An S3 that answers with the given statuses one after another, and then with a program."""
 
     statuses: ClassVar[list[int]]
 
@@ -105,13 +100,8 @@ class Moody(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def moody() -> Iterator[str]:
-    server = ThreadingHTTPServer(("0.0.0.0", 0), Moody)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://objects:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(ThreadingHTTPServer(("0.0.0.0", 0), Moody)) as port:
+        yield f"http://objects:{port}"
 
 
 @pytest.mark.parametrize(
@@ -129,8 +119,8 @@ def test_what_s3_refuses_for_a_moment_is_asked_again(
     training: Training, moody: str, statuses: list[int], said: str | None
 ) -> None:
     Moody.statuses = statuses
-    variables = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key", "S3_ENDPOINT_URL": moody}
-    done = training.train(SERVER, SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/train.py", **variables)
+    code = "s3://bucket/train.py"
+    done = training.train(SERVER, SAGEMAKER_SUBMIT_DIRECTORY=code, **access(moody))
     if said:
         assert done.code == 1
         assert training.failure.startswith(said) and "\n" not in training.failure
@@ -158,7 +148,7 @@ def test_intermediate_output_is_copied_while_the_job_runs_and_at_its_end(trainin
         "open(f'{out}/deep/new', 'w').write('renamed')\n"
         "os.rename(f'{out}/deep/new', f'{out}/deep/file')\n"
         "while not os.path.exists('/opt/ml/model/go'): time.sleep(0.05)\n"
-        "open(f'{out}/deep/new', 'w').write('atomic!')\n"  # as long as what it takes the place of
+        "open(f'{out}/deep/new', 'w').write('atomic!')\n"  # as long as the file that it replaces
         "os.replace(f'{out}/deep/new', f'{out}/deep/file')\n"
         "open(f'{out}/last', 'w').write('at the end')\n",
     )
@@ -204,17 +194,16 @@ def test_what_is_no_file_is_not_copied_and_hangs_nothing(training: Training, s3:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """S3 that takes every connection and never answers."""
+    """An S3 that accepts every connection and never answers."""
     with socket.create_server(("0.0.0.0", 0), backlog=50) as server:
         yield f"http://objects:{server.getsockname()[1]}"
 
 
 @pytest.mark.one_variant
 def test_a_stop_while_s3_does_not_answer(training: Training, silent: str) -> None:
-    """During the fetch the stop is the outcome; during the last upload the outcome stands."""
-    variables = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t-key", "S3_ENDPOINT_URL": silent}
-    fetching = {**variables, "SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.tar.gz"}
-    with training.start(SERVER, **fetching) as container:
+    """During the fetch, the stop is the outcome; during the last upload, the program's outcome stands."""
+    code = "s3://bucket/code.tar.gz"
+    with training.start(SERVER, SAGEMAKER_SUBMIT_DIRECTORY=code, **access(silent)) as container:
         container.wait_for_log("code: s3://bucket")
         time.sleep(1)
         start = time.monotonic()
@@ -227,7 +216,7 @@ def test_a_stop_while_s3_does_not_answer(training: Training, silent: str) -> Non
     training.code(
         "train.py", "open('/opt/ml/output/intermediate/x', 'w').write('x'); print('ends'); exit(42)"
     )
-    with training.start(SERVER, **variables) as container:
+    with training.start(SERVER, **access(silent)) as container:
         container.wait_for_log("ends")
         time.sleep(2)
         assert container.running

@@ -1,4 +1,4 @@
-"""Secrets of a job are in no line that the runtime writes and not in the reason of its failure."""
+"""A job's secrets are neither in the lines that the runtime writes nor in the reason of a failure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tarfile
 import pytest
 
 from optml.report import SECRET_WORDS
-from tests.contract.training.conftest import Training
 from tests.support.docker import Result
+from tests.support.training import Training
 
 pytestmark = pytest.mark.image("cpu-train")
 
@@ -33,7 +33,7 @@ ALL = [
 
 
 def ours(done: Result, marker: str) -> str:
-    """What the runtime wrote: stderr but for what stands between the program's markers."""
+    """What the runtime wrote: stderr without what stands between the program's markers."""
     before, between, after = done.stderr.partition(f"<<<{marker}\n")
     return before + (after.partition(f"{marker}>>>\n")[2] if between else "")
 
@@ -47,7 +47,7 @@ def secretive(training: Training) -> Training:
 def test_a_job_that_succeeds(secretive: Training) -> None:
     secretive.code("train.py", "import os; print(os.environ['MY_TOKEN_A'], os.environ['SM_HP_MY_KEY_B'])")
     done = secretive.train(argv=("--password", "argument-9z"), **VARIABLES)
-    assert done.stdout == "variable-token-9z parameter-key-9z\n"  # the program itself gets them
+    assert done.stdout == "variable-token-9z parameter-key-9z\n"  # the program itself sees them
     assert "epochs" in done.stderr and "******" in done.stderr
     assert [word for word in [*ALL, "argument-9z"] if word in done.stderr] == []
 

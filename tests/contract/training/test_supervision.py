@@ -1,4 +1,4 @@
-"""What PID 1 owes to a program: its exit code, its signals, its output, its orphans."""
+"""What PID 1 owes a program: its exit code, its signals, its output, its orphans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.contract.training.conftest import Training
+from tests.support.training import Training
 
 pytestmark = pytest.mark.image("cpu-train")
 
@@ -56,7 +56,7 @@ def test_out_of_memory_is_told(training: Training) -> None:
 
 @pytest.mark.one_variant
 def test_a_child_that_is_out_of_memory_is_told(training: Training) -> None:
-    """As where a data loader is killed, and the program ends with an exception of its own."""
+    """As when a data loader is killed, and the program then raises an exception of its own."""
     training.code(
         "train.py",
         "import os\n"
@@ -117,7 +117,7 @@ os.write(2, b">>>")
 
 @pytest.mark.one_variant
 def test_two_million_lines_pass_byte_for_byte(training: Training) -> None:
-    """Through pipes, as an attached client gets them: the log driver of Docker would be the slower part."""
+    """Through pipes, as to an attached client: Docker's log driver would be the bottleneck."""
 
     def lines(word: bytes) -> bytes:
         return b"".join(b"  %s %d \xff\xc3\r\t\n" % (word, i) for i in range(1_000_000))
@@ -170,7 +170,7 @@ def test_signals_reach_the_grandchildren(training: Training, number: str) -> Non
         "import os, signal, time\n"
         "def caught(*_):\n"
         "    os.write(1, b'caught\\n')\n"
-        # The end of the program is the end of the job, so it waits for its children.
+        # The job ends with the program, which therefore waits for its children.
         "    try:\n"
         "        while True: os.wait()\n"
         "    except ChildProcessError: os._exit(0)\n"

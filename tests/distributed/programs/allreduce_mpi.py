@@ -1,4 +1,4 @@
-"""Sums over the ranks and writes down who took part; with UNTIL it goes on, or lets one rank fail.
+"""Sums over the ranks and records who took part; with UNTIL it goes on, or has one rank fail.
 
 UNTIL is `done` (the default), `stopped`, or the number of the rank that fails.
 """

@@ -1,4 +1,4 @@
-"""Trains with the others under torchrun; where that has not started it, writes down its environment."""
+"""Trains with the others if torchrun has started it; otherwise records its environment."""
 
 import json
 import os

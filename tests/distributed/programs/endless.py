@@ -1,6 +1,6 @@
-"""Sums over the ranks again and again, as a training does that has not ended yet.
+"""Sums over the ranks again and again, like a training that is far from its end.
 
-With FAILING_RANK that rank raises an exception on the way; STEPS says after how many it ends.
+FAILING_RANK is a rank that raises an exception on the way; STEPS is the number of sums.
 """
 
 import os

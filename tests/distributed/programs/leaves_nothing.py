@@ -1,4 +1,4 @@
-"""Trains, and fails if a thread of the process group is left, which could abort the process at its exit."""
+"""Trains, and fails if a thread of the process group is left: it could abort the process on exit."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""Sums over the hosts by a socket, found by the variables of JAX or XGBoost; writes down what it saw."""
+"""Sums over the hosts through a socket that the variables of JAX or XGBoost name; records what it saw."""
 
 import json
 import os

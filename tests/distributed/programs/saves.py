@@ -1,4 +1,4 @@
-"""Saves a checkpoint when it is asked to stop, which takes longer than launchers like to wait."""
+"""Saves a checkpoint when asked to stop, which takes longer than launchers like to wait."""
 
 import os
 import signal

@@ -1,9 +1,8 @@
-"""What holds for every image: paths, users, Python, and what must not be there."""
+"""What holds for every image: paths, users, Python, and what must be absent."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.docker import HARDENED, docker, run
+from tests.support.images import show_size
 from tests.support.matrix import ROOT, Cell
 
 ENTRYPOINT = "/opt/optml/bin/entrypoint"
@@ -53,7 +53,7 @@ def test_any_uid_may_install_into_the_venv(cell: Cell) -> None:
 
 
 NOT_IN_THE_IMAGE = {
-    # Debian keeps these in packages of their own, as python3-tk.
+    # Debian has these in packages of their own, such as python3-tk.
     *("tkinter", "_tkinter", "turtle", "turtledemo", "idlelib", "_gdbm", "_dbm"),
     *("ensurepip", "distutils", "lib2to3"),
     # Other systems only.
@@ -88,7 +88,7 @@ print([module for module in (json, optml, pip) if not os.path.exists(module.__sp
 
 
 def test_no_pth_file_imports_anything(host: Host) -> None:
-    # A line that begins with `import` would run at every start of the interpreter.
+    # Lines that begin with `import` run at every start of the interpreter.
     assert host.run("grep -rl --include='*.pth' '^import' /opt /usr/lib/python3*").stdout == ""
 
 
@@ -123,7 +123,7 @@ def test_every_package_has_its_licence(host: Host) -> None:
 
 
 def test_a_package_that_links_its_manual_page_installs(cell: Cell) -> None:
-    # As those of Java do: update-alternatives fails where the folder of the link is absent.
+    # As Java's packages do: update-alternatives fails if the folder of the link is absent.
     script = """
 set -e
 mkdir -p /tmp/p/DEBIAN /tmp/p/usr/lib/editor /tmp/p/usr/share/doc/neighbour
@@ -179,7 +179,7 @@ def test_entry_point_and_labels(config: dict[str, Any], cell: Cell) -> None:
     assert labels["org.opencontainers.image.version"]
     assert labels["org.opencontainers.image.created"] == "2026-01-01T00:00:00Z"
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
-    # The digest of a parent's index is not known before the image is.
+    # The digest of the parent's index is not known yet when the image is built.
     assert "org.opencontainers.image.base.digest" not in labels
     base_name = labels.get("org.opencontainers.image.base.name", "")
     assert f"optml/{cell.parent}:" in base_name if cell.parent else not base_name
@@ -233,16 +233,13 @@ def test_runs_with_no_rights_at_all(cell: Cell) -> None:
 
 
 def test_is_within_its_budget(cell: Cell) -> None:
-    tag = cell.tag.rpartition(":")[2]
-    shown = subprocess.run([ROOT / "scripts/size", "--tag", tag, cell.image], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
+    show_size(cell)
 
 
 def test_what_takes_room_is_named(cell: Cell) -> None:
-    size, tag = ROOT / "scripts/size", cell.tag.rpartition(":")[2]
-    shown = subprocess.run([size, "--packages", "--tag", tag, cell.image], capture_output=True, text=True)
-    (unnamed,) = re.findall(r"([\d.]+) MB  of no package", shown.stdout) or ["0"]
-    assert float(unnamed) < 4, shown.stdout + shown.stderr  # dpkg's own database and caches
+    shown = show_size(cell, "--packages")
+    (unnamed,) = re.findall(r"([\d.]+) MB  of no package", shown) or ["0"]
+    assert float(unnamed) < 4, shown  # dpkg's own database and caches
 
 
 def test_no_layer_holds_a_trace_of_the_build(cell: Cell) -> None:

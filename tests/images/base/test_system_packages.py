@@ -1,4 +1,4 @@
-"""The packages of Debian that docs/images.md names: they install in every image, and do what they are for."""
+"""The Debian packages in docs/images.md install in every image, and serve their purpose there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.docker import Container, docker
+from tests.support.docker import Container
 from tests.support.matrix import ROOT, Cell
 
 PROOFS = {
@@ -33,7 +33,7 @@ def rows() -> list[str]:
 def test_what_the_docs_name_installs_and_works(cell: Cell) -> None:
     assert {row.split()[0] for row in rows()} == set(PROOFS)
     with Container(cell.tag, "sleep", "infinity", options=("--init",)) as container:
-        docker("exec", container.name, "apt-get", "update")
+        container.exec("apt-get", "update")
         for row in rows():
-            docker("exec", container.name, "apt-get", "install", "--yes", *row.split(), timeout=500)
-            docker("exec", container.name, "sh", "-c", PROOFS[row.split()[0]])
+            container.exec("apt-get", "install", "--yes", *row.split(), timeout=500)
+            container.exec("sh", "-c", PROOFS[row.split()[0]])

@@ -1,15 +1,14 @@
-"""What cpu-serve adds to base: a server, and what the platform and Docker need to know of it."""
+"""What cpu-serve adds to base: a server, and what the platform and Docker need to know about it."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import requests
 from testinfra.host import Host
 
-from tests.support.docker import HARDENED, Container, inspect, wait_for_ping
+from tests.support.docker import HARDENED, Container, wait_for_ping
 from tests.support.matrix import Cell
 
 HANDLER = """
@@ -43,10 +42,7 @@ def test_endpoints_and_health(cell: Cell, ml: Path) -> None:
         assert (ping.status_code, ping.content) == (200, b"")
         answer = requests.post(f"{url}/invocations", json=[1, 2, 3], timeout=20)
         assert (answer.status_code, answer.json()) == (200, [2, 4, 6])
-        deadline = time.monotonic() + 20
-        while inspect(server.name)["State"]["Health"]["Status"] != "healthy":
-            assert time.monotonic() < deadline, inspect(server.name)["State"]["Health"]
-            time.sleep(0.2)
+        server.wait_until_healthy()
 
 
 def test_health_is_not_claimed_without_a_server(host: Host) -> None:

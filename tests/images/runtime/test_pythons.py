@@ -1,4 +1,4 @@
-"""The add-on with each Python that it supports: those of this machine, and that of the next Debian."""
+"""The add-on with each Python that it supports: this machine's, and that of the next Debian."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import Container, docker, run, wait_for_ping
+from tests.support.docker import Container, run, wait_for_ping
+from tests.support.images import image_from
 from tests.support.matrix import ARCH, Cell
 from tests.support.pythons import interpreter
 from tests.support.wheels import wheel
@@ -36,42 +37,31 @@ def predict_fn(data, model):
 
 @pytest.fixture(scope="session")
 def bare(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image with the add-on on a Debian that has no `python3`."""
+    """A Debian without `python3`, with the add-on."""
     tag = f"{os.environ['TAG']}-" if os.environ.get("TAG") else ""
-    yield from _built(
-        f"optml-test-bare:{tag}{cell.variant}",
-        tmp_path_factory.mktemp("bare"),
-        f"""
+    dockerfile = f"""
         FROM optml/rootfs:{tag}{cell.variant}-{ARCH}
         RUN rm -f /usr/bin/python3
         COPY --from={cell.tag} / /
         ENTRYPOINT ["/opt/optml/bin/entrypoint"]
-        """,
-    )
+    """
+    with image_from(dockerfile, tmp_path_factory.mktemp("bare")) as image:
+        yield image
 
 
 @pytest.fixture(scope="session")
 def next_debian(bare: str, cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The same with the Python 3.14 of the Debian that is to come."""
-    yield from _built(
-        f"{bare}-forky",
-        tmp_path_factory.mktemp("forky"),
-        f"""
+    """The same with Python 3.14 from the next Debian."""
+    dockerfile = f"""
         FROM {bare}
         RUN sed -n '1s/{cell.variant}/forky/p' /etc/apt/sources.list > /etc/apt/sources.list.d/forky.list
         RUN apt-get update -o Acquire::Check-Valid-Until=false
         RUN apt-get install --yes --no-install-recommends python3.14 python3.14-venv
         RUN python3.14 -m venv /opt/conda
         ENV PATH=/opt/conda/bin:$PATH
-        """,
-    )
-
-
-def _built(tag: str, context: Path, dockerfile: str) -> Iterator[str]:
-    (context / "Dockerfile").write_text(dockerfile)
-    docker("build", "--force-rm", "--tag", tag, context, timeout=300)
-    yield tag
-    docker("rmi", "--force", tag)
+    """
+    with image_from(dockerfile, tmp_path_factory.mktemp("forky")) as image:
+        yield image
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
@@ -86,7 +76,7 @@ def test_the_python_of_the_next_debian(next_debian: str, ml: Path) -> None:
 
 
 def _trains_and_serves(image: str, ml: Path, version: str, *options: str) -> None:
-    """A whole job, from hyperparameters and requirements to its reason; then a model in JSON and CSV."""
+    """A whole job, from hyperparameters and requirements to the reason of its failure; then calls."""
     seen = [int(part) for part in version.split(".")]
     (ml / "code/requirements.txt").write_text(f"/opt/ml/code/{wheel(ml / 'code', 'mine')}")
     (ml / "code/train.py").write_text(TRAIN)

@@ -1,4 +1,4 @@
-"""The add-on: nothing but the runtime and its entry points, at home on a base it was not built on."""
+"""The add-on: nothing but the runtime and its entry points, working on a base that it was not built on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from scripts.lib.image import exported
-from tests.support.docker import Container, docker, run, wait_for_ping
+from tests.support.docker import Container, run, wait_for_ping
+from tests.support.images import image_from, show_size
 from tests.support.matrix import ARCH, Cell, matrix
 
 TRAIN = """
@@ -29,14 +30,14 @@ def predict_fn(data, model):
 
 @pytest.fixture(scope="session")
 def foreign(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image on a plain Debian, of another suite if there is one, whose Python lies where conda has it."""
+    """The add-on on a plain Debian, of another suite if there is one, whose Python is where conda puts it."""
     other = next((c for c in matrix() if c.variant != cell.variant), cell)
     tag = f"{os.environ['TAG']}-" if os.environ.get("TAG") else ""
     root = f"optml/rootfs:{tag}{other.variant}-{ARCH}"
     context = tmp_path_factory.mktemp("foreign")
     (context / "train.py").write_text(TRAIN)
     (context / "inference.py").write_text(SERVE)
-    (context / "Dockerfile").write_text(f"""
+    dockerfile = f"""
 FROM {root}
 RUN command -v python3 || (apt-get update && apt-get install -y python3)
 RUN $(readlink -f /usr/bin/python3) -m venv --without-pip /opt/conda && rm /usr/bin/python3
@@ -44,16 +45,14 @@ ENV PATH=/opt/conda/bin:$PATH
 COPY --from={cell.tag} / /
 COPY train.py inference.py /opt/ml/code/
 ENTRYPOINT ["/opt/optml/bin/entrypoint"]
-""")
-    tag = f"optml-test-foreign-{cell.variant}"
-    docker("build", "--force-rm", "--tag", tag, context, timeout=300)
-    yield tag
-    docker("rmi", "--force", tag)
+"""
+    with image_from(dockerfile, context) as image:
+        yield image
 
 
 @pytest.fixture(scope="session")
 def files(cell: Cell) -> set[str]:
-    """All that the image holds, but for what the engine puts into every container."""
+    """All files of the image, except for what the engine puts into every container."""
     with exported(cell.tag) as tar:
         return {
             member.name
@@ -66,6 +65,10 @@ def test_holds_nothing_but_the_runtime_and_its_entry_points(files: set[str]) -> 
     outside = {name for name in files if not name.startswith("opt/optml/")}
     assert outside == {"usr/local/bin/train", "usr/local/bin/serve"}
     assert {"opt/optml/deps/gunicorn/__init__.py", "opt/optml/deps/boto3/__init__.py"} <= files
+
+
+def test_is_within_its_budget(cell: Cell) -> None:
+    show_size(cell)
 
 
 def test_every_extension_module_is_there_for_every_python_that_serves(files: set[str]) -> None:

@@ -59,6 +59,8 @@ def encode_csv(prediction: Any) -> bytes:
         cells = _rows(row)
         writer.writerow(cells if set(map(type, cells)) <= _CELLS else map(_cell, cells))
     text = "".join(f"{line[:-2]}\n" for line in lines)
+    if text.startswith("\ufeff"):
+        text = f"\ufeff{text}"  # readers take the first for a mark, and drop it
     return text.encode(errors="replace")  # JSON may bring half a surrogate pair
 
 
