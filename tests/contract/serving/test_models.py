@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.docker import inspect
+from tests.support.docker import docker, inspect
 from tests.support.wheels import wheel
 
 from .serving import ECHO, Models, eventually, listening, write_model
@@ -76,9 +76,9 @@ def test_metrics_count_calls_of_models_and_not_calls_about_them(image: str, ml: 
 
 
 def test_a_model_that_can_have_no_process_harms_no_other(image: str, ml: Path) -> None:
-    write_model(ml, "a")
-    write_model(ml, "b")
-    with Models(image, ml / "models") as server:
+    write_model(ml, "a", ACTOR)
+    write_model(ml, "b", ACTOR)
+    with Models(image, ml) as server:
         assert server.load("a").status_code == 200
         docker("update", "--pids-limit=10", server.name)
         assert refused(server.load("b"), 507, "No process can be started for the model")
