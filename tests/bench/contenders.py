@@ -1,4 +1,4 @@
-"""Who is measured: optml and its peers, all in one image, each peer in a Python environment of its own."""
+"""What is measured: optml and its peers, all in one image, each peer in its own Python environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORK = ROOT / "build/bench"
 PROGRAMS = Path(__file__).parent / "programs"
 IMAGE = "optml-bench"
 VARIANT = "bookworm"
-"""Python 3.11, for which all peers can be had; pip on the host must be of that version, too."""
+"""Python 3.11, for which all peers are available; the host's Python must have the same version."""
 
 ENVIRONMENTS = {
     "web": ["gunicorn", "flask", "starlette", "uvicorn", "uvloop", "httptools", "granian", "numpy"],
@@ -26,7 +26,7 @@ ENVIRONMENTS = {
     "sagemaker-training": ["sagemaker-training"],
     "sagemaker-containers": ["sagemaker-containers"],
 }
-"""Folder below /opt/peers → what is installed there, at its newest version."""
+"""Folder below /opt/peers → the packages installed there, in their newest versions."""
 
 JRE = "openjdk-17-jre-headless"
 JAVA = "/usr/lib/jvm/java-17-openjdk-amd64"
@@ -40,9 +40,9 @@ class Server:
     environment: str | None
     command: str
     speaks: tuple[str, ...] = ("JSON", "CSV", "NPY")
-    """The kinds of request that it takes."""
+    """The kinds of request that it accepts."""
     health: str = "/ping"
-    """Where it says that it is ready."""
+    """The path that answers 200 once it is ready."""
 
 
 def _peer(environment: str, command: str) -> str:
@@ -82,7 +82,7 @@ RUN python3 -m venv --without-pip /opt/peers/NAME \\
  && pip --python /opt/peers/NAME/bin/python3 install --quiet --no-index --find-links /tmp/wheels/NAME PACKAGES
 """
 _REST = """
-# Of the JRE only its own files: a server needs neither fonts nor sound.
+# Only the JRE's own files: a server needs neither fonts nor sound.
 COPY jre /tmp/jre
 RUN for package in /tmp/jre/*.deb; do [ ! -e "$package" ] || dpkg-deb -x "$package" /; done
 COPY programs /srv
@@ -91,7 +91,7 @@ RUN mkdir -p /srv/model/code && cp /srv/serving/inference.py /srv/model/code/
 
 
 def build(run: Run) -> None:
-    """Put the peers beside optml in one image; note in `run` their versions, and those that cannot be had."""
+    """Build the image with optml and its peers; record in `run` their versions, and which are unavailable."""
     dockerfile = DOCKERFILE
     for name, packages in ENVIRONMENTS.items():
         failure = fetch(WORK / "wheels" / name, packages)
@@ -116,7 +116,7 @@ def build(run: Run) -> None:
 
 
 def fetch(folder: Path, packages: list[str]) -> str | None:
-    """Put the wheels of packages into a folder; returns pip's last words where there are none."""
+    """Fetch the wheels of packages into a folder; returns the last line of pip's error if that fails."""
     if (folder / "complete").exists():
         return None
     print(f"fetching {', '.join(packages)}", flush=True)
