@@ -1,4 +1,4 @@
-"""Asks a running server about rows of a CSV file whose first column is the truth, and compares.
+"""Sends rows of a CSV file to a running server, and compares the predictions with the first column.
 
 usage: ask.py URL FILE ROWS
 """

@@ -1,4 +1,4 @@
-"""Serves the classifier: rows of features in, the probability that each is benign out."""
+"""Serves the classifier: takes rows of features, returns the probability that each is benign."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Data-parallel training of a small network, on one host or on many.
 
-torchrun starts this file on every host and says in RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT who is who.
+torchrun starts this file on every host and sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 import argparse
@@ -10,8 +10,8 @@ import os
 import torch
 import torch.distributed as dist
 
-# Before there is a process group: torch imports this later by itself (for an optimizer, say), and its
-# functions would then hold the group, whose threads, left running when the process ends, may abort it.
+# Import this before the process group exists. Otherwise torch imports it later, for example for an optimizer,
+# and its functions keep the group alive, whose threads may abort the process when it exits.
 import torch.distributed.nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
@@ -27,11 +27,11 @@ def parse() -> argparse.Namespace:
 
 
 def find_device() -> torch.device:
-    """The GPU of this process, as torchrun starts one process for each, or the CPU where there is none."""
+    """The GPU of this process, since torchrun starts one process per GPU, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)  # NCCL's, too
+    torch.cuda.set_device(device)  # also for NCCL
     return device
 
 
@@ -44,7 +44,7 @@ def sum_over_ranks(value: float, device: torch.device) -> float:
 def train(options: argparse.Namespace, device: torch.device) -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
 
-    # Every rank makes the same data and keeps its own part of it.
+    # Every rank generates the same data and keeps its own part.
     torch.manual_seed(1)
     points = torch.rand(1024, 2) * 4 - 2
     heights = (points.sin().sum(1, keepdim=True))[rank::size].to(device)
@@ -58,7 +58,7 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     for epoch in range(options.epochs):
         optimizer.zero_grad()
         loss = mse_loss(model(points), heights)
-        loss.backward()  # here the ranks average their gradients
+        loss.backward()  # also averages the gradients over the ranks
         optimizer.step()
         losses.append(sum_over_ranks(loss.item(), device) / size)
         if rank == 0:
@@ -83,8 +83,8 @@ def main() -> None:
     torch.set_num_threads(1)
     device = find_device()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    train(options, device)  # a function of its own: the model holds the group, too
-    dist.barrier()  # nobody leaves before all are done
+    train(options, device)  # a separate function, since the model also keeps the group alive
+    dist.barrier()  # no rank exits before all have finished
     dist.destroy_process_group()
 
 

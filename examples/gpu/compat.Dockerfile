@@ -1,4 +1,4 @@
-# CUDA 13 on hosts whose driver is older: NVIDIA's forward-compatibility libraries, used only where they are needed.
+# CUDA 13 on hosts with an older driver: NVIDIA's forward-compatibility libraries, used only where needed.
 ARG CUDA=nvidia/cuda:13.0.1-base-ubuntu24.04
 ARG IMAGE=gpu-serve
 FROM ${CUDA} AS cuda

@@ -1,4 +1,4 @@
-# ONNX Runtime on GPUs: trains; with --build-arg IMAGE=gpu-serve it serves, too.
+# ONNX Runtime on GPUs: trains; with --build-arg IMAGE=gpu-serve it also serves.
 ARG IMAGE=gpu-train
 FROM optml/${IMAGE}
 RUN pip install --no-cache-dir 'onnxruntime-gpu[cuda,cudnn]==1.31.1'

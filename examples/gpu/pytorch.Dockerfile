@@ -1,4 +1,4 @@
-# PyTorch on GPUs: trains; with --build-arg IMAGE=gpu-serve it serves, too.
+# PyTorch on GPUs: trains; with --build-arg IMAGE=gpu-serve it also serves.
 ARG IMAGE=gpu-train
 FROM optml/${IMAGE}
 RUN pip install --no-cache-dir torch==2.15.0

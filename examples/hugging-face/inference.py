@@ -1,4 +1,4 @@
-"""Serves what `save_pretrained` wrote, asked as AWS's Hugging Face containers are."""
+"""Serves a model saved by `save_pretrained`, with the requests of AWS's Hugging Face containers."""
 
 import os
 

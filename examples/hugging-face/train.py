@@ -1,4 +1,4 @@
-"""Trains a tiny BERT from nothing on rows of text and label, and saves it as all such models are saved."""
+"""Trains a tiny BERT from scratch on rows of text and label, and saves it with `save_pretrained`."""
 
 import argparse
 import csv

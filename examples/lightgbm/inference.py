@@ -1,4 +1,4 @@
-"""Serves the booster: CSV or JSON rows of features in, predictions out."""
+"""Serves the booster: takes CSV or JSON rows of features, returns predictions."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Trains in the way of AWS's LightGBM samples: CSV with the target in the first column, into `model.txt`."""
+"""Trains like AWS's LightGBM samples: from CSV with the target in the first column to `model.txt`."""
 
 import argparse
 import os

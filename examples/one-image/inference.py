@@ -1,4 +1,4 @@
-"""Serves the iris classifier: rows of four lengths in, the names of the species out."""
+"""Serves the iris classifier: takes rows of four lengths, returns the names of the species."""
 
 import json
 from math import log

@@ -1,4 +1,4 @@
-"""Fits a Gaussian naive Bayes classifier to the iris flowers of the channel `train`, with plain Python."""
+"""Fits a Gaussian naive Bayes classifier to the iris data in the channel `train`, in plain Python."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""One script in the way of AWS's scikit-learn samples: run as a program it trains, imported it serves."""
+"""One script like AWS's scikit-learn samples: it trains if run as a program, and serves if imported."""
 
 import argparse
 import os

@@ -1,8 +1,8 @@
-"""A model that remembers: adds up the numbers of a session, which SageMaker sends to one instance.
+"""A model with sessions: adds up the numbers of a session, whose calls SageMaker sends to one instance.
 
-A client opens a session with the SessionId NEW_SESSION, then calls with the id that it got, and ends it with
-{"close": true}. The instance is always the same, the worker is not: so what is remembered lies in a file that
-all workers find.
+A client opens a session with the SessionId NEW_SESSION, sends the id from the response with later calls, and
+ends it with {"close": true}. The instance stays the same but the worker may change, so the state of a session
+is in a file that all workers share.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ PREFIX = "X-Amzn-SageMaker-"
 
 
 def model_fn(model_dir):
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"  # in memory where there is any
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"  # in memory if possible
     folder = f"{shared}/sessions"
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return folder
@@ -43,7 +43,7 @@ def transform_fn(folder, body, content_type, accept, context):
 
 
 def open_session(folder):
-    for name in os.listdir(folder):  # whoever opens one clears away what has expired
+    for name in os.listdir(folder):  # first remove expired sessions
         if has_expired(f"{folder}/{name}"):
             remove(f"{folder}/{name}")
     id = str(uuid.uuid4())
@@ -54,9 +54,9 @@ def open_session(folder):
 
 @contextmanager
 def session(folder, id):
-    """What a session remembers, for one call at a time."""
+    """The state of a session, for one call at a time."""
     try:
-        file = open(path_of(folder, id), "r+")  # noqa: SIM115  only a missing file is a session that ended
+        file = open(path_of(folder, id), "r+")  # noqa: SIM115  only the open may raise this
     except FileNotFoundError:
         raise InferenceError("This session has ended: open one with the id NEW_SESSION.") from None
     with file:
@@ -72,7 +72,7 @@ def session(folder, id):
 
 
 def path_of(folder, id):
-    return f"{folder}/{''.join(c for c in id if c.isalnum() or c == '-') or 'none'}"  # an id is no path
+    return f"{folder}/{''.join(c for c in id if c.isalnum() or c == '-') or 'none'}"  # not a path
 
 
 def has_expired(path):

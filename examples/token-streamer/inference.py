@@ -1,11 +1,11 @@
-"""Streams words: in one response as server-sent events, or through a session, where the client may go on."""
+"""Streams words: in one response as server-sent events, or in a session, in which the client may continue."""
 
 import json
 import random
 import time
 from pathlib import Path
 
-SECONDS_PER_WORD = 0.05  # what a real model would need
+SECONDS_PER_WORD = 0.05  # as a real model would need
 
 
 def model_fn(model_dir):

@@ -1,4 +1,4 @@
-"""Asks through a session: talk.py URL PROMPT..."""
+"""Sends prompts in a session: talk.py URL PROMPT..."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Counts which word follows which in the texts of the channel `train`."""
+"""Counts which words follow each word in the texts in the channel `train`."""
 
 import json
 import os

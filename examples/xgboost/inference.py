@@ -1,4 +1,4 @@
-"""Serves in the way of AWS's XGBoost samples: CSV or libsvm in, comma-separated predictions out."""
+"""Serves like AWS's XGBoost samples: takes CSV or libsvm, returns comma-separated predictions."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Trains in the way of AWS's XGBoost samples: CSV or libsvm with the label first, into `xgboost-model`."""
+"""Trains like AWS's XGBoost samples: from CSV or libsvm with the label first to `xgboost-model`."""
 
 import argparse
 import json

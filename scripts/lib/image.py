@@ -1,4 +1,4 @@
-"""The files of an image, as the Docker Engine exports them, and what Debian calls them."""
+"""Reads the files of an image through the Docker Engine."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+IMAGES = Path(__file__).resolve().parent.parent.parent / "images"
 
 
 def docker(*args: str) -> str:
-    """What the client prints; raises CalledProcessError where it fails."""
+    """The output of the client; raises CalledProcessError if it fails."""
     return subprocess.run(["docker", *args], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @contextmanager
 def exported(image: str) -> Iterator[tarfile.TarFile]:
-    """A stream of the image's files, to be read once; the container made for it is never started."""
+    """A stream of the image's files, readable once. Its container is created but never started."""
     container = docker("create", "--pull=never", image, "-").strip()
     try:
         with (
@@ -28,6 +31,11 @@ def exported(image: str) -> Iterator[tarfile.TarFile]:
         docker("rm", container)
 
 
+def parent(image: str) -> str | None:
+    found = re.search(r"^ARG PARENT=(\S+)", (IMAGES / image / "Dockerfile").read_text(), re.M)
+    return found[1] if found else None
+
+
 def in_usr(path: str) -> str:
-    """Where a path of dpkg's lists leads once /bin, /sbin and /lib are links into /usr."""
+    """A path from dpkg's lists, resolved for a system whose /bin, /sbin and /lib are links into /usr."""
     return re.sub(r"^/(s?bin|lib\w*)/", r"/usr/\1/", path)

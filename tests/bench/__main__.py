@@ -3,8 +3,8 @@
 usage: python -m tests.bench [--quick] [--only NAME...] [--keep | --check]
 
 A run takes twenty minutes, with --quick under five. --keep adds it to the published runs and rewrites
-docs/benchmarks.md; --check compares it with them, and exits with 1 if optml has lost ground. A single round,
-as with --quick, is too uncertain for either.
+docs/benchmarks.md. --check compares it with them, and exits with 1 if optml has lost ground. A quick run has
+one round, too few for either.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LOSS = 0.75
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one round instead of five, and less of all")
+    parser.add_argument("--quick", action="store_true", help="one round instead of five, and smaller curves")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), metavar="NAME",
                         help=f"some of: {', '.join(BENCHES)}")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="add this run to the published ones")
-    parser.add_argument("--check", action="store_true", help="fail where a published ratio is lost")
+    parser.add_argument("--check", action="store_true", help="fail if a published ratio is lost")
     options = parser.parse_args()
     if options.quick and (options.keep or options.check):
-        parser.error("--quick is one round, which is too uncertain to be kept or compared")
+        parser.error("--quick has one round, too few to be kept or compared")
     if not shutil.which("wrk"):
         parser.error("wrk is not installed: apt-get install wrk")
     run = record.begin()
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def check(run: record.Run, published: list[record.Run]) -> int:
-    """Report each row in which optml has lost ground to the best peer of the published runs."""
+    """Print each row in which optml has lost ground against the best peer of the published runs."""
     lost = 0
     for row in record.merged(published):
         now = next((each for each in run.rows if each.name == row.name), None)

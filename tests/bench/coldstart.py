@@ -1,6 +1,6 @@
-"""Where the time of a cold start goes: pull, unpack, container, first line or first answer.
+"""Where a cold start spends its time: pull, unpack, container, first line or first answer.
 
-The registry is on loopback, so a pull costs reading and checking the bytes, but no network.
+The registry is on loopback, so a pull costs only reading and checking the bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.bench.record import Row, Run, in_turn
 from tests.support.docker import Container, docker
 from tests.support.registry import registry
 
-# What users build without us: the toolkits in a Python of their own, on the same Debian.
+# An image without optml's runtime: the toolkits in their own Python, on the same Debian.
 PEER = f"""
 FROM optml/base:{VARIANT}
 COPY wheels /tmp/wheels
@@ -43,14 +43,14 @@ MMS = SERVERS[-1].command.replace("/opt/peers/mms/bin", "/opt/venv/bin")
 
 @dataclass(frozen=True)
 class Image:
-    """A contender: the image that is pulled, and the shell command that runs in it."""
+    """A contender: the image that is pulled, and the command that runs in it."""
 
     kind: str
     contender: str
     name: str
     command: str
     environment: str = ""
-    """The environment of contenders.py that a peer's image holds."""
+    """The packages installed in it, if it is a peer's."""
 
     def start(self) -> float:
         """Milliseconds from `docker run` to the program's first line, or the model's first answer."""
@@ -94,13 +94,13 @@ def measure(run: Run, rounds: int) -> None:
 
 
 def _rows(kind: str, images: list[Image], rounds: int, folder: str, address: str) -> list[Row]:
-    """The size of each image, and how long each step takes, image after image in each round."""
+    """The size of each image, and the duration of each step, image by image in each round."""
     group, first = f"Cold start, {kind}", "answer" if kind == "serving" else "line"
     size = Row(group, "compressed size", "MB", False)
     pull = Row(group, "pull from a registry on this machine", "ms", False)
     unpack = Row(group, "pull and unpack", "ms", False)
-    start = Row(group, "image is there → container has ended, doing nothing", "ms", False)
-    answer = Row(group, f"image is there → the first {first}", "ms", False)
+    start = Row(group, "image is local → a container that does nothing has exited", "ms", False)
+    answer = Row(group, f"image is local → the first {first}", "ms", False)
     places = {image: _push(image, address) for image in images}
     for image, place in places.items():
         size.add(image.contender, _size(place))
@@ -127,7 +127,7 @@ def _write_programs() -> None:
 
 
 def _build(image: Image) -> None:
-    """Build the image of one peer alone."""
+    """The image of a single peer."""
     context = WORK / f"alone-{image.environment}"
     shutil.rmtree(context, ignore_errors=True)
     shutil.copytree(WORK / "wheels" / image.environment, context / "wheels")
@@ -157,7 +157,7 @@ def _size(place: str) -> float:
 
 
 def _timed(*command: str) -> float:
-    """Milliseconds that a command takes."""
+    """The duration of a command in milliseconds."""
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     return (time.perf_counter() - began) * 1e3
@@ -168,7 +168,7 @@ def _first_line(name: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as log:
         assert log.stdout is not None
         assert any(FIRST in line for line in log.stdout), "the program has not begun"
-        log.kill()  # or leaving the block would wait for the end of the job
+        log.kill()  # else Popen would wait for it, until the end of the job
 
 
 def _first_answer(url: str) -> None:

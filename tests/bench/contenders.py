@@ -1,4 +1,4 @@
-"""The contenders: optml and its peers in one image, each peer in a Python environment of its own."""
+"""What is measured: optml and its peers, all in one image, each peer in its own Python environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORK = ROOT / "build/bench"
 PROGRAMS = Path(__file__).parent / "programs"
 IMAGE = "optml-bench"
 VARIANT = "bookworm"
-"""With Python 3.11, for which all peers are available; pip on the host must have that version, too."""
+"""Python 3.11, for which all peers are available; the host's Python must have the same version."""
 
 ENVIRONMENTS = {
     "web": ["gunicorn", "flask", "starlette", "uvicorn", "uvloop", "httptools", "granian", "numpy"],
@@ -26,7 +26,7 @@ ENVIRONMENTS = {
     "sagemaker-training": ["sagemaker-training"],
     "sagemaker-containers": ["sagemaker-containers"],
 }
-"""Folder below /opt/peers → what is installed there, at its newest version."""
+"""Folder below /opt/peers → the packages installed there, in their newest versions."""
 
 JRE = "openjdk-17-jre-headless"
 JAVA = "/usr/lib/jvm/java-17-openjdk-amd64"
@@ -81,8 +81,8 @@ _ENVIRONMENT = """
 RUN python3 -m venv --without-pip /opt/peers/NAME \\
  && pip --python /opt/peers/NAME/bin/python3 install --quiet --no-index --find-links /tmp/wheels/NAME PACKAGES
 """
-UNPACK_JRE = """
-# Of the JRE only its own files: a server needs neither fonts nor sound.
+_REST = """
+# Only the JRE's own files: a server needs neither fonts nor sound.
 COPY jre /tmp/jre
 RUN for package in /tmp/jre/*.deb; do [ ! -e "$package" ] || dpkg-deb -x "$package" /; done
 """
@@ -118,7 +118,7 @@ def build(run: Run) -> None:
 
 
 def fetch(folder: Path, packages: list[str]) -> str | None:
-    """Put the wheels of packages into a folder; returns pip's last line if it fails."""
+    """Fetch the wheels of packages into a folder; returns the last line of pip's error if that fails."""
     if (folder / "complete").exists():
         return None
     print(f"fetching {', '.join(packages)}", flush=True)

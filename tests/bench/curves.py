@@ -1,6 +1,6 @@
-"""How cost grows: with channels, hyperparameters, hosts, models, connections, bodies and the size of a model.
+"""How costs grow: with channels, hyperparameters, hosts, models, connections, bodies and the size of a model.
 
-The cost of one more should be flat or fall.
+The cost of each more should stay flat or fall.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.bench.record import Curve, Run
 from tests.bench.serving import ask, script_for, serve, wrk
 from tests.support.docker import Container, docker, wait_for_ping
 
-# Runs inside a container: configures a job with COUNT channels, parameters or hosts, and times its start.
+# Runs inside a container: configures a job with some channels, hyperparameters or hosts, and times it.
 START = """
 import json, os, pathlib, subprocess, sys, time
 kind, count = sys.argv[1], int(sys.argv[2])
@@ -57,11 +57,11 @@ print(json.dumps(sorted(took)[2]))
 
 
 class Refused(Exception):
-    """This many are impossible; the text says why."""
+    """So many are not possible; the message says why."""
 
 
 def measure(run: Run, rounds: int) -> None:
-    """Add all curves; one round means the shorter ones."""
+    """Add all curves; with one round, shorter ones."""
     short = rounds == 1
     for kind, unit in (("channel", "channels"), ("parameter", "hyperparameters"), ("host", "hosts")):
         curve = Curve("Training", f"start → the first line, by {unit}", unit, "ms")
@@ -97,8 +97,8 @@ def _ours(model: str, *options: str) -> Container:
 
 
 def _models(most: int) -> Curve:
-    """How long it takes to register one more model; each is a process of its own."""
-    curve = Curve("Serving many models", "time to register one more", "models that are there", "ms")
+    """The time to register a model, by the number of those registered already."""
+    curve = Curve("Serving many models", "time to register one more", "registered models", "ms")
     curve.why = "each is a process, and the kernel takes longer to fork one that has forked many"
     print(f"  {curve.label}", flush=True)
     options = ("--env=SAGEMAKER_MULTI_MODEL=true", "--memory=20g", "--memory-swap=20g")
@@ -117,19 +117,19 @@ def _models(most: int) -> Curve:
 
 
 def _connections(counts: tuple[int, ...]) -> Curve:
-    """Good answers a second, by the number of connections."""
+    """Good answers per second, by the number of connections."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
-    curve = Curve("Serving", "good answers a second, by connections", "connections", "1/s")
-    curve.why = "calls that wait for a slot stay in the kernel, where each is looked at once more"
+    curve = Curve("Serving", "good answers per second, by connections", "connections", "1/s")
+    curve.why = "calls that wait for a slot stay in the kernel, and each is looked at once more"
     with _ours("/srv/model", "--env=SAGEMAKER_MODEL_JOB_QUEUE_SIZE=4000", "--ulimit=nofile=20000") as server:
         url = wait_for_ping(server)
         return _points(curve, counts, lambda count: wrk(f"{url}/invocations", script, count, 3)["rate"])
 
 
 def _slow_clients(counts: tuple[int, ...]) -> list[Curve]:
-    """Throughput of 8 fast connections and latency of /ping, beside clients that send a byte now and then."""
+    """Throughput of 8 fast connections, and latency of /ping, beside clients that send a byte at times."""
     script = script_for(b"[1, 2, 3]", "application/json", "application/json")
-    rate = Curve("Serving", "answers a second of 8 connections, beside slow clients", "slow clients", "1/s")
+    rate = Curve("Serving", "answers per second of 8 connections, beside slow clients", "slow clients", "1/s")
     ping = Curve("Serving", "p99 of /ping, beside slow clients", "slow clients", "ms")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
@@ -158,7 +158,7 @@ def _slow_clients(counts: tuple[int, ...]) -> list[Curve]:
 
 
 def _bodies(kilobytes: tuple[int, ...]) -> Curve:
-    """MB a second that one client sends, in bodies whose first ten bytes come back."""
+    """MB per second of bodies that one client sends; only the first ten bytes come back."""
     curve = Curve("Serving", "throughput of one connection, by size of the body", "kB", "MB/s")
 
     def throughput(size: int) -> float:
@@ -193,7 +193,7 @@ PREPARE = (
 
 
 def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
-    """Start time and memory of four workers by the size of the model, without and with preload."""
+    """Start-up time and memory of four workers, by the size of the model, without and with preload."""
     curves = []
     for preload, copies in (
         ("false", "a copy in each of 4 workers"),
@@ -216,7 +216,7 @@ def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
             with Container(IMAGE, "sh", "-c", PREPARE + SERVERS[0].command, options=options(size)) as server:
                 wait_for_ping(server, timeout=300)
                 server.wait_for_log("ready: workers 4", timeout=300)
-                time.sleep(1 + size / 200)  # all workers, not only the first
+                time.sleep(1 + size / 200)  # until all workers are ready
                 found = json.loads(server.exec("python3", "/srv/serving/memory.py").stdout)
                 return float(found["Pss_Anon"])
 
@@ -226,6 +226,6 @@ def _model_sizes(megabytes: tuple[int, ...]) -> list[Curve]:
         ):
             curve = Curve("Serving", f"{label}, {copies}, by size of the model", "MB of the model", unit)
             if unit == "ms":
-                curve.why = "bare Python, too, reads each MB of so large a file in more time"
+                curve.why = "bare Python also takes more time per MB to read such a large file"
             curves.append(_points(curve, megabytes, measure))
     return curves

@@ -19,16 +19,16 @@ INTRODUCTION = """\
 
 Written by `make bench`, from [results.json](../tests/bench/results.json); do not edit.
 
-All contenders do the same with the same model in the same image (Debian bookworm, Python 3.11), with two
-workers in containers of the same limits. They are measured in turn, round by round. A figure is the median of
-the runs, which are themselves medians of rounds. "optml is" gives the median of the runs' own ratios, and the
-spread goes from the least of these to the greatest. Times belong to one machine, so read the ratios. Rows
-that optml loses come first.
+All contenders run the same model in the same image (Debian bookworm, Python 3.11), with two workers in
+containers with the same limits. They are measured in turn, in rounds. Each figure is the median of the runs,
+and a run's figure is the median of its rounds. "optml is" gives how many times better optml is than the best
+peer: the median of the runs' own ratios. The spread is their range. Times depend on the machine, so compare
+the ratios. Rows that optml loses come first.
 """
 
 
 def table(run: Run) -> str:
-    """The figures of a run, for a terminal: the medians of each row, and how much better optml is."""
+    """All results of a run, for a terminal: the medians of each row, and how much better optml is."""
     lines = []
     for curve in run.curves:
         lines.append(f"\n{curve.group}: {curve.label}, {curve.unit}")
@@ -60,25 +60,24 @@ def write(runs: list[Run]) -> None:
     parts = [INTRODUCTION, _circumstances(runs)]
     parts += ["## Rows that optml loses", _rows(lost, runs)]
     if alone:
-        parts += ["## Against bare Python, which does nothing for a job, and without a peer", _alone(alone)]
+        parts += ["## Against bare Python, and rows without a peer", _alone(alone)]
     parts += ["## Rows that optml wins", _rows(won, runs)]
-    parts += ["## Everybody", *_everybody(rows)]
+    parts += ["## All contenders", *_groups(rows)]
     curves = next((run.curves for run in reversed(runs) if run.curves), [])
     if curves:
-        parts += ["## How it grows", _curves(curves)]
+        parts += ["## How costs grow", _curves(curves)]
     PAGE.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
 
 
 def summary(runs: list[Run]) -> str:
-    """How many times better than the fastest well-known Python server, with the spread."""
+    """How many times better optml is than the fastest well-known Python server, with the spread."""
     rows = {row.name: row for row in merged(runs)}
     peer = "uvicorn + Starlette"
-    counts = (1, 8, 64)
-    titles = " | ".join("1 connection" if count == 1 else f"{count} connections" for count in counts)
-    lines = [f"| optml to {peer} | {titles} |", "|---|---|---|---|"]
-    for figure, title in (("answers/s", "answers a second"), ("p99", "the slowest 1 %")):
+    counts = ("1 connection", "8 connections", "64 connections")
+    lines = [f"| optml to {peer} | {' | '.join(counts)} |", "|---|---|---|---|"]
+    for figure, title in (("answers/s", "answers per second"), ("p99", "p99 latency")):
         for kind in ("JSON 100 B", "CSV 10 kB", "NPY 1 MB"):
-            found = [rows[f"Serving: {kind}", f"{figure}, {count} connections"] for count in counts]
+            found = [rows[f"Serving: {kind}", f"{figure}, {count}"] for count in counts]
             cells = ("{} × ({})".format(*_advantage(row, peer, runs)) for row in found)
             lines.append(f"| {kind}: {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -95,7 +94,7 @@ def _circumstances(runs: list[Run]) -> str:
         f"Runs: {len(runs)}, of {' and '.join(dates)}. Machine: {', '.join(facts)}.\n\nVersions: {versions}."
     )
     if len(runs) < 3:
-        text += "\n\nFewer than three runs: whether these figures repeat has not been shown, so quote none."
+        text += "\n\nFewer than three runs: these figures may not be repeatable, so quote none."
     if last.absent:
         text += "\n\nNot measured: " + "; ".join(f"{name} ({why})" for name, why in last.absent.items()) + "."
     return text
@@ -116,7 +115,7 @@ def _rows(rows: list[Row], runs: list[Run]) -> str:
 
 
 def _advantage(row: Row, peer: str, runs: list[Run]) -> tuple[str, str]:
-    """How many times better optml was: the median of the runs, and from the least to the greatest."""
+    """How many times better optml was: the median of the runs, and their range."""
     found = advantages(runs, row, peer)
     return f"{median(found):.2f}", f"{min(found):.2f}–{max(found):.2f}"
 
@@ -132,8 +131,8 @@ def _alone(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _everybody(rows: list[Row]) -> list[str]:
-    """A table for each group and, where answers per second are compared, a plot."""
+def _groups(rows: list[Row]) -> list[str]:
+    """A table for each group and, if it has answers per second, a plot."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         mine = [row for row in rows if row.group == group]
@@ -163,7 +162,7 @@ def _curves(curves: list[Curve]) -> str:
         if curve.unit in ("ms", "MiB"):
             lines.append(f"| {curve.unit} for each more | – | {' | '.join(_steps(curve))} |")
         if curve.why:
-            lines += ["", f"Why one more costs more: {curve.why}."]
+            lines += ["", f"Why the cost grows: {curve.why}."]
         if curve.end:
             lines += ["", f"No more: {curve.end}."]
         lines += ["", f"![{curve.label}](benchmarks/{plot.name})", ""]
@@ -171,13 +170,13 @@ def _curves(curves: list[Curve]) -> str:
 
 
 def _steps(curve: Curve) -> list[str]:
-    """The cost of one more, between neighbouring points."""
+    """The cost of each more, between adjacent points."""
     pairs = zip(curve.points, curve.points[1:], strict=False)
     return [f"{(y - before) / (x - less):.3g}" for (less, before), (x, y) in pairs]
 
 
 def _axes(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib is there for `make bench` alone
-    """A figure that is legible on white and on black: transparent, with grey lines."""
+    """A figure that is readable on white and on black: transparent, with grey lines."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -208,7 +207,7 @@ def _bars(rows: list[Row], path: Path) -> None:
         axes.barh(places, values, height * 0.9, label=row.label.partition(", ")[2], color=shades[number % 3])
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("answers a second")
+    axes.set_xlabel("answers per second")
     axes.legend(frameon=False)
     _save(figure, path)
 
@@ -224,7 +223,7 @@ def _line(curve: Curve, path: Path) -> None:
 
 
 def _number(value: float) -> str:
-    """Three significant digits."""
+    """A number with three significant digits."""
     if not math.isfinite(value):
         return "–"
     if value == 0 or abs(value) >= 100:

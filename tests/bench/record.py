@@ -1,4 +1,4 @@
-"""The results of a run: the figures of each contender in each round, and the machine."""
+"""The results of a run of the bench: the figures of each contender in each round, and the machine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 Contender = TypeVar("Contender")
 
 RESULTS = Path(__file__).parent / "results.json"
-"""The published runs, all of one state of the code, from which docs/benchmarks.md is written."""
+"""The published runs, all of the same code; docs/benchmarks.md is written from them."""
 
 
 @dataclass
 class Row:
-    """One figure of all contenders, measured in turn, round by round."""
+    """One figure of all contenders, which were measured in turn, in rounds."""
 
     group: str
-    """The heading above it."""
+    """The heading below which it appears."""
     label: str
     unit: str
     more_is_better: bool
     values: dict[str, list[float]] = field(default_factory=dict)
-    """Contender → its figure in each round; contenders that cannot do it are absent."""
+    """Contender → its figure in each round; absent if the contender could not do it."""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -43,7 +43,7 @@ class Row:
         return statistics.median(self.values[contender])
 
     def best_peer(self) -> str | None:
-        """The contender with the best median, except for bare Python and our own ("optml, cpu-serve")."""
+        """The contender with the best median, except bare Python and optml's own ("optml, cpu-serve")."""
         peers = [name for name in self.values if name != "bare" and not name.startswith("optml")]
         choose = max if self.more_is_better else min
         return choose(peers, key=self.median) if peers else None
@@ -54,7 +54,7 @@ class Row:
         return statistics.median(1 if mine == theirs else mine / max(theirs, 1e-9) for mine, theirs in pairs)
 
     def advantage(self, peer: str) -> float:
-        """How many times better than a peer: above 1 is better, whether more or less is."""
+        """How many times better than a peer; above 1 is better, also if a smaller figure is."""
         return self.ratio(peer) if self.more_is_better else 1 / max(self.ratio(peer), 1e-9)
 
 
@@ -68,9 +68,9 @@ class Curve:
     unit: str
     points: list[tuple[float, float]] = field(default_factory=list)
     end: str = ""
-    """Where it ends early, and why."""
+    """Where it ended early, and why."""
     why: str = ""
-    """Why the cost of one more grows, if it does."""
+    """Why the cost of each more grows, if it does."""
 
 
 @dataclass
@@ -87,14 +87,14 @@ class Run:
 
 
 def in_turn(contenders: Iterable[Contender], rounds: int) -> Iterator[Contender]:
-    """Each contender once per round, in random order: some stay busy long after their turn."""
+    """Each contender once per round, in a random order: some stay busy long after their turn."""
     chance, order = random.Random(1), list(contenders)
     for _ in range(rounds):
         yield from chance.sample(order, len(order))
 
 
 def begin() -> Run:
-    """A new run, with a description of this machine but not its name."""
+    """A run on this machine, which is described but not named."""
     engine = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=True
     )
@@ -110,7 +110,7 @@ def begin() -> Run:
 
 
 def load(path: Path = RESULTS) -> list[Run]:
-    """The runs in a file; none if there is no file."""
+    """The runs in a file; none if it does not exist."""
     if not path.exists():
         return []
     return [

@@ -1,4 +1,4 @@
-"""Serving: start, idle memory, answers a second, latency, and overload."""
+"""Serving: start-up, idle memory, throughput, latency and overload."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LIMITS = (
     "--memory=2g",
     "--memory-swap=2g",
     "--env=SAGEMAKER_MODEL_SERVER_WORKERS=2",
-    "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all others run, and so that root can read its memory
+    "--env=SAGEMAKER_MODEL_SERVER_USER=root",  # as all the others, so that memory.py may read it
 )
 MODEL = "rm -rf /opt/ml/model && ln -s {} /opt/ml/model; "
 CONNECTIONS = (1, 8, 64)
-# wrk's own report is for people.
+# In place of wrk's own report, which is hard to parse.
 WRK = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "%s"
@@ -57,14 +57,14 @@ def measure(run: Run, rounds: int) -> None:
             container = serve(server, "/srv/model")
             stack.enter_context(container)
             running[server] = wait_for_ping(container, path=server.health)
-            time.sleep(2)  # all workers, not only the first
+            time.sleep(2)  # until all workers are ready
             used = json.loads(container.exec("python3", "/srv/serving/memory.py").stdout)
             memory.add(server.name, used["Private"])
         run.rows.append(memory)
         for kind, (body, content_type, accept) in payloads().items():
             speaking = {server: url for server, url in running.items() if kind.split()[0] in server.speaks}
             script = script_for(body, content_type, accept)
-            for url in speaking.values():  # warm up: some libraries load late
+            for url in speaking.values():  # warm up: libraries load some parts late
                 wrk(f"{url}/invocations", script, 8, 1)
             for connections in CONNECTIONS if rounds > 1 else CONNECTIONS[1:]:
                 run.rows += loaded(kind, connections, speaking, script, rounds)
@@ -80,7 +80,7 @@ def serve(server: Server, model: str, *options: str) -> Container:
 
 
 def started(servers: list[Server], rounds: int) -> list[Row]:
-    """How long after its start a server answers, inside a container."""
+    """The time from a server's start inside a container to its first answers."""
     rows = {
         path: Row("Serving: start", f"start → 200 on {label}", "ms", False)
         for path, label in {"health": "/ping", "/invocations": "/invocations"}.items()
@@ -116,14 +116,14 @@ def script_for(body: bytes, content_type: str, accept: str) -> Path:
 
 
 def wrk(url: str, script: Path, connections: int, seconds: float) -> dict[str, float]:
-    """The result of these seconds of load: answers a second, median and p99 in ms.
+    """The results of some seconds of load: answers per second, p50 and p99 in ms.
 
-    A server that hangs or dies, as MMS may with 64 large bodies at once, counts as having answered nothing.
+    A server that hangs or dies, as MMS may with 64 large bodies at once, counts as without answers.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", "-s", script, url]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30 + seconds)
-    except subprocess.SubprocessError:  # it did not end, or nobody answered
+    except subprocess.SubprocessError:  # it did not end, or nothing answered
         return {"rate": 0, "p50": math.inf, "p99": math.inf, "lost": connections}
     found = json.loads(done.stdout.rsplit("\n", 2)[-2])
     found["rate"] = found["answers"] / found["seconds"]
@@ -131,11 +131,11 @@ def wrk(url: str, script: Path, connections: int, seconds: float) -> dict[str, f
 
 
 def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, rounds: int) -> list[Row]:
-    """Answers a second and latencies with this many connections, server after server in each round."""
-    group = f"Serving: {kind}"
-    rate = Row(group, f"answers/s, {connections} connections", "1/s", True)
-    p50 = Row(group, f"p50, {connections} connections", "ms", False)
-    p99 = Row(group, f"p99, {connections} connections", "ms", False)
+    """Throughput and latencies with some connections, server by server in each round."""
+    group, count = f"Serving: {kind}", f"{connections} connection{'s' * (connections > 1)}"
+    rate = Row(group, f"answers/s, {count}", "1/s", True)
+    p50 = Row(group, f"p50, {count}", "ms", False)
+    p99 = Row(group, f"p99, {count}", "ms", False)
     for server in in_turn(urls, rounds):
         found = wrk(f"{urls[server]}/invocations", script, connections, 1)
         if found["rate"]:
@@ -146,7 +146,7 @@ def loaded(kind: str, connections: int, urls: dict[Server, str], script: Path, r
 
 
 def overloaded(servers: list[Server], rounds: int) -> list[Row]:
-    """A model that computes for 5 ms, under 8 and 256 connections, while somebody asks for /ping."""
+    """A model that computes for 5 ms, with 8 connections and with 256, and requests for /ping meanwhile."""
     script = script_for(b"[1]", "application/json", "application/json")
     rows: dict[str, Row] = {}
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def overloaded(servers: list[Server], rounds: int) -> list[Row]:
             busy = Server(server.name, server.environment, sync)
             container = stack.enter_context(serve(busy, "/srv/overload"))
             urls[server.name] = wait_for_ping(container)
-            wrk(f"{urls[server.name]}/invocations", script, 8, 1)  # warm up: some libraries load late
+            wrk(f"{urls[server.name]}/invocations", script, 8, 1)  # warm up
         for name in in_turn(urls, rounds):
             for (label, unit, more), value in overload(urls[name], script).items():
                 row = Row("Serving: a model of 5 ms, overloaded", label, unit, more)
@@ -180,8 +180,8 @@ def overload(url: str, script: Path) -> dict[tuple[str, str, bool], float]:
         ("answers/s, 8 connections", "1/s", True): calm["rate"],
         ("p99, 8 connections", "ms", False): calm["p99"],
         ("good answers/s, 256 connections", "1/s", True): crowded["rate"],
-        ("good answers at 256 to those at 8", "", True): crowded["rate"] / max(calm["rate"], 1e-9),
-        ("/ping without 200, 256 connections", "", False): len(pings.result()) - len(took),
+        ("good answers, 256 to 8 connections", "", True): crowded["rate"] / max(calm["rate"], 1e-9),
+        ("/ping without 200, 256 connections", "calls", False): len(pings.result()) - len(took),
     }
     if took:
         found["p99 of /ping, 256 connections", "ms", False] = took[int(len(took) * 0.99)]
@@ -192,7 +192,7 @@ def overload(url: str, script: Path) -> dict[tuple[str, str, bool], float]:
 
 
 def ask(url: str, method: str, path: str, every: float, until: threading.Event) -> list[tuple[int, float]]:
-    """Status and milliseconds of requests, one `every` so many seconds, each on its own connection."""
+    """Status and milliseconds of requests, `every` seconds apart, each on its own connection."""
     host, port = url.removeprefix("http://").split(":")
     found = []
     while not until.is_set():

@@ -1,4 +1,4 @@
-"""Training: how soon a program starts, how fast its output passes, how soon it learns of SIGTERM."""
+"""Training: the time until the program starts, the throughput of its output, the delay of SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.docker import docker
 FIGURES: dict[str, tuple[str, str, bool]] = {
     "first line": ("start → the program's first line", "ms", False),
     "cpu": ("CPU time of the whole job", "ms", False),
-    "memory": ("memory of PID 1, at most", "MiB", False),
+    "memory": ("peak memory of PID 1", "MiB", False),
     "output": ("output passed through", "1000 lines/s", True),
     "after exception": ("the same after a line with “Exception”", "1000 lines/s", True),
     "SIGTERM": ("SIGTERM → the program", "ms", False),
@@ -31,7 +31,7 @@ for name, content in json.loads(sys.argv[1]).items():
 
 
 def measure(run: Run, rounds: int) -> None:
-    """Add the rows of training to the run. The yardstick is bare Python, which does nothing for a job."""
+    """Add the rows of training to the run. Bare Python, which does nothing for a job, is the baseline."""
     peers = [name for name in ("sagemaker-training", "sagemaker-containers") if name not in run.absent]
     measured, failed = _rounds(["bare", "optml", *peers], rounds)
     run.absent |= failed
@@ -44,14 +44,14 @@ def measure(run: Run, rounds: int) -> None:
 
 
 def _rounds(contenders: list[str], rounds: int) -> tuple[list[dict[str, dict[str, float]]], dict[str, str]]:
-    """The figures of each contender in each round, and those that do not run at all."""
+    """The figures of each contender in each round, and why others do not run."""
     command = f"""
 mkdir -p /opt/ml/input/data/train /opt/ml/output/data && cp /srv/training/*.py /opt/ml/code/
 python3 -c "$SETUP" "$CONFIG" && exec python3 /srv/training/stopwatch.py {rounds} {" ".join(contenders)}
 """
     done = docker(
-        "run", "--rm", "--cap-add=SYS_ADMIN",  # for a namespace of processes for each
-        "--add-host=algo-1:127.0.0.1",  # sagemaker-training waits until its name resolves
+        "run", "--rm", "--cap-add=SYS_ADMIN",  # for a PID namespace of each
+        "--add-host=algo-1:127.0.0.1",  # sagemaker-training waits until the host's name resolves
         f"--env=SETUP={SETUP}", f"--env=CONFIG={json.dumps(CONFIG)}",
         IMAGE, "sh", "-c", command, timeout=120 + 20 * rounds,
     )  # fmt: skip

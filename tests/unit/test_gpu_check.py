@@ -26,7 +26,7 @@ def test_without_gpu_and_torch_it_says_what_it_skipped(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out/report.json").read_text())
     statuses = [result["status"] for result in report.values()]
     assert statuses == ["skipped", "skipped", "passed", "skipped", "skipped", "skipped", "skipped"]
-    assert "too old for CUDA 13" in report["A driver that is too old is told"]["found"]
+    assert "too old for CUDA 13" in report["A driver that is too old is reported"]["found"]
     assert report["A served model, GPU against CPU"]["found"] == f"{python} cannot import torch"
     text = (tmp_path / "out/report.md").read_text()
     assert all(f"| {name} | {result['status']} |" in text for name, result in report.items())

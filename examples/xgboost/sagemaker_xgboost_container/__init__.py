@@ -1,1 +1,1 @@
-"""What scripts for AWS's XGBoost container import of it."""
+"""The parts of AWS's XGBoost container that scripts import."""

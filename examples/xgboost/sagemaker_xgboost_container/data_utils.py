@@ -1,4 +1,4 @@
-"""A channel as a matrix of XGBoost."""
+"""Reads a channel as an XGBoost matrix."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from . import encoder
 
 
 def get_dmatrix(path, content_type, csv_weights=0, is_pipe=False, combine_train_val=False):
-    """The files of a folder, or one: CSV with the label first and no header, or libsvm."""
+    """Read a folder or a file: CSV with the label first and no header, or libsvm."""
     if csv_weights or is_pipe or combine_train_val:
         raise ValueError("weights, pipes and combined channels are not read here")
     if path is None:

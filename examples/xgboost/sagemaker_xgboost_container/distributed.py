@@ -1,4 +1,4 @@
-"""One training on several hosts: XGBoost's tracker on the first one, and a worker on each."""
+"""Training on several hosts: XGBoost's tracker on the first, and a worker on each."""
 
 import socket
 import time
@@ -11,9 +11,9 @@ SECONDS_TO_MEET = 15 * 60
 
 
 def rabit_run(exec_fun, args, include_in_training, hosts, current_host, update_rabit_args=False):
-    """Call `exec_fun(**args, is_master=…)` on each host, while all of them train one model.
+    """Call `exec_fun(**args, is_master=…)` on each host; together they train one model.
 
-    Raises ValueError on a host without data: all must have some.
+    Raises ValueError on a host without data.
     """
     if not include_in_training:
         raise ValueError(f"{current_host} has no data in its channels; each host of the job needs some")
@@ -31,7 +31,7 @@ def rabit_run(exec_fun, args, include_in_training, hosts, current_host, update_r
 
 
 def _wait_for(first):
-    """Block until the first host has a name; XGBoost itself tries again until its tracker answers."""
+    """Wait until the first host's name resolves; XGBoost itself retries until its tracker answers."""
     deadline = time.monotonic() + SECONDS_TO_MEET
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Rows of text as a matrix of XGBoost."""
+"""Converts rows of text to an XGBoost matrix."""
 
 import io
 
@@ -19,7 +19,7 @@ def libsvm_to_dmatrix(text):
 
 
 def decode(body, content_type):
-    """The body of a request as a matrix; raises ValueError for a type that is neither CSV nor libsvm."""
+    """Convert the body of a request; raises ValueError for a type that is neither CSV nor libsvm."""
     kind = content_type.partition(";")[0].strip()
     if kind in ("text/csv", "csv"):
         return csv_to_dmatrix(body)

@@ -1,4 +1,4 @@
-"""What a clause of the contract is, and how its check speaks: it returns, or raises Broken or NotChecked."""
+"""A clause of the contract. Its check returns if the clause is kept, else raises Broken or NotChecked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from conformance.subject import Subject
 
 LEVELS = ("required", "recommended", "hardened")
-"""Each level has the clauses of those before it: what the platform demands, what its documents or its users'
-code count on, and what careful operators ask for."""
+"""Each level includes those before it: what the platform demands, what its documents advise and users' code
+relies on, and security hardening."""
 
 Check = Callable[["Subject"], None]
 
 
 class Broken(Exception):
-    """The image does not keep the clause; the message says what was seen instead."""
+    """The image does not keep the clause; the message says what was observed instead."""
 
 
 class NotChecked(Exception):
@@ -29,9 +29,9 @@ class Clause:
     id: str
     sentence: str
     level: str
-    source: str  # where a document says so
-    remedy: str  # what to do about an image that breaks it
-    verb: str | None  # train, serve, or None where it concerns the image itself
+    source: str  # the document that requires it
+    remedy: str  # how to mend an image that breaks it
+    verb: str | None  # train, serve, or None if it concerns the image itself
     slow: bool  # takes most of a minute
     check: Check
 
@@ -60,6 +60,6 @@ def clause(
 
 
 def expect(kept: object, seen: str) -> None:
-    """The clause is broken unless `kept`."""
+    """Raise Broken unless `kept`."""
     if not kept:
         raise Broken(seen)

@@ -1,7 +1,7 @@
-"""The command line: which clauses, on which image, and where the result goes.
+"""The command line.
 
-Exit codes: 0 every clause that could be checked is kept; 1 one or more are broken; 2 nothing could be
-checked: wrong arguments, no engine, no such image; 130 and 143 stopped by SIGINT and SIGTERM.
+Exit codes: 0 every clause that could be checked is kept; 1 a clause is broken; 2 nothing could be checked:
+wrong arguments, no engine, no such image; 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from conformance.target import Options
 
 SOCKET = "/var/run/docker.sock"
 
-assert clauses  # its modules declare what CLAUSES has
+assert clauses  # importing it fills CLAUSES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ImageNotFound, NullResource):
         parser.error(f"there is no image {options.image} on this engine; build it or `docker pull` it first")
     except APIError as error:
-        parser.error(f"the Docker Engine refuses: {error.explanation}")
+        parser.error(f"the Docker Engine reports: {error.explanation}")
     except requests.RequestException as error:
         parser.error(f"the Docker Engine no longer answers ({error})")
     report.write_table(options.image, results)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End by way of what removes the containers; nothing interrupts that."""
+    """Exit, which removes the containers; further signals do not interrupt that."""
     for each in STOPS:
         signal.signal(each, signal.SIG_IGN)
     print("check: stopped; removing its containers", file=sys.stderr)
@@ -74,7 +74,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _chosen(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Clause]:
-    """The clauses that the command line asks for, in the order of their declaration."""
+    """The clauses selected on the command line, in the order of their declaration."""
     verbs = {v for v in ("train", "serve") if getattr(options, v)} or {"train", "serve"}
     levels = LEVELS[: LEVELS.index(options.level) + 1]
     if unknown := set(options.only or ()) - {c.id for c in CLAUSES}:
@@ -90,7 +90,7 @@ def _chosen(options: argparse.Namespace, parser: argparse.ArgumentParser) -> lis
 
 
 def _result(clause: Clause, subject: Subject) -> Result:
-    """Check one clause, and say so."""
+    """Check one clause, and report its progress."""
     begin, state, seen = time.monotonic(), "kept", ""
     report.announce(clause)
     try:
@@ -100,13 +100,13 @@ def _result(clause: Clause, subject: Subject) -> Result:
     except NotChecked as error:
         state, seen = "not checked", str(error)
     except APIError as error:
-        state, seen = "broken", f"the engine refuses: {error.explanation}"
-    except requests.RequestException:  # the engine is gone, which is not the image's fault
+        state, seen = "broken", f"the engine reports: {error.explanation}"
+    except requests.RequestException:  # the engine has gone, which is not the image's fault
         raise
     except OSError as error:
         state, seen = "broken", f"{type(error).__name__}: {error}"
-    except (ValueError, LookupError, TypeError, tarfile.TarError) as error:  # what is found has another form
-        state, seen = "broken", f"the answer cannot be read: {error!r}"
+    except (ValueError, LookupError, TypeError, tarfile.TarError) as error:  # of an unexpected form
+        state, seen = "broken", f"the response cannot be read: {error!r}"
     result = Result(clause, state, seen, time.monotonic() - begin)
     report.progress(result)
     return result
@@ -140,21 +140,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all kept, 1 some broken, 2 nothing could be checked, 130 or 143 stopped.",
     )
     add = parser.add_argument
-    add("image", nargs="?", metavar="IMAGE", help="an image of the engine")
-    add("--train", action="store_true", help="check `docker run IMAGE train`, and not serve")
-    add("--serve", action="store_true", help="check `docker run IMAGE serve`, and not train")
-    add("--level", choices=LEVELS, default="recommended", help="how strictly (recommended)")
-    add("--only", action="append", metavar="ID", help="check this clause; may be repeated")
-    add("--quick", action="store_true", help="leave out clauses that take most of a minute")
-    add("--list", action="store_true", help="print all clauses with their sources, and end")
+    add("image", nargs="?", metavar="IMAGE", help="an image that the engine has")
+    add("--train", action="store_true", help="check only `docker run IMAGE train`")
+    add("--serve", action="store_true", help="check only `docker run IMAGE serve`")
+    add("--level", choices=LEVELS, default="recommended", help="how strict to be (recommended)")
+    add("--only", action="append", metavar="ID", help="check only this clause; may be repeated")
+    add("--quick", action="store_true", help="skip clauses that take most of a minute")
+    add("--list", action="store_true", help="print all clauses with their sources, and exit")
     add("--code", type=_folder, metavar="DIR", help="your code, for /opt/ml/code")
     add("--model", type=_folder, metavar="DIR", help="your model, for /opt/ml/model when serving")
     add("--input", type=_folder, metavar="DIR", help="your data, for /opt/ml/input when training")
-    add("--payload", type=_file, metavar="FILE", help="a body that /invocations answers")
+    add("--payload", type=_file, metavar="FILE", help="a request that /invocations answers with 200")
     add("--content-type", default="application/json", metavar="T", help="the type of the payload")
-    add("--env", action="append", type=_variable, metavar="K=V", help="a variable for the image")
-    add("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping (120)")
-    add("--train-timeout", type=float, default=600, metavar="S", help="seconds until the training ends (600)")
+    add("--env", action="append", type=_variable, metavar="K=V", help="a variable for the containers")
+    add("--start-timeout", type=float, default=120, metavar="S", help="seconds until /ping answers 200 (120)")
+    add("--train-timeout", type=float, default=600, metavar="S", help="seconds that training may take (600)")
     add("--json", type=Path, metavar="FILE", help="write the result as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
     return parser

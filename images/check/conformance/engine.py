@@ -1,7 +1,7 @@
-"""The containers of one run of the check: each bears its label, and all of them go when the run ends.
+"""The containers of one run of the check: each has the run's label, and all are removed when it ends.
 
-Files go in and out through the engine's API and nothing is mounted from here, so that the check works on the
-host as it does in a container with the engine's socket.
+Files go in and out through the engine's API, without mounts, so that the check works the same on the host and
+in a container with the engine's socket.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from docker.types import LogConfig, Mount
 LABEL = "optml.check"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 ML = "/opt/ml"
-# The end of what it writes, however much that is: it is read whole, and a disk is not to be filled with it.
+# Only the end of a container's output is kept: all of it is read, and it must not fill the disk.
 LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 Files = dict[str, bytes | str | None]
 """Path below /opt/ml → content; None is a folder."""
 
 
 class Engine:
-    """Makes containers, and removes what it made: `with Engine() as engine`."""
+    """Creates containers, and removes them on exit: `with Engine() as engine`."""
 
     def __init__(self) -> None:
         self.client = docker.from_env(timeout=180)
@@ -59,7 +59,7 @@ class Engine:
         self.client.close()
 
     def _find_own_container(self) -> Container | None:
-        """The container that we run in, if it is one of this engine."""
+        """The container in which the check runs, if it is one of this engine."""
         name = os.uname().nodename
         try:
             found = self.client.containers.get(name)
@@ -68,7 +68,7 @@ class Engine:
         return found if found.id.startswith(name) else None
 
     def create(self, image: str, *command: str, files: Files | None = None, **options: Any) -> Container:
-        """A container with a volume at /opt/ml, which starts with what the image has there, and `files`."""
+        """A container with a volume at /opt/ml, which holds the image's files at that path, and `files`."""
         mounts = options.pop("mounts", [])
         with _stops_held():
             container = self.client.containers.create(
@@ -87,14 +87,14 @@ class Engine:
         return container
 
     def sealed(self, image: str, target: str, files: Files) -> Mount:
-        """A read-only volume with what the image has at `target`, and `files`."""
+        """A read-only volume with the image's files at `target`, and `files`."""
         with _stops_held():
             name = self.client.volumes.create(labels={LABEL: self.run}).name
         remove(self.create(image, "serve", files=files, mounts=[Mount(target, name, type="volume")]))
         return Mount(target, name, type="volume", read_only=True)
 
     def isolated_network(self) -> str:
-        """A network that leads nowhere but to us."""
+        """A network on which the container can reach only the check."""
         name = f"optml-check-{self.run}-{uuid.uuid4().hex[:6]}"
         with _stops_held():
             network = self.client.networks.create(name, internal=True, labels={LABEL: self.run})
@@ -108,7 +108,7 @@ _FOLDERS = ("input", "input/config", "input/data", "model", "output", "output/da
 
 @contextlib.contextmanager
 def _stops_held() -> Iterator[None]:
-    """What is being made or removed would be left behind by a check that ended now."""
+    """Hold stop signals: what is being created or removed now would be left behind."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -117,7 +117,7 @@ def _stops_held() -> Iterator[None]:
 
 
 def remove(container: Container) -> None:
-    """Remove it with its volumes. A signal may have interrupted a removal that the engine goes on with."""
+    """Remove it with its volumes. The engine may still be at a removal that a signal interrupted."""
     try:
         container.remove(force=True, v=True)
     except NotFound:
@@ -132,7 +132,7 @@ def remove(container: Container) -> None:
 
 
 def archive(files: Files) -> bytes:
-    """A tar for /opt/ml, whose files any uid may read and write."""
+    """A tar for /opt/ml, whose files any user may read and write."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path, content in files.items():
@@ -149,7 +149,7 @@ def archive(files: Files) -> bytes:
 
 
 def folder(source: Path, target: str) -> Files:
-    """The files below `source`, to lie below `target`."""
+    """The files below `source`, for the folder `target`."""
     found: Files = {}
     for path in sorted(source.rglob("*")):
         found[f"{target}/{path.relative_to(source)}"] = None if path.is_dir() else path.read_bytes()
@@ -157,7 +157,7 @@ def folder(source: Path, target: str) -> Files:
 
 
 def read(container: Container, path: str) -> bytes | None:
-    """A file of the container, also of one that has ended; None if there is none."""
+    """A file of a running or exited container; None if there is none."""
     try:
         stream, _ = container.get_archive(path)
     except NotFound:
@@ -168,7 +168,7 @@ def read(container: Container, path: str) -> bytes | None:
 
 
 def streamed(chunks: Iterator[bytes]) -> tarfile.TarFile:
-    """An archive that is read as it comes, so that its size does not matter."""
+    """An archive that is read as it arrives, so that its size does not matter."""
     return tarfile.open(fileobj=_Stream(chunks), mode="r|")
 
 

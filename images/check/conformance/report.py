@@ -1,4 +1,4 @@
-"""What was found, for people and for CI."""
+"""The results, for people and for CI."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Result:
     seconds: float
 
     def __post_init__(self) -> None:
-        """What an image prints must not control a terminal, and XML cannot hold all of it."""
+        """Remove what would control a terminal or is not allowed in XML: images may print anything."""
         object.__setattr__(self, "seen", "".join(c if c.isprintable() else " " for c in self.seen))
 
 
 def announce(clause: Clause) -> None:
-    """What is being checked now; on a terminal alone, where the result takes its place."""
+    """Show the clause that is being checked; only on a terminal, where the result overwrites it."""
     if sys.stderr.isatty():
         print(f"  … {clause.id}  {clause.sentence}\r", end="", file=sys.stderr, flush=True)
 
@@ -38,7 +38,7 @@ def progress(result: Result) -> None:
 
 
 def write_table(image: str, results: list[Result]) -> None:
-    """One line a clause, and below it what is broken with what to do."""
+    """One line per clause; below it what was observed and, if it is broken, what to do."""
     width = max((len(r.clause.id) for r in results), default=0)
     print(f"\n{image}")
     for r in results:

@@ -1,4 +1,4 @@
-"""A serving container, asked over HTTP as the platform asks it."""
+"""A serving container, called over HTTP as the platform calls it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Server:
         for network in self.container.attrs["NetworkSettings"]["Networks"].values():
             if network["IPAddress"]:
                 return str(network["IPAddress"])
-        raise ConnectionError(f"the server has ended: {self.last_words}")
+        raise ConnectionError(f"the server has exited: {self.last_line}")
 
     @property
     def runs(self) -> bool:
@@ -46,7 +46,7 @@ class Server:
         return bool(self.container.status == "running")
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         lines = self.container.logs(tail=20).decode(errors="replace").strip().splitlines()
         return str((lines or ["it wrote nothing"])[-1])[:300]
 
@@ -58,7 +58,7 @@ class Server:
         headers: dict[str, str] | None = None,
         timeout: float = 60,
     ) -> Answer:
-        """One request on a connection of its own. An iterator is sent in chunks, without a length."""
+        """One request on its own connection. An iterator is sent in chunks, without a length."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         begin = time.monotonic()
         try:
@@ -85,10 +85,10 @@ class Server:
 
     def wait_ready(self, timeout: float) -> Answer:
         """The first /ping that answers 200."""
-        deadline, seen = time.monotonic() + timeout, "nothing answers"
+        deadline, seen = time.monotonic() + timeout, "no response"
         while time.monotonic() < deadline:
             if not self.runs:
-                raise Broken(f"the server has ended with {self.exit_code}: {self.last_words}")
+                raise Broken(f"the server has exited with {self.exit_code}: {self.last_line}")
             try:
                 answer = self.ping()
                 if answer.status == 200:
@@ -97,7 +97,7 @@ class Server:
             except OSError as error:
                 seen = f"/ping: {error}"
             time.sleep(0.1)
-        raise Broken(f"not ready after {timeout:.0f} s: {seen}; its last line is {self.last_words!r}")
+        raise Broken(f"not ready after {timeout:.0f} s: {seen}; its last line is {self.last_line!r}")
 
     @property
     def exit_code(self) -> int:
@@ -105,7 +105,7 @@ class Server:
         return int(self.container.attrs["State"]["ExitCode"])
 
     def wait_end(self, timeout: float) -> int | None:
-        """Its exit code; None if it still runs."""
+        """Its exit code; None if it is still running."""
         deadline = time.monotonic() + timeout
         while self.runs:
             if time.monotonic() > deadline:

@@ -27,11 +27,11 @@ class Serving(Target):
     def handlers_run(self) -> bool:
         """Whether the image serves with handlers in /opt/ml/model/code."""
         if self.options.model is not None:
-            return False  # the user's model comes with the user's handlers
+            return False  # the user's model has its own handlers
         with contextlib.suppress(Broken, OSError), contextlib.ExitStack() as running:
             server = running.enter_context(self._serve({}))
             server.wait_ready(self.options.start_timeout)
-            # A server that is not ready when it says so is for P-READY-2 to find.
+            # A server that reports ready too early breaks only P-READY-2.
             for _ in range(20):
                 if b'"conformance"' in server.call(b'{"hello": 1}').body:
                     self._server = server
@@ -42,7 +42,7 @@ class Serving(Target):
 
     @property
     def first_server(self) -> Server:
-        """The server that all clauses share which leave it as it was, ready or not."""
+        """The server that is shared by all clauses which leave it unchanged; it may not be ready."""
         plan: dict[str, Any] | None = {} if self.handlers_run else None
         if self._server is None:
             self._server = self.keep(self._serve(plan))
@@ -50,7 +50,7 @@ class Serving(Target):
 
     @cached_property
     def not_ready(self) -> str:
-        """Why no server of the image gets ready; empty if one does."""
+        """Why the image's server does not become ready; empty if it does."""
         try:
             self.first_server.wait_ready(self.options.start_timeout)
         except Broken as error:
@@ -59,40 +59,38 @@ class Serving(Target):
 
     @cached_property
     def has_ended(self) -> bool:
-        """Whether the server that did not get ready has ended by then, or has not even started."""
+        """Whether the server did not become ready because it exited or never started."""
         return bool(self.not_ready) and not (self._server and self._server.runs)
 
     def needs_start(self) -> None:
-        """Nothing more can be found out about a server that does not get ready."""
+        """A server that does not become ready cannot be checked further."""
         if not self.handlers_run and self.not_ready:
-            raise NotChecked("the server does not get ready: see E-SERVE-1 and P-READY-1")
+            raise NotChecked("the server does not become ready: see E-SERVE-1 and P-READY-1")
 
     @property
     def server(self) -> Server:
         """The shared server, ready."""
         self.needs_start()
         if self._server and not self._server.runs:
-            self._server = None  # a clause before has ended it, and said so
+            self._server = None  # an earlier clause ended it, and reported that
         server = self.first_server
         server.wait_ready(self.options.start_timeout)
         return server
 
     @cached_property
     def plain_answer(self) -> Answer:
-        """What the image answers to the user's payload, or to ours."""
+        """The response to the user's payload, or to the default one."""
         return self.server.call()
 
     def needs_handlers(self) -> None:
         if not self.handlers_run:
-            raise NotChecked(
-                "the image does not run handlers in /opt/ml/model/code, so no call can be shaped"
-            )
+            raise NotChecked("the image does not run handlers in /opt/ml/model/code, which this call needs")
 
     @contextlib.contextmanager
     def serving(
         self, plan: dict[str, Any] | None = None, *, plain: bool = False, **how: Any
     ) -> Iterator[Server]:
-        """A server of its own for one clause: with our handlers by a plan, with no model if plain."""
+        """A separate server for one clause: its handlers follow `plan`; if `plain`, it has no model."""
         if plan is not None:
             self.needs_handlers()
         self.needs_start()

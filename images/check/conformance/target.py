@@ -1,7 +1,7 @@
-"""What the check knows of an image, and what training and serving have in common.
+"""What the check knows about an image, shared by training and serving.
 
-A small program of ours is put where the toolkits' users put theirs (probes/). Where an image runs it, nearly
-every clause can be checked with no knowledge of the image; an image with code of its own is checked as it is.
+The check puts its own small programs (probes/) where users of the toolkits put theirs. If an image runs them,
+nearly every clause can be checked without knowing the image; an image with its own code is checked as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NotStarted(Broken):
 
 @dataclass(frozen=True)
 class Options:
-    """What the user knows of the image."""
+    """What the user says about the image."""
 
     code: Path | None = None
     model: Path | None = None
@@ -48,12 +48,12 @@ class Target:
 
 
 def probe(name: str, plan: dict[str, Any]) -> str:
-    """The source of one of our programs, with what it is to do."""
+    """The source of one of the check's programs, with the plan that it follows."""
     return f"PLAN = {plan!r}\n" + (PROBES / name).read_text()
 
 
 def start(container: Container) -> None:
-    """Start it; what the engine cannot start breaks the clause that wanted it."""
+    """Start it; if the engine cannot, the clause is broken."""
     try:
         container.start()
     except APIError as error:

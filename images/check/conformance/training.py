@@ -28,17 +28,17 @@ NEVER_ENDED = -1
 
 @dataclass(frozen=True)
 class Job:
-    """A training container that has ended, or why there is none."""
+    """A training container that has exited, or why there is none."""
 
     code: int = NEVER_ENDED
     stdout: str = ""
     stderr: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)  # what lies below /opt/ml/model and /opt/ml/output
-    why: str = ""  # it did not start or did not end
+    files: dict[str, bytes] = field(default_factory=dict)  # below /opt/ml/model and /opt/ml/output
+    why: str = ""  # why it did not start or end
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """What our program saw; None if it did not run."""
+        """What the check's program recorded; None if it did not run."""
         text = self.files.get("model/conformance.json")
         return json.loads(text) if text else None
 
@@ -54,33 +54,33 @@ class Job:
             return self.why
         last = (self.stdout + self.stderr).strip().splitlines()[-1:]
         return f"exit code {self.code}" + (
-            f", and its last line is {last[0][:200]!r}" if last else ", in silence"
+            f", and its last line is {last[0][:200]!r}" if last else ", without output"
         )
 
 
 class Training(Target):
     @cached_property
     def plain_job(self) -> Job:
-        """One that does nothing but to record how it was started."""
+        """One that only records how it was started."""
         return self._first({})
 
     @cached_property
     def failed_job(self) -> Job:
-        """One that ends by an exception, below a traceback that is longer than a reason may be."""
+        """One that ends with an exception whose traceback is longer than a failure reason may be."""
         return self.job({"raise": 60})
 
     def job(self, plan: dict[str, Any], **how: Any) -> Job:
-        """Train with our program, which does as `plan` says."""
+        """Train with the check's program, which follows `plan`."""
         if self.plain_job.report is None:
             raise NotChecked(
-                "the image does not run the program that SAGEMAKER_PROGRAM names in /opt/ml/code, "
-                f"so what it does for a program is its own affair ({self.plain_job.end})"
+                "the image does not run the program in /opt/ml/code that SAGEMAKER_PROGRAM names, "
+                f"which this clause needs ({self.plain_job.end})"
             )
         return self._job(plan, **how) if plan or how else self.plain_job
 
     @cached_property
     def own_job(self) -> Job:
-        """Train with what the image has, and the code and data of the command line."""
+        """Train with the image's own code, and the code and data from the command line."""
         plain = self.plain_job
         if self.options.code is None and plain.report is not None:
             return plain
@@ -92,7 +92,7 @@ class Training(Target):
         return self._job(None, self.options.train_timeout, **how)
 
     def _first(self, plan: dict[str, Any] | None) -> Job:
-        """A job that others depend on: if it does not start or end, it is not tried again for each clause."""
+        """A job on which others depend: if it does not start or end, it is not run again for each clause."""
         try:
             return self._job(plan, self.options.train_timeout)
         except Broken as error:
@@ -115,7 +115,7 @@ class Training(Target):
         command: tuple[str, ...] = ("train",),
         **options: Any,
     ) -> Iterator[Container]:
-        """A training container that runs."""
+        """A running training container."""
         variables = {"TRAINING_JOB_NAME": "conformance", **self.options.environment, **(environment or {})}
         tree: Files = {}
         if plan is None:
@@ -152,7 +152,7 @@ class Training(Target):
 
 
 def _configuration(changes: dict[str, Any]) -> Files:
-    """The files of /opt/ml/input/config; a value of None leaves one out."""
+    """The files in /opt/ml/input/config; a value of None leaves one out."""
     return {
         f"/opt/ml/input/config/{name}.json": json.dumps(content)
         for name, content in (INPUT | changes).items()
@@ -161,11 +161,11 @@ def _configuration(changes: dict[str, Any]) -> Files:
 
 
 def ended(container: Container, timeout: float = 120) -> Job:
-    """Wait for its end, and take what it left."""
+    """Wait until it exits, and collect its output."""
     try:
         code = container.wait(timeout=timeout)["StatusCode"]
     except RequestException:
-        raise Broken(f"the container still runs after {timeout:.0f} s") from None
+        raise Broken(f"the container is still running after {timeout:.0f} s") from None
     stdout, stderr = (
         container.logs(stdout=out, stderr=not out).decode(errors="replace") for out in (True, False)
     )

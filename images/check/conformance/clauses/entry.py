@@ -1,4 +1,4 @@
-"""That the image starts as the platform starts it."""
+"""The image starts in the way in which the platform starts it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from conformance.subject import Subject
 from conformance.target import NotStarted
 from conformance.training import ended
 
-NOT_RUN = {125: "the engine could not start it", 126: "train cannot be run", 127: "there is no program train"}
+NOT_RUN = {
+    125: "the engine could not start it",
+    126: "train cannot be executed",
+    127: "there is no program train",
+}
 
-SCRIPTS = "A script that is there and not found has lines that end in CR LF, or its interpreter is missing."
+SCRIPTS = "If a script exists but is not found, its lines end in CR LF or its interpreter is missing."
 
 
 @clause(
@@ -18,7 +22,7 @@ SCRIPTS = "A script that is there and not found has lines that end in CR LF, or 
     "required",
     TRAIN_RUN,
     "`docker run IMAGE train` runs the training",
-    f"Put a program named train on PATH, or let ENTRYPOINT take the argument. {SCRIPTS}",
+    f"Put a program named train on PATH, or let ENTRYPOINT handle the argument. {SCRIPTS}",
     verb="train",
 )
 def train_starts(subject: Subject) -> None:
@@ -34,8 +38,8 @@ def train_starts(subject: Subject) -> None:
     "E-SERVE-1",
     "required",
     SERVE,
-    "`docker run IMAGE serve` starts a server on port 8080, and it stays",
-    f"Put a program named serve on PATH, or let ENTRYPOINT take the argument; listen on 0.0.0.0:8080. {SCRIPTS}",
+    "`docker run IMAGE serve` starts a server on port 8080, which keeps running",
+    f"Put a program named serve on PATH, or let ENTRYPOINT handle the argument; listen on 0.0.0.0:8080. {SCRIPTS}",
     verb="serve",
 )
 def serve_starts(subject: Subject) -> None:
@@ -46,13 +50,13 @@ def serve_starts(subject: Subject) -> None:
     "E-OTHER-1",
     "recommended",
     TRAIN_RUN,
-    "A command that does not exist ends with a code that is not 0",
-    "End with 127 for a command that is not known: a spelling mistake must not look like a success.",
+    "For a command that does not exist, the container exits with a non-zero code",
+    "Exit with 127 for an unknown command: a typo must not look like a success.",
 )
 def unknown_command(subject: Subject) -> None:
     try:
         with subject.training({}, command=("no-such-command",)) as container:
             job = ended(container, 60)
-    except NotStarted:  # there is no entry point, and the engine itself says so, with 127
+    except NotStarted:  # without an entry point the engine itself fails, with 127
         return
     expect(job.code != 0, f"`docker run IMAGE no-such-command`: {job.end}")

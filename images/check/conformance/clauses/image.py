@@ -1,4 +1,4 @@
-"""What the image is, before anything runs."""
+"""The image itself, before anything runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _KEYS = re.compile(
     "I-ENTRY-1",
     "recommended",
     TRAIN_RUN,
-    "The entry point, if there is one, is in exec form",
-    'Write ENTRYPOINT ["program", "argument"]: below a shell, the program gets neither arguments nor signals.',
+    "ENTRYPOINT, if set, is in exec form",
+    'Write ENTRYPOINT ["program", "argument"]: a shell passes on neither arguments nor signals.',
 )
 def exec_form(subject: Subject) -> None:
     entry = subject.config.get("Entrypoint") or []
@@ -42,7 +42,7 @@ def exec_form(subject: Subject) -> None:
     "required",
     TRAIN_RUN,
     "The entry point is not tini",
-    "Take tini out of ENTRYPOINT: it takes the platform's arguments for its own.",
+    "Remove tini from ENTRYPOINT: it interprets the platform's arguments as its own.",
 )
 def no_tini(subject: Subject) -> None:
     entry = subject.config.get("Entrypoint") or [""]
@@ -53,8 +53,8 @@ def no_tini(subject: Subject) -> None:
     "I-LABEL-1",
     "recommended",
     BIND_TO_PORT,
-    "A label says that the server listens where SAGEMAKER_BIND_TO_PORT says",
-    f"Listen there, and add LABEL {PORT_LABEL}=true: inference pipelines need it.",
+    "A label declares that the server listens on the port in SAGEMAKER_BIND_TO_PORT",
+    f"Listen on that port, and add LABEL {PORT_LABEL}=true: inference pipelines need it.",
     verb="serve",
 )
 def port_label(subject: Subject) -> None:
@@ -65,27 +65,27 @@ def port_label(subject: Subject) -> None:
     "I-LABEL-2",
     "required",
     LABELS,
-    "Each label of a capability is true or false",
-    "Write the label as true.",
+    "Each capability label is true or false",
+    "Set the label to true or false.",
     verb="serve",
 )
 def labels_true(subject: Subject) -> None:
     wrong = {
         k: v for k, v in subject.labels.items() if k.startswith(CAPABILITIES) and v not in ("true", "false")
     }
-    expect(not wrong, f"labels are {wrong}")
+    expect(not wrong, f"other values: {wrong}")
 
 
 @clause(
     "I-SIZE-1",
     "required",
     SERVERLESS,
-    "The image has less than 10 GB",
-    "Leave out build tools, caches and data: `docker history IMAGE` shows what each layer takes.",
+    "The image is smaller than 10 GB",
+    "Leave out build tools, caches and data: `docker history IMAGE` shows the size of each layer.",
 )
 def size(subject: Subject) -> None:
     taken = subject.image.attrs["Size"]
-    expect(taken < 10e9, f"it takes {taken / 1e9:.1f} GB")
+    expect(taken < 10e9, f"its size is {taken / 1e9:.1f} GB")
 
 
 @clause(
@@ -93,7 +93,7 @@ def size(subject: Subject) -> None:
     "recommended",
     LAYERS,
     "The image has at most 60 layers",
-    "Join RUN and COPY lines: each layer costs a request and an unpacking when an instance starts.",
+    "Combine RUN and COPY instructions: an instance that starts fetches and unpacks each layer separately.",
 )
 def layers(subject: Subject) -> None:
     count = len(subject.image.attrs["RootFS"]["Layers"])
@@ -104,23 +104,23 @@ def layers(subject: Subject) -> None:
     "I-SECRET-1",
     "recommended",
     DOCKER_SECRETS,
-    "No secret is in the image's history, variables or labels",
-    "Revoke the secret, then rebuild with `RUN --mount=type=secret`: ARG and ENV stay readable for whoever pulls.",
+    "The image's history, variables and labels contain no secrets",
+    "Revoke the secret, then rebuild with `RUN --mount=type=secret`: anyone who pulls the image can read ARG and ENV.",
 )
 def no_secret_in_history(subject: Subject) -> None:
     texts = [f"variable {line}" for line in subject.config.get("Env") or []]
     texts += [f"label {name}={value}" for name, value in subject.labels.items()]
     texts += [f"history {line.get('CreatedBy', '')}" for line in subject.image.history()]
     found = [f"{text.split()[0]} …{match[0][:12]}…" for text in texts if (match := _SECRET.search(text))]
-    expect(not found, f"what looks like a secret: {', '.join(found)}")
+    expect(not found, f"possible secrets: {', '.join(found)}")
 
 
 @clause(
     "I-SECRET-2",
     "recommended",
     DOCKER_SECRETS,
-    "No private key or file of credentials is in the image",
-    "Remove the file in the layer that makes it: all containers of the image share that key.",
+    "The image contains no private keys or credential files",
+    "Remove the file in the layer that creates it: all containers of the image share that key.",
 )
 def no_key_files(subject: Subject) -> None:
     found = _files(subject)["keys"]
@@ -131,7 +131,7 @@ def no_key_files(subject: Subject) -> None:
     "I-SETUID-1",
     "hardened",
     HARDENING,
-    "No file gains the rights of another user (setuid, setgid)",
+    "No file is setuid or setgid",
     r"RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} +",
 )
 def no_setuid(subject: Subject) -> None:
@@ -143,20 +143,20 @@ def no_setuid(subject: Subject) -> None:
     "I-PORT-1",
     "required",
     BIND_TO_PORT,
-    "With SAGEMAKER_BIND_TO_PORT the server listens on that port, if the label says so",
-    "Read SAGEMAKER_BIND_TO_PORT when the server starts, or take the label away.",
+    "If the label declares it, the server listens on the port in SAGEMAKER_BIND_TO_PORT",
+    "Read SAGEMAKER_BIND_TO_PORT when the server starts, or remove the label.",
     verb="serve",
 )
 def other_port(subject: Subject) -> None:
     if subject.labels.get(PORT_LABEL) != "true":
-        raise NotChecked(f"the image does not say that it can: no label {PORT_LABEL}=true")
+        raise NotChecked(f"the image does not declare it: there is no label {PORT_LABEL}=true")
     environment = {"SAGEMAKER_BIND_TO_PORT": "15080", "SAGEMAKER_SAFE_PORT_RANGE": "15000-15999"}
     with subject.serving(environment=environment, port=15080) as server:
         server.wait_ready(subject.options.start_timeout)
 
 
 def _files(subject: Subject) -> dict[str, list[str]]:
-    """What the root of the image has that concerns a clause, read once."""
+    """The files of the image that break a clause, read once."""
     if "files" not in subject.remembered:
         keys, setuid = [], []
         container = subject.engine.create(subject.name, "train")

@@ -13,12 +13,12 @@ from conformance.subject import Subject
 
 LARGEST = 6 * 1024 * 1024  # bytes of a call to a real-time endpoint
 LONGEST = 50  # seconds; the platform waits for 60
-NEEDS_PAYLOAD = "give a call that the image answers: --payload FILE --content-type TYPE"
+NEEDS_PAYLOAD = "needs a request that the image answers: --payload FILE --content-type TYPE"
 ATTRIBUTES = "trace-id=42; tenant=a"
 
 
 def answered(subject: Subject) -> Server:
-    """A server of which it is known what it answers."""
+    """A server for which a valid call is known."""
     if not subject.handlers_run and subject.options.payload is None:
         raise NotChecked(NEEDS_PAYLOAD)
     if subject.plain_answer.status != 200:
@@ -30,7 +30,7 @@ def answered(subject: Subject) -> Server:
     "V-CALL-1",
     "required",
     SERVE,
-    "POST /invocations answers 200 to a call that is right",
+    "POST /invocations answers a valid call with 200",
     "Route POST /invocations to the model.",
     verb="serve",
 )
@@ -45,8 +45,8 @@ def call(subject: Subject) -> None:
     "V-CALL-2",
     "required",
     SERVE,
-    "Calls that come at once are all answered",
-    "Let calls wait in a queue, or run several workers.",
+    "Concurrent calls are all answered",
+    "Queue calls, or run several workers.",
     verb="serve",
 )
 def together(subject: Subject) -> None:
@@ -54,14 +54,14 @@ def together(subject: Subject) -> None:
     with ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda _: server.call(), range(8)))
     wrong = [str(a) for a in answers if a.status != 200]
-    expect(not wrong, f"of 8 calls {len(wrong)} are not answered: {wrong[:1]}")
+    expect(not wrong, f"{len(wrong)} of 8 calls are not answered: {wrong[:1]}")
 
 
 @clause(
     "V-SIZE-1",
     "required",
     INVOKE,
-    "A call of 6 MB is taken",
+    "A call of 6 MB is accepted",
     "Raise the limit of the server or of the proxy in front of it (nginx: client_max_body_size 6m).",
     verb="serve",
 )
@@ -72,7 +72,7 @@ def large(subject: Subject) -> None:
     )
     if subject.handlers_run:
         expect(answer.status == 200, f"it answers {answer}")
-        expect(f'"size": {LARGEST}'.encode() in answer.body, f"not all of it arrives: {answer}")
+        expect(f'"size": {LARGEST}'.encode() in answer.body, f"the handler does not get all of it: {answer}")
     else:
         expect(answer.status != 413, f"it answers {answer}")
 
@@ -81,8 +81,8 @@ def large(subject: Subject) -> None:
     "V-SIZE-2",
     "recommended",
     HTTP,
-    "A call whose body comes in chunks, without a length, is taken",
-    "Read bodies with `Transfer-Encoding: chunked`, too: clients that stream send them.",
+    "A call with a chunked body, without a length, is accepted",
+    "Also read bodies with `Transfer-Encoding: chunked`: clients that stream send them.",
     verb="serve",
 )
 def chunked(subject: Subject) -> None:
@@ -91,7 +91,9 @@ def chunked(subject: Subject) -> None:
     answer = server.ask("POST", "/invocations", iter([body[:1], body[1:]]), headers, timeout=30)
     expect(answer.status == 200, f"it answers {answer}")
     if subject.handlers_run:
-        expect(f'"size": {len(body)}'.encode() in answer.body, f"not all of it arrives: {answer}")
+        expect(
+            f'"size": {len(body)}'.encode() in answer.body, f"the handler does not get all of it: {answer}"
+        )
 
 
 @clause(
@@ -113,8 +115,8 @@ def long(subject: Subject) -> None:
     "V-ERROR-1",
     "required",
     INVOKE,
-    "A call that goes wrong is answered with 4xx or 5xx, and the server goes on",
-    "Let exceptions become 500: an error that comes with 200 counts as a prediction.",
+    "A failing call is answered with 4xx or 5xx, and the server continues",
+    "Turn exceptions into a 500: an error sent with 200 counts as a prediction.",
     verb="serve",
 )
 def failing(subject: Subject) -> None:
@@ -128,7 +130,7 @@ def failing(subject: Subject) -> None:
     "V-ERROR-2",
     "recommended",
     ERRORS,
-    "The answer to a call that goes wrong is short JSON or text, and shows no traceback and no file of the server",
+    "The response to a failing call is JSON or text, without a traceback or file names of the server",
     "Answer with a message for the client, and keep the traceback in the log.",
     verb="serve",
 )
@@ -139,11 +141,11 @@ def discreet(subject: Subject) -> None:
         for w in (b"Traceback (most recent", b'File "/', b"<!doctype html", b"<html")
         if w in answer.body[:20000]
     ]
-    expect(not shown, f"the answer has {shown[0]!r}" if shown else "")
+    expect(not shown, f"the response contains {shown[0]!r}" if shown else "")
 
 
 def _failed(subject: Subject) -> Answer:
-    """The answer to a call in which the model raises; to one that is no JSON where that is the user's own model."""
+    """The response to a call in which the model raises, or with the user's own model to one that is not JSON."""
     if subject.handlers_run:
         return subject.server.call(b'{"raise": 1}')
     return subject.server.ask("POST", "/invocations", b"\xff\x00{", {"Content-Type": "application/json"})
@@ -180,7 +182,7 @@ def wrong_method(subject: Subject) -> None:
     "recommended",
     INVOKE,
     "X-Amzn-SageMaker-Custom-Attributes reaches the handler",
-    "Give handlers the headers of the request, by a context.",
+    "Pass the request's headers to the handlers, in a context.",
     verb="serve",
 )
 def attributes(subject: Subject) -> None:
@@ -195,22 +197,22 @@ def attributes(subject: Subject) -> None:
     "V-HEADER-3",
     "recommended",
     INVOKE,
-    "X-Amzn-SageMaker-Custom-Attributes that a handler sets is in the answer",
-    "Let handlers set headers of the answer, by the context.",
+    "X-Amzn-SageMaker-Custom-Attributes set by a handler is in the response",
+    "Let handlers set headers of the response, through the context.",
     verb="serve",
 )
 def attributes_of_the_answer(subject: Subject) -> None:
     subject.needs_handlers()
     answer = subject.server.call(json.dumps({"set-attributes": ATTRIBUTES}).encode())
     seen = answer.headers["X-Amzn-SageMaker-Custom-Attributes"]
-    expect(seen == ATTRIBUTES, f"the header is {seen!r}, and the answer {answer}")
+    expect(seen == ATTRIBUTES, f"the header is {seen!r}, the response {answer}")
 
 
 @clause(
     "V-HEADER-2",
     "required",
     INVOKE,
-    "Headers that the server does not know are ignored",
+    "Unknown headers are ignored",
     "Ignore them: the platform adds new ones.",
     verb="serve",
 )
@@ -228,14 +230,14 @@ def unknown_headers(subject: Subject) -> None:
     "V-BATCH-1",
     "required",
     BATCH,
-    "GET /execution-parameters, if it is there, answers what batch transform reads",
+    "GET /execution-parameters, if it exists, answers in the form that batch transform reads",
     'Answer {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}, or 404.',
     verb="serve",
 )
 def batch(subject: Subject) -> None:
     answer = subject.server.ask("GET", "/execution-parameters")
     if answer.status in (404, 405, 501):
-        raise NotChecked("it is not there, and need not be")
+        raise NotChecked("it does not exist, and is optional")
     try:
         found = json.loads(answer.body)
         strategy = found["BatchStrategy"]
@@ -256,7 +258,7 @@ def batch(subject: Subject) -> None:
     "required",
     BATCH,
     "Serving works with the variables of batch transform: SAGEMAKER_BATCH and three more",
-    "Ignore those that you do not need.",
+    "Ignore those that the server does not need.",
     verb="serve",
 )
 def batch_variables(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""Many models in one container, loaded and unloaded by the platform's calls."""
+"""Many models in one container, which the platform loads and unloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL = f"{CAPABILITIES}multi-models"
 
 
 class Models:
-    """The calls of the platform."""
+    """The platform's calls."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -45,9 +45,9 @@ class Models:
 
 @contextlib.contextmanager
 def models(subject: Subject) -> Iterator[Models]:
-    """A multi-model server, the same for all clauses; each takes names of its own."""
+    """A multi-model server, shared by all clauses; each uses other model names."""
     if subject.labels.get(LABEL) != "true":
-        raise NotChecked(f"the image does not say that it can: no label {LABEL}=true")
+        raise NotChecked(f"the image does not declare it: there is no label {LABEL}=true")
     subject.needs_handlers()
     server = subject.remembered.get("models")
     if server is None or not server.runs:
@@ -68,7 +68,7 @@ def models(subject: Subject) -> Iterator[Models]:
     "required",
     MULTI_MODEL,
     "POST /models loads a model, and POST /models/NAME/invoke calls it",
-    "Answer 200 once the model is loaded from the folder that `url` names.",
+    "Answer 200 once the model is loaded from the folder in `url`.",
     verb="serve",
 )
 def load(subject: Subject) -> None:
@@ -84,8 +84,8 @@ def load(subject: Subject) -> None:
     "M-LOAD-2",
     "required",
     MULTI_MODEL,
-    "A model that is loaded already is answered with 409",
-    "Answer 409, and keep the model that is there.",
+    "Loading a model that is already loaded is answered with 409",
+    "Answer 409, and keep the loaded model.",
     verb="serve",
 )
 def twice(subject: Subject) -> None:
@@ -99,7 +99,7 @@ def twice(subject: Subject) -> None:
     "M-LIST-1",
     "required",
     MULTI_MODEL,
-    "GET /models lists the models that are loaded",
+    "GET /models lists the loaded models",
     'Answer {"models": [{"modelName": …, "modelUrl": …}]}.',
     verb="serve",
 )
@@ -129,7 +129,7 @@ def unknown(subject: Subject) -> None:
     "required",
     MULTI_MODEL,
     "DELETE /models/NAME unloads a model",
-    "Answer 200 when its memory is free, and 404 to calls from then on.",
+    "Answer 200 once its memory is free, and 404 to later calls.",
     verb="serve",
 )
 def unload(subject: Subject) -> None:
@@ -137,6 +137,6 @@ def unload(subject: Subject) -> None:
         api.load("d")
         answer = api.unload("d")
         expect(answer.status == 200, f"DELETE answers {answer}")
-        expect("d" not in api.listed(), "the model is still in the list")
+        expect("d" not in api.listed(), "the model is still listed")
         answer = api.invoke("d")
     expect(answer.status >= 400, f"a call to it is still answered: {answer}")

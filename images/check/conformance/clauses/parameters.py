@@ -1,4 +1,4 @@
-"""What the program is told: hyperparameters, channels, environment."""
+"""What the program gets: hyperparameters, channels, environment."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ NEWER = {
     "network_interface_name": "no-such-interface0",
     "topology": None,
 }
-CONVENTION = (
-    "Follow the convention of the toolkits, on which the platform's SDK and its users' scripts count."
-)
+CONVENTION = "Follow the toolkits' convention, on which the platform's SDK and users' scripts rely."
 
 
 def reported(subject: Subject, **how: Any) -> dict[str, Any]:
-    """What the program saw in a job like this."""
+    """What the program recorded in such a job."""
     job = subject.job({}, **how)
     expect(job.report is not None, f"the program was not run: {job.end}")
     return job.report or {}
 
 
 def pairs(arguments: list[str]) -> dict[str, str]:
-    """--name value, by name."""
+    """The value after each --name."""
     return {a: b for a, b in zip(arguments, [*arguments[1:], ""], strict=True) if a.startswith("-")}
 
 
 def _arrives(value: str, arguments: list[str]) -> bool:
-    """Whether the value is an argument, or the end of one (--name=value)."""
+    """Whether the value is an argument, by itself or as --name=value."""
     return any(a == value or a.endswith(f"={value}") for a in arguments)
 
 
@@ -59,8 +57,8 @@ def arguments(subject: Subject) -> None:
     "C-PARAM-2",
     "required",
     TRAIN_INPUT,
-    "No character of a hyperparameter has a meaning: spaces, quotes, $(…), newlines and any script arrive as they are",
-    "Run the program by a list of arguments, never by a shell's command line.",
+    "Hyperparameters arrive unchanged, including spaces, quotes, $(…), newlines and non-ASCII text",
+    "Run the program with a list of arguments, never through a shell.",
     verb="train",
 )
 def awkward_arguments(subject: Subject) -> None:
@@ -73,14 +71,14 @@ def awkward_arguments(subject: Subject) -> None:
     "C-PARAM-3",
     "recommended",
     TRAIN_INPUT,
-    "Text that looks like a number stays as it was written: 3.10, 007, 1e5",
-    "Pass the text on that the file has; decode it only for those who ask for an object.",
+    "Text that looks like a number stays unchanged: 3.10, 007, 1e5",
+    "Pass on the text in the file; decode it only for code that needs an object.",
     verb="train",
 )
 def number_like(subject: Subject) -> None:
-    given = {"version": "3.10", "agent": "007", "rate": "1e5"}
-    seen = reported(subject, parameters=given)["argv"]
-    changed = [value for value in given.values() if not _arrives(value, seen)]
+    parameters = {"version": "3.10", "agent": "007", "rate": "1e5"}
+    seen = reported(subject, parameters=parameters)["argv"]
+    changed = [value for value in parameters.values() if not _arrives(value, seen)]
     expect(not changed, f"{', '.join(changed)} is not among the arguments {seen}")
 
 
@@ -102,8 +100,8 @@ def parameters_in_environment(subject: Subject) -> None:
     "C-FILES-1",
     "recommended",
     TRAIN_INPUT,
-    "A job without any file in /opt/ml/input/config runs the program that SAGEMAKER_PROGRAM names",
-    "Take an absent file for an empty one: `docker run` on a laptop has none.",
+    "Without any files in /opt/ml/input/config, the program in SAGEMAKER_PROGRAM runs",
+    "Treat an absent file as an empty one: `docker run` on a laptop has none.",
     verb="train",
 )
 def no_files(subject: Subject) -> None:
@@ -115,8 +113,8 @@ def no_files(subject: Subject) -> None:
     "C-FILES-2",
     "required",
     TRAIN_INPUT,
-    "A resourceconfig.json of today is understood: groups of instances, a null topology, an interface that does not exist",
-    "Ignore what you do not know, and fall back to an interface that exists.",
+    "A current resourceconfig.json is accepted: instance groups, a null topology, an interface that does not exist",
+    "Ignore unknown keys, and fall back to an interface that exists.",
     verb="train",
 )
 def newer_resources(subject: Subject) -> None:
@@ -127,8 +125,8 @@ def newer_resources(subject: Subject) -> None:
     "C-FILES-3",
     "required",
     TRAIN_INPUT,
-    "Hyperparameters that are no JSON end the container with a code that is not 0",
-    "Say which file is broken and where, and end with an error.",
+    "If hyperparameters.json is not JSON, the container exits with a non-zero code",
+    "Exit with an error that says which file is broken, and where.",
     verb="train",
 )
 def broken_file(subject: Subject) -> None:
@@ -174,8 +172,8 @@ def channel_list(subject: Subject) -> None:
     "C-CHANNEL-3",
     "recommended",
     TRAIN_INPUT,
-    "A channel of Pipe mode, which has no folder, has its SM_CHANNEL_NAME, and the program runs",
-    "Open no channel yourself: the platform makes NAME_0, NAME_1, … for the program to read, one for each epoch.",
+    "A channel in Pipe mode, which has no folder, also has SM_CHANNEL_NAME, and the program runs",
+    "Do not open channels: the platform creates NAME_0, NAME_1, … for the program to read, one per epoch.",
     verb="train",
 )
 def pipe_mode(subject: Subject) -> None:
@@ -188,7 +186,7 @@ def pipe_mode(subject: Subject) -> None:
     "C-HOSTS-1",
     "recommended",
     TRAIN_INPUT,
-    "One of several hosts learns its own name and those of all: SM_CURRENT_HOST, SM_HOSTS",
+    "On several hosts, the program gets its host's name and those of all hosts: SM_CURRENT_HOST, SM_HOSTS",
     CONVENTION,
     verb="train",
 )
@@ -198,15 +196,15 @@ def several_hosts(subject: Subject) -> None:
     others = {"algo-1": "127.0.0.1", "algo-3": "127.0.0.1"}
     how = {"hostname": "algo-2", "extra_hosts": others}
     seen = reported(subject, config={"resourceconfig": resources}, **how)["environment"]
-    learned = seen.get("SM_CURRENT_HOST"), json.loads(seen.get("SM_HOSTS", "[]"))
-    expect(learned == ("algo-2", hosts), f"SM_CURRENT_HOST and SM_HOSTS are {learned}")
+    names = seen.get("SM_CURRENT_HOST"), json.loads(seen.get("SM_HOSTS", "[]"))
+    expect(names == ("algo-2", hosts), f"SM_CURRENT_HOST and SM_HOSTS are {names}")
 
 
 @clause(
     "C-ENV-1",
     "required",
     TRAIN_INPUT,
-    "The variables of the job's own Environment reach the program",
+    "The variables in the job's Environment reach the program",
     "Let the program inherit the environment.",
     verb="train",
 )
@@ -234,15 +232,15 @@ def toolkit_environment(subject: Subject) -> None:
         "SM_NUM_GPUS",
     )
     absent = [name for name in names if name not in seen]
-    expect(not absent, f"absent: {', '.join(absent)}")
+    expect(not absent, f"not set: {', '.join(absent)}")
 
 
 @clause(
     "C-ENV-3",
     "recommended",
     TRAIN_ENVIRONMENT,
-    "SM_NUM_CPUS is what the container may use, and not what the machine has",
-    "Read the CPU affinity and the quota of the control group.",
+    "SM_NUM_CPUS is the number of CPUs that the container may use, not that of the machine",
+    "Read the CPU affinity and the cgroup's quota.",
     verb="train",
 )
 def cpus(subject: Subject) -> None:
@@ -254,11 +252,11 @@ def cpus(subject: Subject) -> None:
     "C-SECRET-1",
     "hardened",
     LOGGING,
-    "A value whose name says that it is a secret is not in the log",
+    "Values whose names mark them as secrets are not in the log",
     "Mask the values of names with PASSWORD, SECRET, TOKEN or KEY wherever you print arguments or variables.",
     verb="train",
 )
 def masked(subject: Subject) -> None:
     secret = "correct-horse-battery"
     job = subject.job({}, parameters={"db_password": secret}, environment={"MY_API_TOKEN": f"{secret}-2"})
-    expect(secret not in job.stdout + job.stderr, "it is there")
+    expect(secret not in job.stdout + job.stderr, "it is in the log")

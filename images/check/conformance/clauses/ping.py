@@ -1,4 +1,4 @@
-"""/ping: how the platform decides whether a container lives."""
+"""/ping, from which the platform decides whether a container is alive."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from conformance.sources import SERVE
 from conformance.subject import Subject
 
 CALLERS = 32
-LOAD = 4  # seconds that a model takes to load; a call that waits for it is not answered in half of that
+LOAD = 4  # seconds to load the model; a call that has to wait for it is not answered in half of that
 
 
 def pings(server: Server, seconds: float) -> None:
-    """/ping answers 200 in time, each time that it is asked."""
+    """Check for some seconds that /ping always answers 200 in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -34,22 +34,22 @@ def pings(server: Server, seconds: float) -> None:
     "P-READY-1",
     "required",
     SERVE,
-    "GET /ping answers 200 on port 8080 once the model is loaded, within the time that an endpoint has to start",
+    "GET /ping on port 8080 answers 200 once the model is loaded, within the start-up time of an endpoint",
     "Answer GET /ping with 200 and an empty body, on 0.0.0.0.",
     verb="serve",
 )
 def ready(subject: Subject) -> None:
     if subject.has_ended:
-        raise NotChecked("the server has ended: see E-SERVE-1")
+        raise NotChecked("the server has exited: see E-SERVE-1")
     expect(not subject.not_ready, subject.not_ready)
     pings(subject.first_server, 1)
 
 
 @clause(
     "P-READY-2",
-    "recommended",  # the document says what 200 means, and lets a server answer it always
+    "recommended",  # the document defines 200, but allows a server to answer it always
     SERVE,
-    "/ping does not answer 200 before calls are answered",
+    "/ping does not answer 200 before the server can answer calls",
     "Answer 503, or do not listen yet, until the model is loaded: the platform sends calls right after the first 200.",
     verb="serve",
 )
@@ -67,15 +67,15 @@ def not_ready_early(subject: Subject) -> None:
     "P-FAIL-1",
     "recommended",
     SERVE,
-    "/ping never answers 200 when the model cannot be loaded",
-    "Answer 503, or end the container: an endpoint that fails every call must not look healthy.",
+    "/ping never answers 200 if the model cannot be loaded",
+    "Answer 503, or exit: an endpoint that fails every call must not look healthy.",
     verb="serve",
 )
 def never_ready(subject: Subject) -> None:
     with subject.serving({"fail": True}) as server:
         end = time.monotonic() + 8
         while time.monotonic() < end and server.runs:
-            with suppress(OSError):  # it may end
+            with suppress(OSError):  # it may exit
                 expect(server.ping().status != 200, "model_fn raises, and /ping answers 200")
             time.sleep(0.3)
 
@@ -85,7 +85,7 @@ def never_ready(subject: Subject) -> None:
     "required",
     SERVE,
     f"/ping answers within {PING_LIMIT:.0f} s while {CALLERS} calls run or wait",
-    "Answer /ping where no call can be in its way: not in a worker that runs a model, not behind the same queue.",
+    "Answer /ping where no call can block it: not in a worker that runs a model, and not behind the same queue.",
     verb="serve",
 )
 def busy(subject: Subject) -> None:
@@ -106,7 +106,7 @@ def busy(subject: Subject) -> None:
     "recommended",
     SERVE,
     f"/ping answers within {PING_LIMIT:.0f} s while {CALLERS} clients send their calls slowly",
-    "Read requests without a thread or worker for each, or put a server that does so in front.",
+    "Read requests without a thread or worker per request, or put a server that does so in front.",
     verb="serve",
 )
 def slow_clients(subject: Subject) -> None:
@@ -127,8 +127,8 @@ def slow_clients(subject: Subject) -> None:
     "P-CRASH-1",
     "recommended",
     SERVE,
-    "A call that kills the process it runs in fails alone: the server answers again",
-    "Run the model in a worker process that is replaced when it dies, or let the container end.",
+    "If a call kills its process, only that call fails, and the server answers again",
+    "Run the model in a worker process that is replaced when it dies, or let the container exit.",
     verb="serve",
 )
 def survives_crash(subject: Subject) -> None:
@@ -136,11 +136,11 @@ def survives_crash(subject: Subject) -> None:
         server.wait_ready(subject.options.start_timeout)
         try:
             answer = server.call(b'{"die": 1}', timeout=30)
-            expect(answer.status >= 500, f"the call that died gets {answer}")
+            expect(answer.status >= 500, f"that call gets {answer}")
         except OSError:
             pass
         if not server.runs and server.exit_code != 0:
-            raise NotChecked("the container ends instead, and the platform starts another")
+            raise NotChecked("the container exits instead, and the platform starts another")
         server.wait_ready(60)
         answer = server.call(b'{"later": 1}')
         expect(answer.status == 200, f"a call after that gets {answer}")

@@ -1,4 +1,4 @@
-"""What careful platforms take away."""
+"""Isolation and restrictions under which the image must work."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NO_RIGHTS = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 
 
 def trains(subject: Subject, **how: Any) -> None:
-    """A job works as it does without this."""
+    """A job works with these options as it does without them."""
     if subject.plain_job.report is None:
         if subject.own_job.code:
-            raise NotChecked("the training fails with this, too: see E-TRAIN-1")
+            raise NotChecked("the training fails in any case: see E-TRAIN-1")
         job = subject.own(**how)
         expect(job.code == 0, job.end)
         return
@@ -27,12 +27,12 @@ def trains(subject: Subject, **how: Any) -> None:
 
 
 def serves(subject: Subject, **how: Any) -> None:
-    """A server gets ready and answers as it does without this."""
+    """A server becomes ready with these options, and answers as it does without them."""
     plain = subject.plain_answer
     with subject.serving(**how) as server:
         server.wait_ready(subject.options.start_timeout)
         answer = server.call()
-        expect(answer.status == plain.status, f"/invocations answers {answer}, and else {plain}")
+        expect(answer.status == plain.status, f"/invocations answers {answer}, otherwise {plain}")
 
 
 @clause(
@@ -40,7 +40,7 @@ def serves(subject: Subject, **how: Any) -> None:
     "required",
     ISOLATION,
     "Training works without a network",
-    "Download nothing when the container starts that the job did not ask for.",
+    "At start, download nothing that the job did not request.",
     verb="train",
 )
 def train_isolated(subject: Subject) -> None:
@@ -51,7 +51,7 @@ def train_isolated(subject: Subject) -> None:
     "X-NET-2",
     "required",
     ISOLATION,
-    "Serving works without a way to the internet",
+    "Serving works without internet access",
     "Put models and packages into the image or the model's archive.",
     verb="serve",
 )
@@ -63,7 +63,7 @@ def serve_isolated(subject: Subject) -> None:
     "X-MODEL-1",
     "recommended",
     MODEL_READ_ONLY,
-    "Serving writes nothing to /opt/ml/model, which is read-only",
+    "Serving works with a read-only /opt/ml/model",
     "Write to /tmp.",
     verb="serve",
 )
@@ -75,8 +75,8 @@ def model_read_only(subject: Subject) -> None:
     "X-MEMORY-1",
     "recommended",
     SERVERLESS,
-    "Serving works with 1 GB of memory, the least that a serverless endpoint has",
-    "Start as many workers as the memory of the container allows, and not as the machine has processors.",
+    "Serving works with 1 GB of memory, the minimum of a serverless endpoint",
+    "Derive the number of workers from the container's memory, not from the machine's CPUs.",
     verb="serve",
 )
 def serve_in_little_memory(subject: Subject) -> None:
@@ -87,8 +87,8 @@ def serve_in_little_memory(subject: Subject) -> None:
     "X-UID-1",
     "hardened",
     HARDENING,
-    "Training works as a user that /etc/passwd does not know",
-    "Do not count on root, a home or a name: give what is written to group 0 (chmod g=u).",
+    "Training works as a user who is not in /etc/passwd",
+    "Do not rely on root, a home folder or a user name; let group 0 write to the folders for output (chmod g=u).",
     verb="train",
 )
 def train_as_anybody(subject: Subject) -> None:
@@ -99,8 +99,8 @@ def train_as_anybody(subject: Subject) -> None:
     "X-UID-2",
     "hardened",
     HARDENING,
-    "Serving works as a user that /etc/passwd does not know",
-    "Do not count on root, a home or a name.",
+    "Serving works as a user who is not in /etc/passwd",
+    "Do not rely on root, a home folder or a user name.",
     verb="serve",
 )
 def serve_as_anybody(subject: Subject) -> None:
@@ -111,8 +111,8 @@ def serve_as_anybody(subject: Subject) -> None:
     "X-ROOT-1",
     "hardened",
     HARDENING,
-    "Training works with a read-only root, where /opt/ml and /tmp can be written",
-    "Write to /tmp, and under /opt/ml where results go.",
+    "Training works with a read-only root file system and writable /opt/ml and /tmp",
+    "Write results below /opt/ml, and all else to /tmp.",
     verb="train",
 )
 def train_read_only(subject: Subject) -> None:
@@ -123,8 +123,8 @@ def train_read_only(subject: Subject) -> None:
     "X-ROOT-2",
     "recommended",
     LAMBDA,
-    "Serving works with a read-only root, where /tmp can be written, as on serverless endpoints",
-    "Write to /tmp: logs, sockets, caches and process ids, too.",
+    "Serving works with a read-only root file system and a writable /tmp, as on serverless endpoints",
+    "Write to /tmp, including logs, sockets, caches and PID files.",
     verb="serve",
 )
 def serve_read_only(subject: Subject) -> None:
@@ -135,8 +135,8 @@ def serve_read_only(subject: Subject) -> None:
     "X-CAP-1",
     "hardened",
     HARDENING,
-    "Training works without any capability, and with no-new-privileges",
-    "Change no users, owners or limits when the container starts.",
+    "Training works without capabilities and with no-new-privileges",
+    "Change no users, owners or limits at start.",
     verb="train",
 )
 def train_without_rights(subject: Subject) -> None:
@@ -147,8 +147,8 @@ def train_without_rights(subject: Subject) -> None:
     "X-CAP-2",
     "hardened",
     HARDENING,
-    "Serving works without any capability, and with no-new-privileges",
-    "Change no users, owners or limits when the container starts, or go on where that is refused.",
+    "Serving works without capabilities and with no-new-privileges",
+    "Change no users, owners or limits at start, or continue if that is refused.",
     verb="serve",
 )
 def serve_without_rights(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, and being process 1."""
+"""SIGTERM, and the duties of process 1."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conformance.subject import Subject
 from conformance.training import Job, ended
 
 GRACE = 120  # seconds between SIGTERM and SIGKILL when a job is stopped
-SERVE_GRACE = 30  # the same when an instance of an endpoint goes
+SERVE_GRACE = 30  # the same for an instance of an endpoint
 
 
 def stopped(subject: Subject, plan: dict[str, object], patience: float = GRACE) -> Job:
-    """A job that gets SIGTERM while the program runs; SIGKILL never comes."""
+    """A job that gets SIGTERM while the program runs, without a SIGKILL later."""
     subject.job({})
     with subject.training(plan) as container:
         _wait_for(container, "/opt/ml/model/waiting")
@@ -32,7 +32,7 @@ def _wait_for(container: Container, path: str) -> None:
     while read(container, path) is None:
         container.reload()
         if container.status != "running" or time.monotonic() > deadline:
-            raise Broken("the program does not come to wait for the signal")
+            raise Broken("the program does not reach the point where it waits for the signal")
         time.sleep(0.2)
 
 
@@ -40,7 +40,7 @@ def _wait_for(container: Container, path: str) -> None:
     "G-TERM-1",
     "required",
     TRAIN_RUN,
-    "SIGTERM reaches the program, which can save its state before it ends",
+    "SIGTERM reaches the program, which can save its state before it exits",
     "Pass the signal on to the program, and wait for it; with a shell as entry point, `exec` the program.",
     verb="train",
 )
@@ -49,29 +49,29 @@ def term_reaches_program(subject: Subject) -> None:
         job = stopped(subject, {"wait": True})
     except Broken as error:
         raise Broken(f"after SIGTERM {error}") from None
-    expect("model/stopped" in job.files, f"the program did not get it; {job.end}")
+    expect("model/stopped" in job.files, f"the program did not get SIGTERM; {job.end}")
 
 
 @clause(
     "G-TERM-2",
     "recommended",
     TRAIN_RUN,
-    "A program that does not handle SIGTERM is ended by it, and not by SIGKILL two minutes later",
-    "Process 1 ignores signals that it has no handler for: install one, and pass the signal on.",
+    "SIGTERM ends a program that does not handle it; no SIGKILL is needed two minutes later",
+    "Process 1 ignores signals for which it has no handler: install one, and pass the signal on.",
     verb="train",
 )
 def term_ends(subject: Subject) -> None:
-    # An entry point that kills it itself, shortly before the platform would, has not passed the signal on.
+    # An entry point that kills the program shortly before the platform would has not passed the signal on.
     job = stopped(subject, {"wait-plainly": True}, GRACE / 2)
-    expect(job.code != 0, f"a job that was stopped ends as a success: {job.end}")
+    expect(job.code != 0, f"a stopped job looks like a success: {job.end}")
 
 
 @clause(
     "G-TERM-3",
     "recommended",
     TRAIN_RUN,
-    "A program that handles SIGTERM and ends with a code of its own keeps that code",
-    "Wait for the program after the signal, and give its code.",
+    "If the program handles SIGTERM and exits with a code of its own, that code is kept",
+    "Wait for the program after the signal, and exit with its code.",
     verb="train",
 )
 def term_code(subject: Subject) -> None:
@@ -85,8 +85,8 @@ def term_code(subject: Subject) -> None:
     "G-ORPHAN-1",
     "recommended",
     DOCKER_INIT,
-    "Processes that lose their parent leave no zombies",
-    "Process 1 must wait for every child, also for those that it has not started.",
+    "Orphaned processes leave no zombies",
+    "Process 1 must wait for every child, including those that it has not started.",
     verb="train",
 )
 def orphans(subject: Subject) -> None:
@@ -99,7 +99,7 @@ def orphans(subject: Subject) -> None:
     "G-SERVE-1",
     "required",
     SERVE,
-    f"After SIGTERM the server ends within {SERVE_GRACE} s",
+    f"After SIGTERM the server exits within {SERVE_GRACE} s",
     "Handle SIGTERM in process 1; with a shell as entry point, `exec` the server.",
     verb="serve",
 )
@@ -107,15 +107,15 @@ def server_ends(subject: Subject) -> None:
     with subject.serving() as server:
         server.wait_ready(subject.options.start_timeout)
         server.container.kill("SIGTERM")
-        expect(server.wait_end(SERVE_GRACE) is not None, f"it still runs after {SERVE_GRACE} s")
+        expect(server.wait_end(SERVE_GRACE) is not None, f"it is still running after {SERVE_GRACE} s")
 
 
 @clause(
     "G-SERVE-2",
     "recommended",
     SERVE,
-    "A call that runs when SIGTERM comes is answered",
-    "Stop accepting, finish what runs, then end.",
+    "A call in progress at SIGTERM is answered",
+    "Stop accepting calls, finish those in progress, then exit.",
     verb="serve",
 )
 def drained(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""Answers in parts, and streams both ways."""
+"""Streamed responses, and streaming in both directions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PATH = "/invocations-bidirectional-stream"
     "S-CHUNK-1",
     "recommended",
     STREAM,
-    "The parts of an answer that a handler yields leave one by one, in chunks, as they are made",
-    "Send generators with `Transfer-Encoding: chunked`, and buffer nothing (nginx: proxy_buffering off).",
+    "The parts that a handler yields are sent in chunks, each as soon as it is produced",
+    "Send generators with `Transfer-Encoding: chunked`, without buffering (nginx: proxy_buffering off).",
     verb="serve",
 )
 def chunks(subject: Subject) -> None:
@@ -40,22 +40,22 @@ def chunks(subject: Subject) -> None:
     finally:
         connection.close()
     expect(response.status == 200, f"it answers {response.status} {(first + rest)[:100]!r}")
-    expect(first + rest == b"0\n1\n2\n", f"what arrives is {(first + rest)[:100]!r}")
-    # The handler takes a second before the second part, and another before the third.
-    expect(later > 1, "all parts arrive together, when the last is made")
+    expect(first + rest == b"0\n1\n2\n", f"the response is {(first + rest)[:100]!r}")
+    # The handler waits a second before the second part, and another before the third.
+    expect(later > 1, "all parts arrive together, after the last is produced")
 
 
 @clause(
     "S-BOTH-1",
     "required",
     SERVE,
-    f"A WebSocket opens at {PATH}, if the label says so",
-    f"Accept the upgrade there, or take the label {LABEL} away.",
+    f"If the label declares it, a WebSocket opens at {PATH}",
+    f"Accept the upgrade there, or remove the label {LABEL}.",
     verb="serve",
 )
 def websocket(subject: Subject) -> None:
     if subject.labels.get(LABEL) != "true":
-        raise NotChecked(f"the image does not say that it can: no label {LABEL}=true")
+        raise NotChecked(f"the image does not declare it: there is no label {LABEL}=true")
     server = subject.server
     key = base64.b64encode(os.urandom(16))
     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
@@ -77,4 +77,4 @@ def websocket(subject: Subject) -> None:
         connection.close()
     proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
     expect(response.status == 101, f"the upgrade is answered with {response.status}")
-    expect(response.headers["Sec-WebSocket-Accept"] == proof, "Sec-WebSocket-Accept does not fit the key")
+    expect(response.headers["Sec-WebSocket-Accept"] == proof, "Sec-WebSocket-Accept does not match the key")

@@ -1,4 +1,4 @@
-"""How a training job ends, and what it leaves."""
+"""How a training job ends, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SHOWN = 1024  # characters of the failure file that become the job's FailureReas
     "T-EXIT-0",
     "required",
     TRAIN_END,
-    "A program that succeeds ends the container with 0, and no failure file is left",
-    "Give the program's exit code, and write /opt/ml/output/failure only when it is not 0.",
+    "If the program succeeds, the container exits with 0 and leaves no failure file",
+    "Exit with the program's code, and write /opt/ml/output/failure only if it is not 0.",
     verb="train",
 )
 def success(subject: Subject) -> None:
@@ -28,8 +28,8 @@ def success(subject: Subject) -> None:
     "T-EXIT-1",
     "required",
     TRAIN_END,
-    "A program that ends by an exception ends the container with a code that is not 0",
-    "Give the program's exit code: with 0 the job counts as completed, and its model as good.",
+    "If the program ends with an exception, the container exits with a non-zero code",
+    "Exit with the program's code: with 0 the job counts as completed, and its model as good.",
     verb="train",
 )
 def exception(subject: Subject) -> None:
@@ -41,34 +41,34 @@ def exception(subject: Subject) -> None:
     "T-EXIT-2",
     "recommended",
     TRAIN_END,
-    "The program's own exit code is the container's",
-    "Pass the code on: schedulers and scripts decide by it whether to try again.",
+    "The container exits with the program's exit code",
+    "Pass the code on: schedulers and scripts use it to decide whether to retry.",
     verb="train",
 )
 def own_code(subject: Subject) -> None:
     job = subject.job({"exit": 7})
-    expect(job.code == 7, f"the program exits with 7, the container with {job.end}")
+    expect(job.code == 7, f"the program exits with 7; the container: {job.end}")
 
 
 @clause(
     "T-EXIT-3",
     "required",
     TRAIN_END,
-    "A program that a signal kills ends the container with a code that is not 0",
-    "A negative return code of subprocess is a failure, too: give 128 + the signal.",
+    "If a signal kills the program, the container exits with a non-zero code",
+    "A negative return code of subprocess is a failure, too: exit with 128 + the signal.",
     verb="train",
 )
 def killed(subject: Subject) -> None:
     job = subject.job({"kill": SIGKILL})
-    expect(job.code != 0, f"the program is killed by SIGKILL, the container ends with {job.end}")
+    expect(job.code != 0, f"SIGKILL kills the program; the container: {job.end}")
 
 
 @clause(
     "T-EXIT-4",
     "required",
     TRAIN_END,
-    "A program that does not exist ends the container with a code that is not 0",
-    "End with an error that names the program and where it was looked for.",
+    "If the program does not exist, the container exits with a non-zero code",
+    "Exit with an error that names the program and where it was searched for.",
     verb="train",
 )
 def missing(subject: Subject) -> None:
@@ -82,7 +82,7 @@ def missing(subject: Subject) -> None:
     "required",
     TRAIN_END,
     "The exit code does not depend on whether the failure file can be written",
-    "Write the file in a `try`, and give the program's code in every case.",
+    "Write the file in a `try`, and exit with the program's code in every case.",
     verb="train",
 )
 def unwritable(subject: Subject) -> None:
@@ -94,8 +94,8 @@ def unwritable(subject: Subject) -> None:
     "T-EXIT-6",
     "required",
     TRAIN_END,
-    "A program that takes more memory than there is ends the container with a code that is not 0",
-    "The program dies by SIGKILL: give 137.",
+    "If the program runs out of memory, the container exits with a non-zero code",
+    "SIGKILL ends the program: exit with 137.",
     verb="train",
 )
 def out_of_memory(subject: Subject) -> None:
@@ -107,8 +107,8 @@ def out_of_memory(subject: Subject) -> None:
     "T-FAIL-1",
     "recommended",
     TRAIN_OUTPUT,
-    "After an exception /opt/ml/output/failure names its type and message",
-    "Write what ended the program to /opt/ml/output/failure: it becomes the job's FailureReason.",
+    "After an exception, /opt/ml/output/failure contains its type and message",
+    "Write the reason to /opt/ml/output/failure: it becomes the job's FailureReason.",
     verb="train",
 )
 def failure_file(subject: Subject) -> None:
@@ -121,14 +121,14 @@ def failure_file(subject: Subject) -> None:
     "T-FAIL-2",
     "recommended",
     TRAIN_OUTPUT,
-    f"The first {SHOWN} characters of the failure file hold the exception, however long the traceback is",
+    f"The first {SHOWN} characters of the failure file contain the exception, however long the traceback is",
     "Write the exception's last line first.",
     verb="train",
 )
 def failure_is_shown(subject: Subject) -> None:
     text = subject.failed_job.failure
     if text is None or "conformance went wrong" not in text:
-        return  # T-FAIL-1 says so
+        return  # T-FAIL-1 reports it
     expect("conformance went wrong" in text[:SHOWN], f"it begins with {text[:100]!r}")
 
 
@@ -136,8 +136,8 @@ def failure_is_shown(subject: Subject) -> None:
     "T-FAIL-3",
     "required",
     TRAIN_OUTPUT,
-    "A failure file that the program wrote stays as it is",
-    "Write the file only where the program has not.",
+    "A failure file written by the program stays unchanged",
+    "Write the file only if the program has not.",
     verb="train",
 )
 def own_failure_file(subject: Subject) -> None:
@@ -150,8 +150,8 @@ def own_failure_file(subject: Subject) -> None:
     "T-OUT-1",
     "required",
     TRAIN_OUTPUT,
-    "What the program writes to /opt/ml/model is there when the container has ended",
-    "Leave the folder alone, and let the program run in the container that the platform started.",
+    "Files that the program writes to /opt/ml/model are there after the container has exited",
+    "Leave the folder alone, and run the program in the container that the platform started.",
     verb="train",
 )
 def model_stays(subject: Subject) -> None:
@@ -163,7 +163,7 @@ def model_stays(subject: Subject) -> None:
     "T-OUT-2",
     "required",
     TRAIN_OUTPUT,
-    "What the program writes to /opt/ml/output/data is there when the container has ended",
+    "Files that the program writes to /opt/ml/output/data are there after the container has exited",
     "Leave the folder alone.",
     verb="train",
 )
@@ -180,7 +180,7 @@ TEXT = "  indented é 日本 \t no newline"
     "required",
     LOGS,
     "The program's stdout and stderr are in the container's log",
-    "Let the program inherit both: the log is all that a user sees of the job.",
+    "Let the program inherit both: users see nothing else of the job.",
     verb="train",
 )
 def logged(subject: Subject) -> None:
@@ -193,13 +193,13 @@ def logged(subject: Subject) -> None:
     "T-LOG-2",
     "recommended",
     LOGS,
-    "stdout stays stdout, stderr stays stderr, and the text stays as it was written",
-    "Let the program inherit both, or pass bytes on instead of lines.",
+    "stdout stays stdout, stderr stays stderr, and the text stays unchanged",
+    "Let the program inherit both, or pass on bytes instead of lines.",
     verb="train",
 )
 def log_unchanged(subject: Subject) -> None:
     job = subject.job({"write": [(1, f"out {TEXT}\n"), (2, f"err {TEXT}\n")]})
     if not all(words in job.stdout + job.stderr for words in ("out ", "err ")):
-        return  # T-LOG-1 says so
-    expect(f"out {TEXT}\n" in job.stdout, "what went to stdout is not there as it was written")
-    expect(f"err {TEXT}\n" in job.stderr, "what went to stderr is not there as it was written")
+        return  # T-LOG-1 reports it
+    expect(f"out {TEXT}\n" in job.stdout, "text written to stdout is not in stdout unchanged")
+    expect(f"err {TEXT}\n" in job.stderr, "text written to stderr is not in stderr unchanged")

@@ -1,4 +1,4 @@
-# Handlers of the toolkits' convention that do what a request asks for.
+# Handlers in the toolkits' convention that do what the request says.
 # Line 1 of the file that the image runs is `PLAN = {…}`.
 import json
 import os
@@ -58,7 +58,7 @@ def _slowly(count):
 
 
 def _set_attributes(context, value):
-    """As handlers of the usual toolkits do."""
+    """As handlers for the usual toolkits do."""
     name = "X-Amzn-SageMaker-Custom-Attributes"
     try:
         context.set_response_header(0, name, value)
@@ -67,7 +67,7 @@ def _set_attributes(context, value):
 
 
 def _attributes(context):
-    """The request's custom attributes, by whichever of the usual ways the context has."""
+    """The request's custom attributes, in whichever of the usual ways the context provides them."""
     name = "X-Amzn-SageMaker-Custom-Attributes"
     for way in (
         lambda: context.get_request_header(0, name),

@@ -1,4 +1,4 @@
-# Started as the user's program. It records how it was started, then does as PLAN says.
+# Runs as the user's program: records how it was started, then follows PLAN.
 # Line 1 of the file that the image runs is `PLAN = {…}`.
 import json
 import os
@@ -33,7 +33,7 @@ def note(name):
 
 
 def deep(n):
-    # Two functions in turn: a traceback shows a single one that calls itself in three lines.
+    # Two functions in turn: a traceback abbreviates a single function that calls itself.
     if n:
         deeper(n - 1)
     raise RuntimeError("conformance went wrong: \u00e9")

@@ -9,7 +9,7 @@ for path in glob.glob("/proc/[0-9]*/smaps_rollup"):
             with open(path) as file:
                 lines = file.readlines()
         except OSError:
-            continue  # ended meanwhile
+            continue  # the process has exited meanwhile
         for kind in found:
             found[kind] += sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
 print(json.dumps(found))

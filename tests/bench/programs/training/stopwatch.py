@@ -1,6 +1,6 @@
-"""Runs inside the container, so that the figures leave out the start of Docker itself.
+"""Runs inside the container, so that the figures do not include the start of the container.
 
-Where the start is measured, each contender is PID 1 of its own namespace, as in a container of its own.
+When the start is measured, each job is PID 1 of its own namespace, as in its own container.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ CONTENDERS = {
         "/opt/peers/sagemaker-containers/bin/train",
     ),
 }
-# For more lines the peers take seconds when they read stderr at all, as in AWS's framework images.
+# More lines would take the peers seconds: they read stderr, as in AWS's framework images.
 LINES = {"bare": 300_000, "optml": 300_000, "sagemaker-training": 20_000, "sagemaker-containers": 20_000}
 CAPTURING = (
     "from sagemaker_training import entry_point as e; "
@@ -38,7 +38,7 @@ def started(contender, program, **options):
     environment["BEFORE"] = options.pop("before", "")
     environment["PATH"] = path + ":" + environment["PATH"]
     command = [word.format(program) for word in command]
-    assert LIBC.setns(OWN_PIDS, NEW_PIDS) == 0  # back from the namespace of an earlier one
+    assert LIBC.setns(OWN_PIDS, NEW_PIDS) == 0  # not that of an earlier job
     assert program != "start.py" or LIBC.unshare(NEW_PIDS) == 0
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, **options)
 
@@ -86,7 +86,7 @@ def stop(contender):
 
 def once(contender, number):
     figures = start(contender)
-    if number % 3 == 0:  # the longer ones not every time
+    if number % 3 == 0:  # the longer measurements less often
         figures["output"] = flood(contender)
         if not contender.startswith("sagemaker"):  # the peers never forward a signal
             figures["SIGTERM"] = stop(contender)
