@@ -81,7 +81,7 @@ _ENVIRONMENT = """
 RUN python3 -m venv --without-pip /opt/peers/NAME \\
  && pip --python /opt/peers/NAME/bin/python3 install --quiet --no-index --find-links /tmp/wheels/NAME PACKAGES
 """
-_REST = """
+UNPACK_JRE = """
 # Only the JRE's own files: a server needs neither fonts nor sound.
 COPY jre /tmp/jre
 RUN for package in /tmp/jre/*.deb; do [ ! -e "$package" ] || dpkg-deb -x "$package" /; done
