@@ -168,6 +168,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.dismiss_standby()
         super().stop(graceful)
 
+    def reap_workers(self) -> None:
+        super().reap_workers()
+        if self.stopping:
+            for pid, worker in list(self.WORKERS.items()):
+                if self.scoreboard.cells[worker.row, STATE] == LOADING:
+                    self.kill_worker(pid, signal.SIGTERM)  # it may have been forked too late to get the first
+
 
 def _runs(child: int) -> bool:
     """Whether it has not ended; /proc does not tell, where the child is another user's."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from optml import gpus, machine, paths
@@ -154,3 +156,24 @@ def test_the_death_of_an_idle_worker_is_no_failure(monkeypatch: pytest.MonkeyPat
     deaths.die(after=1)  # the one before has been forgotten for the one that was well
     with pytest.raises(HaltServer):
         deaths.die(after=1, state=READY, calls=1)
+
+
+def test_a_worker_that_is_still_loading_is_told_to_stop_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Right after the fork it still has the supervisor's handlers, which would swallow a single SIGTERM."""
+    monkeypatch.setattr(Arbiter, "reap_workers", lambda self: None)
+    sent: list[tuple[int, int]] = []
+    scoreboard = Scoreboard(2)
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor.scoreboard, supervisor.stopping = scoreboard, False
+    supervisor.WORKERS = {7: SimpleNamespace(row=0), 8: SimpleNamespace(row=1)}
+    supervisor.kill_worker = lambda pid, number: sent.append((pid, number))
+    scoreboard.begin(0)
+    scoreboard.set_state(1, READY)
+    supervisor.reap_workers()
+    assert not sent
+    supervisor.stopping = True
+    supervisor.reap_workers()
+    supervisor.reap_workers()
+    assert sent == 2 * [(7, signal.SIGTERM)]
