@@ -14,9 +14,7 @@ import time
 from . import machine, paths
 from .report import log
 
-# Seconds that NVML has to answer, and before those for a busy machine to start the process that asks.
-_PATIENCE = 1.8
-_START = 10.0
+_PATIENCE = 1.8  # seconds that NVML has to answer
 
 
 class Gpu:
@@ -122,18 +120,17 @@ def _visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
     """
     if visible is None:
         return gpus
+    names_known = not any(gpu.uuid.isdecimal() for gpu in gpus)
     chosen: dict[str, Gpu] = {}
     for entry in map(str.strip, visible.split(",")):
+        named = []
         if entry.isdecimal():  # its number among all GPUs, of which one may be in slices
             named = [gpu for gpu in gpus if gpu.index == int(entry[:9])]
         elif entry.startswith(("GPU-", "MIG-")):
-            named = [gpu for gpu in gpus if gpu.id.startswith(entry)]
-            if gpus and (
-                gpus[0].uuid.isdecimal() or "/" in entry
-            ):  # nobody told the names, or this is an old one
+            if names_known and "/" not in entry:  # with one it is a name of old
+                named = [gpu for gpu in gpus if gpu.id.startswith(entry)]
+            elif gpus:
                 named = [Gpu(len(chosen), entry)]
-        else:
-            named = []
         if not named or entry in chosen:
             break
         chosen[entry] = gpu = named[0]
@@ -144,25 +141,30 @@ def _visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
 def _ask(verb: str) -> list[str]:
     """What NVML says, in a process of its own: a broken driver hangs or crashes whoever asks.
 
-    Raises OSError with its last word.
+    Raises OSError with what it has told where it fails.
     """
-    answer, end = os.pipe()
+    import select  # only where there is a driver
+
+    answer, its_end = os.pipe()
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
     argv = [sys.executable, "-I", "-S", program, paths.DEPS, verb]
-    outputs = [(os.POSIX_SPAWN_DUP2, end, 1), (os.POSIX_SPAWN_DUP2, end, 2)]
+    outputs = [(os.POSIX_SPAWN_DUP2, its_end, 1), (os.POSIX_SPAWN_DUP2, its_end, 2)]
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
-    os.close(end)
-    try:
-        text, in_time = _read_all(answer)
-    finally:
-        os.close(answer)
-    _, *lines = text.decode("utf-8", "replace").splitlines() or [""]
+    os.close(its_end)
+    text = os.read(answer, 1)  # the time runs from here, however long a busy machine takes to get so far
+    until = time.monotonic() + _PATIENCE
+    while in_time := bool(select.select([answer], [], [], max(0.0, until - time.monotonic()))[0]):
+        piece = os.read(answer, 1 << 16)
+        if not piece:
+            break
+        text += piece
+    os.close(answer)
+    lines = text.decode("utf-8", "replace").splitlines()[1:]
     if not in_time:
         _kill(pid)
-        told = lines if verb == "state" else []
-        raise OSError("; ".join([*told, f"no answer within {_PATIENCE} s"]))
+        raise OSError("; ".join([*lines, f"no answer within {_PATIENCE} s"]))
     if os.waitpid(pid, 0)[1]:
-        raise OSError(lines[-1] if lines else "it crashed")
+        raise OSError("; ".join(lines) or "it crashed")
     return lines
 
 
@@ -173,18 +175,3 @@ def _kill(pid: int) -> None:
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return
         time.sleep(0.01)
-
-
-def _read_all(fd: int) -> tuple[bytes, bool]:
-    """What comes until the other side closes, and whether it did so in time."""
-    import select
-
-    text, until = b"", time.monotonic() + _START
-    while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
-        piece = os.read(fd, 1 << 16)
-        if not piece:
-            return text, True
-        if not text:
-            until = time.monotonic() + _PATIENCE
-        text += piece
-    return text, False
