@@ -14,6 +14,7 @@ from .record import Record
 
 MASTER_PORT = "7777"
 RESOURCES = "resourceconfig.json"
+_FILE = f"{paths.CONFIG}/{RESOURCES}"
 INDEX = "JOB_COMPLETION_INDEX"
 
 # Only where one of these begins the name of a variable is schedulers.py worth its import.
@@ -58,34 +59,35 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
 
     Raises UserError where that cannot be understood, or two do not agree.
     """
-    claims: list[Cluster] = []
-    world = ranks = None
     hosts = _hosts(resources)
-    if any(name.startswith(_SPEAK) for name in environ):
+    speaks = any(name.startswith(_SPEAK) for name in environ)
+    claims = []
+    if speaks:
         from . import schedulers
 
         claims = schedulers.claims(environ, gpus)
-        ranks = schedulers.mpirun(environ)
-        if ranks and not claims and not hosts and not environ.get("RANK"):
-            claims = [ranks]  # nobody else says which process this is
-        if len(hosts or ()) < 2:
-            world = schedulers.world(environ, claims[0] if claims else ranks)
-        if not claims and not world and not ranks and not hosts:
-            schedulers.hyperpod(environ)
     if hosts:
-        claims.insert(0, _named(hosts, resources.get("current_host"), environ, claims))
+        claims.insert(0, _of_file(hosts, resources.get("current_host"), environ, claims))
     for other in claims[1:]:
-        if not _agree(claims[0], other):
-            raise _contradiction(claims[0], other)
-    if claims and world and not _fits(claims[0], world):
-        raise _contradiction(claims[0], world)
-    found = claims[0] if claims else world
-    if not found or not ranks or len(ranks.hosts) < 2:
-        return found or ranks
-    if len(found.hosts) < 2 and not hosts:
-        return ranks  # mpirun was started on the only host of a job
-    if not (_fits if found.of_processes else _agree)(found, ranks):
-        raise _contradiction(found, ranks)
+        _check(_agree(claims[0], other), claims[0], other)
+    found = claims[0] if claims else None
+    if not speaks:
+        return found
+
+    # What follows may number processes where the others number hosts. One says which process this is.
+    ranks = schedulers.mpirun(environ)
+    if not found and not environ.get("RANK"):
+        found = ranks
+    world = schedulers.world(environ, found) if len(hosts) < 2 else None
+    if found and world:
+        _check(_fits(found, world), found, world)
+    found = found or world or ranks
+    if not found:
+        schedulers.hyperpod(environ)
+    elif ranks and len(ranks.hosts) > 1 and found is not ranks:
+        if len(found.hosts) == 1 and not hosts:
+            return ranks  # mpirun was started on the only host of a job
+        _check((_fits if found.of_processes else _agree)(found, ranks), found, ranks)
     return found
 
 
@@ -99,25 +101,40 @@ def believed(environ: Mapping[str, str]) -> Cluster | None:
     if not are_names(hosts):
         return None
     port = environ.get("SM_MASTER_PORT") or MASTER_PORT
-    return Cluster(scheduler="SM_HOSTS", hosts=hosts, rank=rank, least=len(hosts), port=port, process={})
+    return placed("SM_HOSTS", hosts, len(hosts), rank, port)
 
 
-def _hosts(resources: dict[str, Any]) -> list[str] | None:
-    hosts, current = resources.get("hosts") or None, resources.get("current_host")
+def placed(
+    scheduler: str,
+    names: list[str],
+    size: int,
+    rank: int,
+    port: str = MASTER_PORT,
+    process: dict[str, str] | None = None,
+    least: int = 0,
+) -> Cluster:
+    """The cluster of so many hosts. The names are those of all, or of the leader alone."""
+    hosts = [*names, *(f"node-{number}.invalid" for number in range(len(names), size))]
+    return Cluster(
+        scheduler=scheduler, hosts=hosts, rank=rank, least=least or size, port=port, process=process or {}
+    )
+
+
+def _hosts(resources: dict[str, Any]) -> list[str]:
+    hosts, current = resources.get("hosts") or [], resources.get("current_host")
     if hosts and not are_names(hosts):
-        raise UserError(f"{paths.CONFIG}/{RESOURCES}: hosts must be an array of host names")
+        raise UserError(f"{_FILE}: hosts must be an array of host names")
     if hosts and current and current not in hosts:
-        raise UserError(f"{paths.CONFIG}/{RESOURCES}: current_host {current!r} is not one of hosts {hosts}")
-    return hosts
+        raise UserError(f"{_FILE}: current_host {current!r} is not one of hosts {hosts}")
+    return list(hosts)
 
 
-def _named(
+def _of_file(
     hosts: list[str], current: str | None, environ: Mapping[str, str], claims: list[Cluster]
 ) -> Cluster:
     """The hosts of resourceconfig.json. Where it does not say which of them this is, the scheduler does,
     or the index of a pod of a Kubernetes Job."""
     index = environ.get(INDEX, "")
-    process = claims[0].process if claims else {}
     if current:
         rank = hosts.index(current)
     elif claims:
@@ -126,19 +143,17 @@ def _named(
         rank = 0
     elif not index.isdecimal():
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, but neither current_host in it nor {INDEX}"
-            " says which of them this is; give each host one of the two"
+            f"{_FILE} names {len(hosts)} hosts, but neither current_host in it nor {INDEX} says which of them"
+            " this is; give each host one of the two"
         )
     elif len(index) < 7 and int(index) < len(hosts):
         rank = int(index)
     else:
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many"
-            " as the Job has completions"
+            f"{_FILE} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many as the Job has"
+            " completions"
         )
-    return Cluster(
-        scheduler=RESOURCES, hosts=hosts, rank=rank, least=len(hosts), port=MASTER_PORT, process=process
-    )
+    return placed(RESOURCES, hosts, len(hosts), rank, process=claims[0].process if claims else {})
 
 
 def _agree(one: Cluster, other: Cluster) -> bool:
@@ -160,8 +175,9 @@ def _fits(cluster: Cluster, world: Cluster) -> bool:
     return cluster.rank in (world.rank, world.rank // each)
 
 
-def _contradiction(one: Cluster, other: Cluster) -> UserError:
-    return UserError(f"{one}, but {other}; remove what is wrong of the two")
+def _check(agrees: bool, one: Cluster, other: Cluster) -> None:
+    if not agrees:
+        raise UserError(f"{one}, but {other}; remove what is wrong of the two")
 
 
 def are_names(values: object) -> bool:
