@@ -137,10 +137,10 @@ def _of_file(
     index = environ.get(INDEX, "")
     if current:
         rank = hosts.index(current)
-    elif claims:
-        rank = claims[0].rank
     elif len(hosts) == 1:
         rank = 0
+    elif claims:
+        rank = claims[0].rank
     elif not index.isdecimal():
         raise UserError(
             f"{_FILE} names {len(hosts)} hosts, but neither current_host in it nor {INDEX} says which of them"
@@ -158,7 +158,8 @@ def _of_file(
 
 def _agree(one: Cluster, other: Cluster) -> bool:
     if one.least < len(one.hosts) or other.least < len(other.hosts):  # the ranks of elastic hosts come later
-        return one.least <= len(other.hosts) and other.least <= len(one.hosts)
+        fewest = max(one.least, other.least)
+        return fewest <= len(one.hosts) and fewest <= len(other.hosts) and one.rank < len(one.hosts)
     return (len(one.hosts), one.rank) == (len(other.hosts), other.rank)
 
 

@@ -139,6 +139,13 @@ def test_elastic_hosts_know_how_few_and_how_many() -> None:
     assert find({**ELASTIC, "PET_RDZV_ENDPOINT": f"{os.uname().nodename}:1"}).rank == 0
 
 
+def test_elastic_hosts_are_no_more_than_resourceconfig_names() -> None:
+    assert find(ELASTIC, hosts=["a"]).rank == 0
+    words = "host 4 of 2, by resourceconfig.json, but one of 1 to 4 hosts, by PET_NNODES"
+    with pytest.raises(UserError, match=words):
+        find({**ELASTIC, "PET_NODE_RANK": "3"}, hosts=["a", "b"])
+
+
 def test_the_main_node_of_batch_leads_and_finds_its_own_address() -> None:
     main = {
         "AWS_BATCH_JOB_NUM_NODES": "4",
