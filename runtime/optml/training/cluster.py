@@ -59,22 +59,19 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
 
     Raises UserError where that cannot be understood, or two do not agree.
     """
-    hosts = _hosts(resources)
-    speaks = any(name.startswith(_SPEAK) for name in environ)
-    claims = []
-    if speaks:
-        from . import schedulers
+    hosts, current = _hosts(resources), resources.get("current_host")
+    if not any(name.startswith(_SPEAK) for name in environ):
+        return _of_file(hosts, current, environ, []) if hosts else None
+    from . import schedulers
 
-        claims = schedulers.claims(environ, gpus)
+    claims = schedulers.claims(environ, gpus)
     if hosts:
-        claims.insert(0, _of_file(hosts, resources.get("current_host"), environ, claims))
+        claims.insert(0, _of_file(hosts, current, environ, claims))
     for other in claims[1:]:
         _check(_agree(claims[0], other), claims[0], other)
     found = claims[0] if claims else None
-    if not speaks:
-        return found
 
-    # What follows may number processes where the others number hosts. One says which process this is.
+    # These may count processes. Where nobody else says which host this is, one that names a process does.
     ranks = schedulers.mpirun(environ)
     if not found and not environ.get("RANK"):
         found = ranks
