@@ -100,35 +100,31 @@ class FirstHost(Host):
 
     def announce(self, code: int, patience: float) -> None:
         deadline = time.monotonic() + patience
-        ends = {guest.end for guest in self._here.values() if guest.end}
+        ends = [guest.end for guest in self._here.values() if guest.end]
+        end = min(ends, default=f"{self.current} {code}")
         told: set[str] = set()
         while self._others - told and time.monotonic() < deadline:
             for host in self._here.keys() - told:
-                self._here[host].answer(min(ends, default=f"{self.current} {code}"))
+                self._here[host].answer(end)
                 told.add(host)
             self._receive()
 
     def _receive(self) -> None:
         """Take in who comes and what they say, for a second at most."""
-        for fd, _ in self._poll.poll(1000):
-            if fd == self._server.fileno():
-                guest = Guest(self._server, self._key)
-                self._guests[guest.link.fileno()] = guest
-                self._poll.register(guest.link, select.POLLIN)
-            elif self._guests[fd].has_spoken():
-                self._poll.unregister(fd)
-                self._seat(self._guests.pop(fd))
+        ready = {fd for fd, _ in self._poll.poll(1000)}
         for fd, guest in list(self._guests.items()):
-            if time.monotonic() > guest.deadline:
+            if (fd in ready and guest.has_spoken()) or time.monotonic() > guest.deadline:
                 self._poll.unregister(fd)
-                self._seat(self._guests.pop(fd))
-
-    def _seat(self, guest: Guest) -> None:
-        if guest.host in self._others:
-            self._here[guest.host] = guest
-        else:
-            log(f"a connection from {guest.address} is not of this job")
-            guest.link.close()
+                del self._guests[fd]
+                if guest.host in self._others:
+                    self._here[guest.host] = guest
+                else:
+                    log(f"a connection from {guest.address} is not of this job")
+                    guest.link.close()
+        if self._server.fileno() in ready:
+            guest = Guest(self._server, self._key)
+            self._guests[guest.link.fileno()] = guest
+            self._poll.register(guest.link, select.POLLIN)
 
 
 class Guest:
@@ -173,17 +169,19 @@ class OtherHost(Host):
         deadline = time.monotonic() + PATIENCE
         first = self.hosts[0]
         wait_for_name(first, deadline)
-        while not (link := self._call("")):
-            if time.monotonic() > deadline:
-                raise UserError(f"host {first} does not answer on port {PORT}; see its log")
-            time.sleep(_PAUSE)
+        link = self._call_until(deadline, "")
+        if not link:
+            raise UserError(f"host {first} does not answer on port {PORT}; see its log")
         self._link = link
         return {first: link}
 
     def announce(self, code: int, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while not self._call(f"{self.current} {code}") and time.monotonic() < deadline:
+        self._call_until(time.monotonic() + patience, f"{self.current} {code}")
+
+    def _call_until(self, deadline: float, end: str) -> socket.socket | None:
+        while not (link := self._call(end)) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
+        return link
 
     def order(self) -> str:
         while True:
