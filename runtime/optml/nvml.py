@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_MOST = 128  # GPUs of one machine; a driver that tells more is wrong
 _GIB = 1 << 30
 _SHOWN = 3  # GPUs whose state is worth the room in a reason
 
@@ -49,8 +48,6 @@ def facts(nvml: Any) -> list[str]:
     driver = _optional(nvml.nvmlSystemGetDriverVersion)
     version = _optional(nvml.nvmlSystemGetCudaDriverVersion_v2) or 0
     count = nvml.nvmlDeviceGetCount()
-    if count > _MOST:
-        raise ValueError(f"it counts {count} GPUs")
     lines = [f"{count}\t{_text(driver)}\t{version // 1000}.{version % 1000 // 10}"]
     for index in range(count):
         gpu = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -81,7 +78,7 @@ def _line(nvml: Any, index: int, device: Any, gpu: Any) -> str:
 def state(nvml: Any) -> list[str]:
     """The GPUs that are lost, or hold errors, and those with the fullest memory."""
     found = []
-    for index in range(min(nvml.nvmlDeviceGetCount(), _MOST)):
+    for index in range(min(nvml.nvmlDeviceGetCount(), 128)):  # a driver that tells more is wrong
         try:
             gpu = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(gpu)

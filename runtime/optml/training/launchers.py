@@ -144,7 +144,7 @@ def meet(job: Job) -> Host | None:
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
-    return rendezvous.host(job.current_host, job.distribution_hosts, keys.Key(keys.seed(job)))
+    return rendezvous.host(job.current_host, job.distribution_hosts, keys.derive(job))
 
 
 def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:

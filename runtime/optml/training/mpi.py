@@ -78,11 +78,16 @@ def mpirun(
 def options(job: Job, hosts: list[str], processes: int) -> list[str]:
     """What mpirun is told on its command line. Raises UserError where a parameter of the job is wrong."""
     parameters = job.framework_parameters
-    ranks = parameters.get("sagemaker_mpi_num_processes")
+    ranks = parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts)
+    own = str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")
+    try:
+        own_options = shlex.split(own)
+    except ValueError as error:
+        raise UserError(f"sagemaker_mpi_custom_mpi_options is {own!r}: {error}; correct it") from error
     return [
-        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
+        *["-np", str(number("sagemaker_mpi_num_processes", ranks))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
-        *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
+        *own_options,
     ]
 
 
@@ -110,13 +115,6 @@ def _agent(hosts: list[str]) -> tuple[str, str]:
     with open(f"{directory}/agent", "w") as file:
         file.write(_AGENT.format(hosts=shlex.quote(f" {' '.join(hosts)} "), directory=directory))
     return f"/bin/sh {directory}/agent", f"{directory}/orders"
-
-
-def _own_options(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise UserError(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
 
 
 def need(command: str) -> str:

@@ -25,7 +25,7 @@ import time
 
 from ..machine import listen
 from ..report import UserError, log
-from .keys import Key
+from . import keys
 
 PORT = 7778
 PATIENCE = 15 * 60.0
@@ -36,12 +36,17 @@ _INTRODUCTION = 5.0
 _LONGEST_LINE = 1024
 _LONGEST_ORDER = 1 << 17
 
-# A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 4), (socket.TCP_KEEPCNT, 2))
-_USER_TIMEOUT = 12_000  # the same where sent data stay unanswered, in milliseconds
+# A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice. The last one is
+# the same where sent data stay unanswered, in milliseconds.
+_TCP_OPTIONS = {
+    socket.TCP_KEEPIDLE: 4,
+    socket.TCP_KEEPINTVL: 4,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 12_000,
+}
 
 
-def host(current: str, hosts: list[str], key: Key) -> Host:
+def host(current: str, hosts: list[str], key: bytes) -> Host:
     """The part of this host in the meeting."""
     return FirstHost(current, hosts, key) if current == hosts[0] else OtherHost(current, hosts, key)
 
@@ -49,7 +54,7 @@ def host(current: str, hosts: list[str], key: Key) -> Host:
 class Host:
     """A host until all have come."""
 
-    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+    def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         self.current, self.hosts, self._key = current, hosts, key
 
     def join(self) -> dict[str, socket.socket]:
@@ -72,7 +77,7 @@ class Host:
 class FirstHost(Host):
     """It listens from the start, so that also a host that fails at once finds somebody to tell."""
 
-    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+    def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         super().__init__(current, hosts, key)
         self._others = set(hosts) - {current}
         self._guests: dict[int, Guest] = {}
@@ -130,7 +135,7 @@ class FirstHost(Host):
 class Guest:
     """A connection that came in: of a host of the job, once it has proved that."""
 
-    def __init__(self, server: socket.socket, key: Key) -> None:
+    def __init__(self, server: socket.socket, key: bytes) -> None:
         link, (address, *_) = server.accept()
         self.address = address.removeprefix("::ffff:")  # as IPv6 writes an address of IPv4
         self.link = _kept_alive(link)
@@ -157,7 +162,7 @@ class Guest:
 
     def answer(self, end: str) -> None:
         """Say that all are there, or which host has ended instead."""
-        _send(self.link, f"{end} {self._key.proof(self._their_challenge, end)}".strip())
+        _send(self.link, f"{end} {keys.proof(self._key, self._their_challenge, end)}".strip())
 
 
 class OtherHost(Host):
@@ -214,7 +219,7 @@ class OtherHost(Host):
                 link.close()
                 return link
             told, _, proof = f" {_line(link)}".rpartition(" ")
-            if self._key.proves(proof, ours, told.strip()):
+            if keys.proves(self._key, proof, ours, told.strip()):
                 _check_end(told.strip())
                 link.settimeout(None)
                 return link
@@ -224,22 +229,26 @@ class OtherHost(Host):
         return None
 
 
-def introduce(key: Key, challenge: str, host: str, ours: str, end: str) -> str:
+def introduce(key: bytes, challenge: str, host: str, ours: str, end: str) -> str:
     """What a host says to a challenge."""
-    return f"{host} {ours} {key.proof(challenge, f'{host} {ours} {end}')} {end}".strip()
+    return f"{host} {ours} {keys.proof(key, challenge, f'{host} {ours} {end}')} {end}".strip()
 
 
-def introduction(key: Key, challenge: str, line: str) -> tuple[str, str, str]:
+def introduction(key: bytes, challenge: str, line: str) -> tuple[str, str, str]:
     """Host, challenge and end of an introduction; nothing where the proof is not right."""
     host, ours, proof, end = [*line.partition("\n")[0].split(" ", 3), "", "", "", ""][:4]
-    return (host, ours, end) if key.proves(proof, challenge, f"{host} {ours} {end}") else ("", "", "")
+    return (host, ours, end) if keys.proves(key, proof, challenge, f"{host} {ours} {end}") else ("", "", "")
 
 
 def wait_for_name(host: str, deadline: float) -> None:
     """A name resolves only some time after its container has started. Raises UserError where it does not."""
     reminder = time.monotonic() + _REMIND_EVERY
-    while not _resolves(host):
-        now = time.monotonic()
+    while True:
+        try:
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            return
+        except (OSError, UnicodeError):
+            now = time.monotonic()
         if now > deadline:
             raise UserError(
                 f"no address for {host} after {PATIENCE:.0f} s; check that every host of resourceconfig.json"
@@ -249,13 +258,6 @@ def wait_for_name(host: str, deadline: float) -> None:
             reminder = now + _REMIND_EVERY
             log(f"waiting for the name of {host}")
         time.sleep(_PAUSE)
-
-
-def _resolves(host: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError):
-        return False
 
 
 def _check_end(end: str) -> None:
@@ -285,7 +287,6 @@ def _line(link: socket.socket, longest: int = _LONGEST_LINE) -> str:
 
 def _kept_alive(link: socket.socket) -> socket.socket:
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
+    for option, value in _TCP_OPTIONS.items():
         link.setsockopt(socket.IPPROTO_TCP, option, value)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
     return link

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optml.training import rendezvous
-from optml.training.keys import Key, seed
+from optml.training import keys, rendezvous
 from optml.training.peers import Peers
 from tests.unit.training.conftest import a_job
 
@@ -75,7 +74,7 @@ def test_who_has_told_its_end_does_not_vanish() -> None:
 
 @pytest.mark.parametrize("end", ["", "b 143"])
 def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
-    key, stranger = Key(b"of the job"), Key(b"of another job")
+    key, stranger = b"of the job", b"of another job"
     line = rendezvous.introduce(key, "challenge", "b", "ours", end) + "\n"
     assert rendezvous.introduction(key, "challenge", line) == ("b", "ours", end)
     assert rendezvous.introduction(stranger, "challenge", line) == ("", "", "")
@@ -89,8 +88,10 @@ def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
 def test_hosts_of_a_job_have_one_key_and_other_jobs_another(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = {"hosts": A_B_C, "arn": "arn"}
     # A host that cannot read its hyperparameters is heard, too.
-    assert seed(a_job(**hosts, current_host="a")) == seed(a_job(**hosts, hyperparameters={"x": 1}))
-    assert seed(a_job(**hosts)) != seed(a_job(**{**hosts, "arn": "other"}))
-    before = seed(a_job(**hosts))
+    assert keys.derive(a_job(**hosts, current_host="a")) == keys.derive(
+        a_job(**hosts, hyperparameters={"x": 1})
+    )
+    assert keys.derive(a_job(**hosts)) != keys.derive(a_job(**{**hosts, "arn": "other"}))
+    before = keys.derive(a_job(**hosts))
     monkeypatch.setenv("SAGEMAKER_JOB_SECRET", "mine")
-    assert seed(a_job(**hosts)) != before
+    assert keys.derive(a_job(**hosts)) != before
