@@ -71,10 +71,8 @@ def are_open() -> bool:
 
 def state() -> str:
     """What may be wrong with the GPUs, in one line; empty where NVML tells nothing."""
-    if not _has_driver():
-        return ""
     try:
-        return "; ".join(_ask("state"))
+        return "; ".join(_ask("state") if _has_driver() else ())
     except OSError as error:
         return f"NVML does not tell the state of the GPUs ({error})"
 

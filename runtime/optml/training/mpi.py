@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tempfile
 
+from ..machine import read
 from ..report import UserError
 from .job import Job, number
 from .program import Program, which
@@ -96,11 +97,8 @@ def _known_to_prrte(interface: str) -> bool:
 
     On a machine that has had many containers; there PRRTE takes whatever interface reaches the others.
     """
-    try:
-        with open(f"/sys/class/net/{interface}/ifindex") as file:
-            return int(file.read()) < 1 << 15
-    except OSError:
-        return True
+    number = read(f"/sys/class/net/{interface}/ifindex").strip()
+    return not number or int(number) < 1 << 15
 
 
 def daemon(order: str) -> list[str]:
