@@ -53,7 +53,7 @@ def for_one_process(gpus: list[Gpu]) -> list[Gpu]:
 def memory() -> list[Gpu]:
     """The GPUs as NVML sees them now, with the memory in use; none where it does not tell."""
     try:
-        return _asked(0) if _has_driver() else []
+        return _asked(0) if _can_ask() else []
     except (OSError, ValueError):
         return []
 
@@ -72,7 +72,7 @@ def are_open() -> bool:
 def state() -> str:
     """What may be wrong with the GPUs, in one line; empty where NVML tells nothing."""
     try:
-        return "; ".join(_ask("state") if _has_driver() else ())
+        return "; ".join(_ask("state") if _can_ask() else ())
     except OSError as error:
         return f"NVML does not tell the state of the GPUs ({error})"
 
@@ -82,14 +82,15 @@ def _has_driver() -> bool:
     return any(os.path.exists(f"{machine.DEV}/{name}") for name in ("nvidiactl", "dxg"))
 
 
+def _can_ask() -> bool:
+    return _has_driver() and os.path.exists(f"{paths.DEPS}/pynvml.py")  # which not every image has
+
+
 def _present() -> list[Gpu]:
-    if not _has_driver():
-        return []
-    files = [Gpu(index, str(index)) for index in range(len(machine.devices("nvidia")))]
-    if not os.path.exists(f"{paths.DEPS}/pynvml.py"):
-        return files  # this image does not ask
+    devices = machine.devices("nvidia") if _has_driver() else []
+    files = [Gpu(index, str(index)) for index in range(len(devices))]
     try:
-        return _asked(len(files))
+        return _asked(len(files)) if _can_ask() else files
     except (OSError, ValueError) as error:
         log(f"NVML does not tell the GPUs ({error}): /dev has {len(files)}")
         return files
