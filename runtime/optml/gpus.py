@@ -39,7 +39,14 @@ class Gpu:
 
 def find(visible: str | None) -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, all without it. Without a driver nothing is asked."""
-    return _visible(_present(), visible)
+    devices = machine.devices("nvidia") if _has_driver() else []
+    found = [Gpu(index, str(index)) for index in range(len(devices))]
+    if _can_ask():
+        try:
+            found = _asked(len(devices))
+        except (OSError, ValueError) as error:
+            log(f"NVML does not tell the GPUs ({error}): /dev has {len(devices)}")
+    return found if visible is None else _visible(found, visible)
 
 
 def for_one_process(gpus: list[Gpu]) -> list[Gpu]:
@@ -86,16 +93,6 @@ def _can_ask() -> bool:
     return _has_driver() and os.path.exists(f"{paths.DEPS}/pynvml.py")  # which not every image has
 
 
-def _present() -> list[Gpu]:
-    devices = machine.devices("nvidia") if _has_driver() else []
-    files = [Gpu(index, str(index)) for index in range(len(devices))]
-    try:
-        return _asked(len(files)) if _can_ask() else files
-    except (OSError, ValueError) as error:
-        log(f"NVML does not tell the GPUs ({error}): /dev has {len(files)}")
-        return files
-
-
 def _asked(files: int) -> list[Gpu]:
     """What NVML says of each GPU. Raises OSError where it fails, ValueError where it says what cannot be."""
     first, *lines = _ask("list")
@@ -112,13 +109,11 @@ def _asked(files: int) -> list[Gpu]:
     return list(found.values())
 
 
-def _visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
+def _visible(gpus: list[Gpu], visible: str) -> list[Gpu]:
     """CUDA reads its list up to the first entry that names none. A name may be cut short.
 
     Source: https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
     """
-    if visible is None:
-        return gpus
     names_known = not any(gpu.uuid.isdecimal() for gpu in gpus)
     chosen: dict[str, Gpu] = {}
     for entry in map(str.strip, visible.split(",")):
@@ -160,17 +155,12 @@ def _ask(verb: str) -> list[str]:
     os.close(answer)
     lines = text.decode("utf-8", "replace").splitlines()[1:]
     if not in_time:
-        _kill(pid)
+        os.kill(pid, 9)
+        for _ in range(20):  # reaped, unless it hangs in the kernel: then nobody waits for it
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                break
+            time.sleep(0.01)
         raise OSError("; ".join([*lines, f"no answer within {_PATIENCE} s"]))
     if os.waitpid(pid, 0)[1]:
         raise OSError("; ".join(lines) or "it crashed")
     return lines
-
-
-def _kill(pid: int) -> None:
-    """Kill a child and reap it, unless it hangs in the kernel: then it stays, and nobody waits for it."""
-    os.kill(pid, 9)
-    for _ in range(20):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return
-        time.sleep(0.01)

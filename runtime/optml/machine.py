@@ -124,14 +124,10 @@ def listen(port: int, backlog: int) -> socket.socket:
 
     Raises OSError where the port cannot be had.
     """
-    import errno
     import socket
 
-    try:
+    if socket.has_dualstack_ipv6():
         return socket.create_server(
             ("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
         )
-    except (OSError, ValueError) as error:  # ValueError: the kernel has no IPv6
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise
     return socket.create_server(("", port), backlog=backlog)

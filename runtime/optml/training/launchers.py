@@ -144,7 +144,8 @@ def meet(job: Job) -> Host | None:
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
-    return rendezvous.host(job.current_host, job.distribution_hosts, keys.derive(job))
+    part = rendezvous.FirstHost if job.current_host == job.master else rendezvous.OtherHost
+    return part(job.current_host, job.distribution_hosts, keys.derive(job))
 
 
 def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:

@@ -46,13 +46,8 @@ _TCP_OPTIONS = {
 }
 
 
-def host(current: str, hosts: list[str], key: bytes) -> Host:
-    """The part of this host in the meeting."""
-    return FirstHost(current, hosts, key) if current == hosts[0] else OtherHost(current, hosts, key)
-
-
 class Host:
-    """A host until all have come."""
+    """The part of a host in the meeting, until all have come."""
 
     def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         self.current, self.hosts, self._key = current, hosts, key
