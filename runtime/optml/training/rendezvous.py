@@ -53,15 +53,13 @@ class Host:
         self.current, self.hosts, self._key = current, hosts, key
 
     def join(self) -> dict[str, socket.socket]:
-        """Link the hosts: the connections by host.
-
-        Raises UserError naming those that are not there within 15 minutes, or one that ended before."""
+        """Link the hosts: the connections by host. Raises UserError naming those that are not there within 15
+        minutes, or one that ended before."""
         raise NotImplementedError
 
     def announce(self, code: int, patience: float) -> None:
-        """Tell the others that this host ends with this code. Those still to come get so many seconds.
-
-        Whoever is there but still prepares is waited for."""
+        """Tell the others that this host ends with this code. Those still to come get so many seconds; who is
+        there but still prepares is waited for."""
         raise NotImplementedError
 
     def order(self) -> str:
