@@ -140,8 +140,7 @@ def _ask(verb: str) -> list[str]:
     import select  # only where there is a driver
 
     answer, its_end = os.pipe()
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
-    argv = [sys.executable, "-I", "-S", program, paths.DEPS, verb]
+    argv = [sys.executable, "-I", "-S", f"{paths.LIB}/optml/nvml.py", paths.DEPS, verb]
     outputs = [(os.POSIX_SPAWN_DUP2, its_end, 1), (os.POSIX_SPAWN_DUP2, its_end, 2)]
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
     os.close(its_end)

@@ -71,20 +71,20 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
         _check(_agree(claims[0], other), claims[0], other)
     found = claims[0] if claims else None
 
-    # These may count processes. Where nobody else says which host this is, one that names a process does.
-    ranks = schedulers.mpirun(environ)
+    # mpirun and WORLD_SIZE may count processes, not hosts: they place this host only where nobody else does.
+    mpirun = schedulers.mpirun(environ)
     if not found and not environ.get("RANK"):
-        found = ranks
+        found = mpirun
     world = schedulers.world(environ, found) if len(hosts) < 2 else None
     if found and world:
         _check(_fits(found, world), found, world)
-    found = found or world or ranks
+    found = found or world or mpirun
     if not found:
         schedulers.hyperpod(environ)
-    elif ranks and len(ranks.hosts) > 1 and found is not ranks:
+    elif mpirun and len(mpirun.hosts) > 1 and found is not mpirun:
         if len(found.hosts) == 1 and not hosts:
-            return ranks  # mpirun was started on the only host of a job
-        _check((_fits if found.of_processes else _agree)(found, ranks), found, ranks)
+            return mpirun  # it was started on the only host of a job
+        _check((_fits if found.of_processes else _agree)(found, mpirun), found, mpirun)
     return found
 
 
