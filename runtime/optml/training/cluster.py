@@ -41,12 +41,9 @@ class Cluster(Record):
 
     def __str__(self) -> str:
         most = len(self.hosts)
-        place = (
-            f"host {self.rank + 1} of {most}"
-            if self.least == most
-            else f"one of {self.least} to {most} hosts"
-        )
-        return f"{place}, by {self.scheduler}"
+        if self.least < most:
+            return f"one of {self.least} to {most} hosts, by {self.scheduler}"
+        return f"host {self.rank + 1} of {most}, by {self.scheduler}"
 
     @property
     def of_processes(self) -> bool:
