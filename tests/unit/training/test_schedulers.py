@@ -425,6 +425,11 @@ def test_an_indexed_pod_without_hosts_does_not_train_alone(fields: dict[str, Any
         launch(a_job(**fields), a_program(), [], {"JOB_COMPLETION_INDEX": "0"})
 
 
+def test_an_index_that_is_no_number_breaks_no_line() -> None:
+    with pytest.raises(UserError, match=r"JOB_COMPLETION_INDEX is 'a\\nb', but nothing says how many"):
+        launch(a_job(**TORCH), a_program(), [], {"JOB_COMPLETION_INDEX": "a\nb"})
+
+
 def test_mpirun_needs_names() -> None:
     with pytest.raises(UserError, match=r"AWS Batch gives mpirun no names .* resourceconfig.json"):
         argv(BATCH, framework_parameters={"sagemaker_mpi_enabled": True})
