@@ -11,10 +11,8 @@ import glob
 import os
 import re
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+from .hints import Any
+from .machine import read
 
 # CUDA major version → the oldest driver for all of its minor versions. Source:
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
@@ -43,9 +41,7 @@ AMIS = {
 
 # A wheel's folder of metadata as it names CUDA: torch-2.4.1+cu121, nvidia_cuda_runtime_cu12-12.4.127,
 # nvidia_cuda_runtime-13.0.48, jax_cuda12_plugin-0.4.31, cupy_cuda12x-13.3.0. Some tell the minor, too.
-_NAMES_CUDA = re.compile(
-    r"\+cu(?P<a>\d\d)(?P<b>\d)|^nvidia_cuda_runtime(?:_cu\d\d)?-(?P<c>\d\d)\.(?P<d>\d+)|_cuda(?P<e>\d\d)"
-)
+_NAMES_CUDA = re.compile(r"(?:\+cu|^nvidia_cuda_runtime(?:_cu\d\d)?-|_cuda)(\d\d)\.?(\d*)")
 _NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime(?:-cu|\s*[=~>]=\s*)(\d\d)", re.M)
 
 
@@ -53,122 +49,107 @@ def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str =
     """A line for the driver and each GPU that does not fit the wheels of this Python, with what to do.
 
     `python` is the path of the interpreter that runs the user's code, `gpus` what is known of the GPUs.
-    Where no wheel brings CUDA all fits. NVIDIA's forward-compatibility package stands in for a newer driver.
+    Where no wheel brings CUDA all fits.
     """
-    (cuda, minor), wheel = installed_cuda(python, root)
-    driver = driver_version(root) or next((gpu["driver"] for gpu in gpus if gpu["driver"]), "")
-    oldest = OLDEST_DRIVER.get(cuda)
-    if oldest is None:
+    cuda, wheel = installed_cuda(python, root)
+    if cuda[0] not in OLDEST_DRIVER:
         return []
-    return [
-        *_driver_problem(driver, (cuda, oldest, wheel), serving, root),
-        *dict.fromkeys(line for gpu in gpus for line in _gpu_problem(gpu, (cuda, minor), wheel)),
-    ]
+    driver = driver_version(root) or next((gpu["driver"] for gpu in gpus if gpu["driver"]), "")
+    lines = [_driver_problem(driver, cuda[0], wheel, serving, root)]
+    lines += [_gpu_problem(gpu, cuda, wheel) for gpu in gpus]
+    return [*dict.fromkeys(filter(None, lines))]
 
 
-def _driver_problem(driver: str, needs: tuple[int, int, str], serving: bool, root: str) -> Iterator[str]:
-    cuda, oldest, wheel = needs
-    release = _release(driver)
+def _driver_problem(driver: str, cuda: int, wheel: str, serving: bool, root: str) -> str:
+    """Empty where it fits. NVIDIA's forward-compatibility package stands in for a newer driver."""
+    release, oldest = _release(driver), OLDEST_DRIVER[cuda]
     if not release or release >= oldest:
-        return
-    compat, used = _compatibility_libraries(root, oldest)
-    if used:
-        return
-    fitting = max((each for each, least in OLDEST_DRIVER.items() if release >= least), default=0)
+        return ""
+    packages = _compatibility_packages(root, oldest)
+    if any(_is_loaded(package, root) for package in packages):
+        return ""
     ways = []
     for setting, amis in AMIS.items() if serving else ():
         if fits := [name for name, has in amis.items() if has >= oldest]:
             ways.append(f"set {setting.format(fits[0])}")
-    ways += [f"install wheels for CUDA {fitting}"] if fitting else []
-    libraries = f"put {compat} into LD_LIBRARY_PATH" if compat else "install NVIDIA's package cuda-compat"
+    if fitting := [each for each, least in OLDEST_DRIVER.items() if release >= least]:
+        ways.append(f"install wheels for CUDA {fitting[-1]}")
+    libraries = (
+        f"put {packages[0]} into LD_LIBRARY_PATH" if packages else "install NVIDIA's package cuda-compat"
+    )
     ways += ["use a host with a newer driver", f"on a data-center GPU {libraries}"]
-    yield (
+    return (
         f"the NVIDIA driver {driver} of this host is too old for CUDA {cuda}, which {wheel} brings "
         f"and which needs driver {oldest} or later: {'; or '.join(ways)}"
     )
 
 
-def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int | None], wheel: str) -> Iterator[str]:
-    major, minor = cuda
+def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int], wheel: str) -> str:
+    """Empty where it fits, or where its capability or the minor version of CUDA is not known."""
     capability = tuple(int(part) for part in gpu["capability"].split(".") if part.isdigit())
     if len(capability) != 2:
-        return
+        return ""
     what = f"the GPU {gpu['name']} (compute capability {gpu['capability']})"
-    first = _FIRST_CUDA.get(capability[0], (0, 0))
-    if capability < (oldest := _OLDEST_GPU[major]):
-        yield (
+    major, minor = cuda
+    oldest, first = _OLDEST_GPU[major], _FIRST_CUDA.get(capability[0], (0, 0))
+    if capability < oldest:
+        return (
             f"{what} is too old for CUDA {major}, which {wheel} brings and which needs "
             f"{oldest[0]}.{oldest[1]} or later: install wheels for CUDA {major - 1}; or use a newer GPU"
         )
-    elif (major, 99 if minor is None else minor) < first:
-        built = f"{major}" if minor is None else f"{major}.{minor}"
-        yield (
+    if (major, 99 if minor < 0 else minor) < first:
+        built = f"{major}" if minor < 0 else f"{major}.{minor}"
+        return (
             f"{what} is newer than CUDA {built}, which {wheel} brings: install wheels for CUDA "
             f"{first[0]}.{first[1]} or later"
         )
+    return ""
 
 
-def driver_version(root: str = "") -> str | None:
-    """The version of the loaded driver, such as 535.183.01, as its kernel module tells; None without one."""
-    try:
-        with open(f"{root}/proc/driver/nvidia/version", encoding="ascii", errors="replace") as file:
-            found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", file.readline())
-    except OSError:
-        return None
-    return found[1] if found else None
+def driver_version(root: str = "") -> str:
+    """The version of the loaded driver, such as 535.183.01, as its kernel module tells; empty without one."""
+    found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", read(f"{root}/proc/driver/nvidia/version"))
+    return found[1] if found else ""
 
 
-def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int | None], str]:
+def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int], str]:
     """The highest CUDA that a wheel of this Python brings and which wheel; major version 0 without.
 
-    The minor version is None where the wheel does not tell it."""
-    found: tuple[int, int, str] = (0, -1, "")
+    The minor version is -1 where the wheel does not tell it."""
+    found = ((0, -1), "")
     # Not resolved: a virtual environment is where the link lies.
     prefix = os.path.dirname(os.path.dirname(python))
     for folder in glob.glob(f"{root}{prefix}/lib/python3*/*-packages/*.dist-info"):
         wheel = os.path.basename(folder).removesuffix(".dist-info")
-        minor = -1
-        if (name := _NAMES_CUDA.search(wheel)) is not None:
-            cuda = int(name["a"] or name["c"] or name["e"])
-            minor = int(name["b"] or name["d"] or -1)
-        elif wheel.startswith("onnxruntime_gpu-"):  # the only one that names CUDA in its requirements alone
-            cuda = _required_cuda(f"{folder}/METADATA")
+        if named := _NAMES_CUDA.search(wheel):
+            cuda = int(named[1]), int(named[2] or -1)
+        elif wheel.startswith("onnxruntime_gpu-") and (
+            named := _NEEDS_CUDA.search(read(f"{folder}/METADATA"))
+        ):
+            cuda = int(named[1]), -1  # the only wheel that names CUDA in its requirements alone
         else:
             continue
-        found = max(found, (cuda, minor, wheel))
-    cuda, minor, wheel = found
-    return (cuda, None if minor < 0 else minor), wheel if cuda else ""
+        found = max(found, (cuda, wheel))
+    return found
 
 
-def _required_cuda(metadata: str) -> int:
-    try:
-        with open(metadata, encoding="utf-8", errors="replace") as file:
-            named = _NEEDS_CUDA.search(file.read())
-    except OSError:
-        return 0
-    return int(named[1]) if named else 0
+def _compatibility_packages(root: str, oldest: int) -> list[str]:
+    """Folders of NVIDIA's package for older drivers, made from a driver that is new enough.
 
-
-def _compatibility_libraries(root: str, oldest: int) -> tuple[str, bool]:
-    """NVIDIA's package for older drivers: where one is, made from a driver that is new enough, and its use.
-
-    It is used where the loader looks for it, in LD_LIBRARY_PATH or by its cache. Source:
     https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html
     """
-    try:
-        with open(f"{root}/etc/ld.so.cache", "rb") as file:
-            cache = file.read()
-    except OSError:
-        cache = b""
-    looked_at = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    unused = ""
+    found = []
     for path in glob.glob(f"{root}/usr/local/cuda*/compat/libcuda.so.*.*"):
         folder, _, made_from = path.removeprefix(root).rpartition("/libcuda.so.")
         if _release(made_from) >= oldest:
-            if folder in looked_at or f"{folder}/libcuda.so.1".encode() in cache:
-                return folder, True
-            unused = folder
-    return unused, False
+            found.append(folder)
+    return found
+
+
+def _is_loaded(folder: str, root: str) -> bool:
+    """Whether the loader looks there, by LD_LIBRARY_PATH or by its cache."""
+    in_path = folder in os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return in_path or f"{folder}/libcuda.so.1" in read(f"{root}/etc/ld.so.cache")
 
 
 def _release(driver: str) -> int:

@@ -14,9 +14,7 @@ import time
 from . import machine, paths
 from .report import log
 
-# Seconds that NVML has to answer, and before those for a busy machine to start the process that asks.
-_PATIENCE = 1.8
-_START = 10.0
+_PATIENCE = 1.8  # seconds that NVML has to answer
 
 
 class Gpu:
@@ -41,7 +39,14 @@ class Gpu:
 
 def find(visible: str | None) -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, all without it. Without a driver nothing is asked."""
-    return _visible(_present(), visible)
+    devices = machine.devices("nvidia") if _has_driver() else []
+    found = [Gpu(index, str(index)) for index in range(len(devices))]
+    if _can_ask():
+        try:
+            found = _asked(len(devices))
+        except (OSError, ValueError) as error:
+            log(f"NVML does not tell the GPUs ({error}): /dev has {len(devices)}")
+    return found if visible is None else _visible(found, visible)
 
 
 def for_one_process(gpus: list[Gpu]) -> list[Gpu]:
@@ -55,7 +60,7 @@ def for_one_process(gpus: list[Gpu]) -> list[Gpu]:
 def memory() -> list[Gpu]:
     """The GPUs as NVML sees them now, with the memory in use; none where it does not tell."""
     try:
-        return _asked(0) if _has_driver() else []
+        return _asked(0) if _can_ask() else []
     except (OSError, ValueError):
         return []
 
@@ -73,10 +78,8 @@ def are_open() -> bool:
 
 def state() -> str:
     """What may be wrong with the GPUs, in one line; empty where NVML tells nothing."""
-    if not _has_driver():
-        return ""
     try:
-        return "; ".join(_ask("state"))
+        return "; ".join(_ask("state") if _can_ask() else ())
     except OSError as error:
         return f"NVML does not tell the state of the GPUs ({error})"
 
@@ -86,17 +89,8 @@ def _has_driver() -> bool:
     return any(os.path.exists(f"{machine.DEV}/{name}") for name in ("nvidiactl", "dxg"))
 
 
-def _present() -> list[Gpu]:
-    if not _has_driver():
-        return []
-    files = [Gpu(index, str(index)) for index in range(len(machine.devices("nvidia")))]
-    if not os.path.exists(f"{paths.DEPS}/pynvml.py"):
-        return files  # this image does not ask
-    try:
-        return _asked(len(files))
-    except (OSError, ValueError) as error:
-        log(f"NVML does not tell the GPUs ({error}): /dev has {len(files)}")
-        return files
+def _can_ask() -> bool:
+    return _has_driver() and os.path.exists(f"{paths.DEPS}/pynvml.py")  # which not every image has
 
 
 def _asked(files: int) -> list[Gpu]:
@@ -115,25 +109,22 @@ def _asked(files: int) -> list[Gpu]:
     return list(found.values())
 
 
-def _visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
+def _visible(gpus: list[Gpu], visible: str) -> list[Gpu]:
     """CUDA reads its list up to the first entry that names none. A name may be cut short.
 
     Source: https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
     """
-    if visible is None:
-        return gpus
+    names_known = not any(gpu.uuid.isdecimal() for gpu in gpus)
     chosen: dict[str, Gpu] = {}
     for entry in map(str.strip, visible.split(",")):
+        named = []
         if entry.isdecimal():  # its number among all GPUs, of which one may be in slices
             named = [gpu for gpu in gpus if gpu.index == int(entry[:9])]
         elif entry.startswith(("GPU-", "MIG-")):
-            named = [gpu for gpu in gpus if gpu.id.startswith(entry)]
-            if gpus and (
-                gpus[0].uuid.isdecimal() or "/" in entry
-            ):  # nobody told the names, or this is an old one
+            if names_known and "/" not in entry:  # with one it is a name of old
+                named = [gpu for gpu in gpus if gpu.id.startswith(entry)]
+            elif gpus:
                 named = [Gpu(len(chosen), entry)]
-        else:
-            named = []
         if not named or entry in chosen:
             break
         chosen[entry] = gpu = named[0]
@@ -144,47 +135,31 @@ def _visible(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
 def _ask(verb: str) -> list[str]:
     """What NVML says, in a process of its own: a broken driver hangs or crashes whoever asks.
 
-    Raises OSError with its last word.
+    Raises OSError with what it has told where it fails.
     """
-    answer, end = os.pipe()
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
-    argv = [sys.executable, "-I", "-S", program, paths.DEPS, verb]
-    outputs = [(os.POSIX_SPAWN_DUP2, end, 1), (os.POSIX_SPAWN_DUP2, end, 2)]
+    import select  # only where there is a driver
+
+    answer, its_end = os.pipe()
+    argv = [sys.executable, "-I", "-S", f"{paths.LIB}/optml/nvml.py", paths.DEPS, verb]
+    outputs = [(os.POSIX_SPAWN_DUP2, its_end, 1), (os.POSIX_SPAWN_DUP2, its_end, 2)]
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=outputs)
-    os.close(end)
-    try:
-        text, in_time = _read_all(answer)
-    finally:
-        os.close(answer)
-    _, *lines = text.decode("utf-8", "replace").splitlines() or [""]
-    if not in_time:
-        _kill(pid)
-        told = lines if verb == "state" else []
-        raise OSError("; ".join([*told, f"no answer within {_PATIENCE} s"]))
-    if os.waitpid(pid, 0)[1]:
-        raise OSError(lines[-1] if lines else "it crashed")
-    return lines
-
-
-def _kill(pid: int) -> None:
-    """Kill a child and reap it, unless it hangs in the kernel: then it stays, and nobody waits for it."""
-    os.kill(pid, 9)
-    for _ in range(20):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return
-        time.sleep(0.01)
-
-
-def _read_all(fd: int) -> tuple[bytes, bool]:
-    """What comes until the other side closes, and whether it did so in time."""
-    import select
-
-    text, until = b"", time.monotonic() + _START
-    while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
-        piece = os.read(fd, 1 << 16)
+    os.close(its_end)
+    text = os.read(answer, 1)  # the time runs from here, however long a busy machine takes to get so far
+    until = time.monotonic() + _PATIENCE
+    while in_time := bool(select.select([answer], [], [], max(0.0, until - time.monotonic()))[0]):
+        piece = os.read(answer, 1 << 16)
         if not piece:
-            return text, True
-        if not text:
-            until = time.monotonic() + _PATIENCE
+            break
         text += piece
-    return text, False
+    os.close(answer)
+    lines = text.decode("utf-8", "replace").splitlines()[1:]
+    if not in_time:
+        os.kill(pid, 9)
+        for _ in range(20):  # reaped, unless it hangs in the kernel: then nobody waits for it
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                break
+            time.sleep(0.01)
+        raise OSError("; ".join([*lines, f"no answer within {_PATIENCE} s"]))
+    if os.waitpid(pid, 0)[1]:
+        raise OSError("; ".join(lines) or "it crashed")
+    return lines

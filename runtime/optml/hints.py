@@ -3,12 +3,11 @@ milliseconds to import, and the user's program waits for them."""
 
 from __future__ import annotations
 
-__all__ = ["Any", "Callable", "Iterable", "Iterator", "Mapping", "TracebackType"]
+__all__ = ["Any", "Callable", "Iterable", "Iterator", "Mapping"]
 
 TYPE_CHECKING = False  # but for type checkers, which know this name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
     from typing import Any
 else:
-    Any = Callable = Iterable = Iterator = Mapping = TracebackType = None
+    Any = Callable = Iterable = Iterator = Mapping = None

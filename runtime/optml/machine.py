@@ -35,7 +35,7 @@ def memory_limit(root: str = "") -> int | None:
     limits = []
     for directory in _cgroups("memory", root):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _number(_read(f"{directory}/{name}"))
+            limit = _number(read(f"{directory}/{name}"))
             if 0 < limit < _NO_LIMIT:
                 limits.append(limit)
     return min(limits, default=None)
@@ -46,7 +46,7 @@ def oom_kills(root: str = "") -> int:
     kills = 0
     for directory in _cgroups("memory", root):
         for name in ("memory.events", "memory.oom_control"):
-            for line in _read(f"{directory}/{name}").splitlines():
+            for line in read(f"{directory}/{name}").splitlines():
                 key, _, value = line.partition(" ")
                 if key == "oom_kill":
                     kills = max(kills, _number(value))
@@ -64,7 +64,7 @@ def network_interface(named: object) -> str:
         present = []
     if named and (named in present or not present):
         return str(named)
-    routes = [line.split()[:2] for line in _read("/proc/net/route").splitlines()[1:]]
+    routes = [line.split()[:2] for line in read("/proc/net/route").splitlines()[1:]]
     return next((name for name, destination in routes if destination == "00000000"), (*present, "lo")[0])
 
 
@@ -74,7 +74,7 @@ def _cgroups(controller: str, root: str) -> Iterator[str]:
     A container may see its own group mounted as the root (version 1, or a private namespace), while
     /proc/self/cgroup still gives the host's path: directories that do not exist are passed over.
     """
-    for line in _read(f"{root}/proc/self/cgroup").splitlines():
+    for line in read(f"{root}/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             top = f"{root}/sys/fs/cgroup"
@@ -91,10 +91,10 @@ def _cgroups(controller: str, root: str) -> Iterator[str]:
 
 def _cpu_quota(directory: str) -> tuple[int, int]:
     """Quota and period in microseconds; a quota below 1 means no limit."""
-    version2 = _read(f"{directory}/cpu.max").split()
+    version2 = read(f"{directory}/cpu.max").split()
     if len(version2) == 2:
         return _number(version2[0]), _number(version2[1])
-    return _number(_read(f"{directory}/cpu.cfs_quota_us")), _number(_read(f"{directory}/cpu.cfs_period_us"))
+    return _number(read(f"{directory}/cpu.cfs_quota_us")), _number(read(f"{directory}/cpu.cfs_period_us"))
 
 
 def devices(prefix: str) -> list[str]:
@@ -110,7 +110,8 @@ def _number(text: str) -> int:
         return 0
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """The text of a file, empty where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -123,14 +124,10 @@ def listen(port: int, backlog: int) -> socket.socket:
 
     Raises OSError where the port cannot be had.
     """
-    import errno
     import socket
 
-    try:
+    if socket.has_dualstack_ipv6():
         return socket.create_server(
             ("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
         )
-    except (OSError, ValueError) as error:  # ValueError: the kernel has no IPv6
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise
     return socket.create_server(("", port), backlog=backlog)

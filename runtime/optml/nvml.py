@@ -11,16 +11,19 @@ does not tell is empty. `state` prints sentences. The first line of both tells t
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
-_MOST = 128  # GPUs of one machine; a driver that tells more is wrong
 _GIB = 1 << 30
 _SHOWN = 3  # GPUs whose state is worth the room in a reason
+
+# A line of the kernel's log: microseconds since the start of the machine, the GPU's place, and the Xid.
+_XID = re.compile(r"^\d+,\d+,(\d+),.*;.*NVRM: Xid \((.*?)\): (\d+)", re.M)
 
 # Source: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
 _XIDS = {
@@ -41,22 +44,21 @@ _XIDS = {
 }
 
 
-def facts(nvml: Any) -> Iterator[str]:
+def facts(nvml: Any) -> list[str]:
     driver = _optional(nvml.nvmlSystemGetDriverVersion)
     version = _optional(nvml.nvmlSystemGetCudaDriverVersion_v2) or 0
     count = nvml.nvmlDeviceGetCount()
-    if count > _MOST:
-        raise ValueError(f"it counts {count} GPUs")
-    yield f"{count}\t{_text(driver)}\t{version // 1000}.{version % 1000 // 10}"
+    lines = [f"{count}\t{_text(driver)}\t{version // 1000}.{version % 1000 // 10}"]
     for index in range(count):
         gpu = nvml.nvmlDeviceGetHandleByIndex(index)
         if (_optional(nvml.nvmlDeviceGetMigMode, gpu) or (0,))[0]:
             for part in range(_optional(nvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
                 # Places without a slice, or with one that is not ours, have no handle.
                 if (handle := _optional(nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, part)) is not None:
-                    yield _line(nvml, index, handle, gpu)
+                    lines.append(_line(nvml, index, handle, gpu))
         else:
-            yield _line(nvml, index, gpu, gpu)
+            lines.append(_line(nvml, index, gpu, gpu))
+    return lines
 
 
 def _line(nvml: Any, index: int, device: Any, gpu: Any) -> str:
@@ -73,10 +75,10 @@ def _line(nvml: Any, index: int, device: Any, gpu: Any) -> str:
     return "\t".join(map(str, fields))
 
 
-def state(nvml: Any) -> Iterator[str]:
+def state(nvml: Any) -> list[str]:
     """The GPUs that are lost, or hold errors, and those with the fullest memory."""
     found = []
-    for index in range(min(nvml.nvmlDeviceGetCount(), _MOST)):
+    for index in range(min(nvml.nvmlDeviceGetCount(), 128)):  # a driver that tells more is wrong
         try:
             gpu = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
@@ -88,17 +90,16 @@ def state(nvml: Any) -> Iterator[str]:
         words = [f"{memory.used / _GIB:.1f} of {memory.total / _GIB:.1f} GiB in use"]
         for process in _optional(nvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ():
             words.append(f"{(process.usedGpuMemory or 0) / _GIB:.1f} GiB by process {process.pid}")
+        fullness = memory.used / (memory.total or 1)
         # Uncorrected ones, since the driver was loaded.
-        ecc = _optional(nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0)
-        words += [f"{ecc} memory errors that could not be corrected"] if ecc else []
-        fullness = 2.0 if ecc else memory.used / (memory.total or 1)
-        found.append(
-            (fullness, f"GPU {index} ({_text(_optional(nvml.nvmlDeviceGetName, gpu))}): {', '.join(words)}")
-        )
+        if ecc := _optional(nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0):
+            words.append(f"{ecc} memory errors that could not be corrected")
+            fullness = 2.0
+        name = _text(_optional(nvml.nvmlDeviceGetName, gpu))
+        found.append((fullness, f"GPU {index} ({name}): {', '.join(words)}"))
     found.sort(key=lambda entry: -entry[0])
-    yield from (sentence for _, sentence in found[:_SHOWN])
-    if len(found) > _SHOWN:
-        yield f"{len(found) - _SHOWN} more GPUs with less"
+    more = [f"{len(found) - _SHOWN} more GPUs with less"] if len(found) > _SHOWN else []
+    return [sentence for _, sentence in found[:_SHOWN]] + more
 
 
 def xids(log: str = "/dev/kmsg") -> list[str]:
@@ -117,15 +118,10 @@ def xids(log: str = "/dev/kmsg") -> list[str]:
             break  # no more
         if not record:
             break
-        for line in record.decode("utf-8", "replace").splitlines():
-            head, _, text = line.partition(";")
-            _, is_xid, told = text.partition("NVRM: Xid (")
-            fields = head.split(",")
-            if is_xid and len(fields) > 2 and int(fields[2]) / 1e6 >= since:
-                place, _, told = told.partition("): ")
-                code = told.partition(",")[0]
-                meaning = _XIDS.get(int(code)) if code.isdigit() else None
-                found[place, code] = f"Xid {code} of the GPU at {place}" + (f": {meaning}" if meaning else "")
+        for at, place, code in _XID.findall(record.decode("utf-8", "replace")):
+            if int(at) / 1e6 >= since:
+                meaning = f": {_XIDS[int(code)]}" if int(code) in _XIDS else ""
+                found[place, code] = f"Xid {code} of the GPU at {place}{meaning}"
     os.close(fd)
     return list(found.values())
 

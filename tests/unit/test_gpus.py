@@ -199,6 +199,7 @@ def test_what_cuda_shows_where_nobody_tells_the_names(
 ) -> None:
     monkeypatch.setattr(paths, "DEPS", "/absent")  # the image does not ask
     assert ids(visible) == shown
+    assert gpus.memory() == [] and gpus.state() == ""
 
 
 @pytest.mark.parametrize(

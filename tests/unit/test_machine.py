@@ -118,13 +118,13 @@ def test_a_port_is_listened_to_on_ipv6_and_on_ipv4() -> None:
 
 
 def test_without_ipv6_ipv4_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = socket.create_server
+    create = socket.socket
 
-    def only_ipv4(address: tuple[str, int], family: int = socket.AF_INET, **options: Any) -> socket.socket:
+    def only_ipv4(family: int = socket.AF_INET, *arguments: Any) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "no IPv6")
-        return create(address, family=family, backlog=options["backlog"])
+        return create(family, *arguments)
 
-    monkeypatch.setattr(socket, "create_server", only_ipv4)
+    monkeypatch.setattr(socket, "socket", only_ipv4)
     with machine.listen(0, 1) as server:
         assert server.family == socket.AF_INET

@@ -14,6 +14,7 @@ from .record import Record
 
 MASTER_PORT = "7777"
 RESOURCES = "resourceconfig.json"
+_FILE = f"{paths.CONFIG}/{RESOURCES}"
 INDEX = "JOB_COMPLETION_INDEX"
 
 # Only where one of these begins the name of a variable is schedulers.py worth its import.
@@ -40,12 +41,9 @@ class Cluster(Record):
 
     def __str__(self) -> str:
         most = len(self.hosts)
-        place = (
-            f"host {self.rank + 1} of {most}"
-            if self.least == most
-            else f"one of {self.least} to {most} hosts"
-        )
-        return f"{place}, by {self.scheduler}"
+        if self.least < most:
+            return f"one of {self.least} to {most} hosts, by {self.scheduler}"
+        return f"host {self.rank + 1} of {most}, by {self.scheduler}"
 
     @property
     def of_processes(self) -> bool:
@@ -58,34 +56,32 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
 
     Raises UserError where that cannot be understood, or two do not agree.
     """
-    claims: list[Cluster] = []
-    world = ranks = None
-    hosts = _hosts(resources)
-    if any(name.startswith(_SPEAK) for name in environ):
-        from . import schedulers
+    hosts, current = _hosts(resources), resources.get("current_host")
+    if not any(name.startswith(_SPEAK) for name in environ):
+        return _of_file(hosts, current, environ, []) if hosts else None
+    from . import schedulers
 
-        claims = schedulers.claims(environ, gpus)
-        ranks = schedulers.mpirun(environ)
-        if ranks and not claims and not hosts and not environ.get("RANK"):
-            claims = [ranks]  # nobody else says which process this is
-        if len(hosts or ()) < 2:
-            world = schedulers.world(environ, claims[0] if claims else ranks)
-        if not claims and not world and not ranks and not hosts:
-            schedulers.hyperpod(environ)
+    claims = schedulers.claims(environ, gpus)
     if hosts:
-        claims.insert(0, _named(hosts, resources.get("current_host"), environ, claims))
+        claims.insert(0, _of_file(hosts, current, environ, claims))
     for other in claims[1:]:
-        if not _agree(claims[0], other):
-            raise _contradiction(claims[0], other)
-    if claims and world and not _fits(claims[0], world):
-        raise _contradiction(claims[0], world)
-    found = claims[0] if claims else world
-    if not found or not ranks or len(ranks.hosts) < 2:
-        return found or ranks
-    if len(found.hosts) < 2 and not hosts:
-        return ranks  # mpirun was started on the only host of a job
-    if not (_fits if found.of_processes else _agree)(found, ranks):
-        raise _contradiction(found, ranks)
+        _check(_agree(claims[0], other), claims[0], other)
+    found = claims[0] if claims else None
+
+    # mpirun and WORLD_SIZE may count processes, not hosts: they place this host only where nobody else does.
+    mpirun = schedulers.mpirun(environ)
+    if not found and not environ.get("RANK"):
+        found = mpirun
+    world = schedulers.world(environ, found) if len(hosts) < 2 else None
+    if found and world:
+        _check(_fits(found, world), found, world)
+    found = found or world or mpirun
+    if not found:
+        schedulers.hyperpod(environ)
+    elif mpirun and len(mpirun.hosts) > 1 and found is not mpirun:
+        if len(found.hosts) == 1 and not hosts:
+            return mpirun  # it was started on the only host of a job
+        _check((_fits if found.of_processes else _agree)(found, mpirun), found, mpirun)
     return found
 
 
@@ -99,51 +95,65 @@ def believed(environ: Mapping[str, str]) -> Cluster | None:
     if not are_names(hosts):
         return None
     port = environ.get("SM_MASTER_PORT") or MASTER_PORT
-    return Cluster(scheduler="SM_HOSTS", hosts=hosts, rank=rank, least=len(hosts), port=port, process={})
+    return placed("SM_HOSTS", hosts, len(hosts), rank, port)
 
 
-def _hosts(resources: dict[str, Any]) -> list[str] | None:
-    hosts, current = resources.get("hosts") or None, resources.get("current_host")
+def placed(
+    scheduler: str,
+    names: list[str],
+    size: int,
+    rank: int,
+    port: str = MASTER_PORT,
+    process: dict[str, str] | None = None,
+    least: int = 0,
+) -> Cluster:
+    """The cluster of so many hosts. The names are those of all, or of the leader alone."""
+    hosts = [*names, *(f"node-{number}.invalid" for number in range(len(names), size))]
+    return Cluster(
+        scheduler=scheduler, hosts=hosts, rank=rank, least=least or size, port=port, process=process or {}
+    )
+
+
+def _hosts(resources: dict[str, Any]) -> list[str]:
+    hosts, current = resources.get("hosts") or [], resources.get("current_host")
     if hosts and not are_names(hosts):
-        raise UserError(f"{paths.CONFIG}/{RESOURCES}: hosts must be an array of host names")
+        raise UserError(f"{_FILE}: hosts must be an array of host names")
     if hosts and current and current not in hosts:
-        raise UserError(f"{paths.CONFIG}/{RESOURCES}: current_host {current!r} is not one of hosts {hosts}")
-    return hosts
+        raise UserError(f"{_FILE}: current_host {current!r} is not one of hosts {hosts}")
+    return list(hosts)
 
 
-def _named(
+def _of_file(
     hosts: list[str], current: str | None, environ: Mapping[str, str], claims: list[Cluster]
 ) -> Cluster:
     """The hosts of resourceconfig.json. Where it does not say which of them this is, the scheduler does,
     or the index of a pod of a Kubernetes Job."""
     index = environ.get(INDEX, "")
-    process = claims[0].process if claims else {}
     if current:
         rank = hosts.index(current)
-    elif claims:
-        rank = claims[0].rank
     elif len(hosts) == 1:
         rank = 0
+    elif claims:
+        rank = claims[0].rank
     elif not index.isdecimal():
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, but neither current_host in it nor {INDEX}"
-            " says which of them this is; give each host one of the two"
+            f"{_FILE} names {len(hosts)} hosts, but neither current_host in it nor {INDEX} says which of them"
+            " this is; give each host one of the two"
         )
     elif len(index) < 7 and int(index) < len(hosts):
         rank = int(index)
     else:
         raise UserError(
-            f"{paths.CONFIG}/{RESOURCES} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many"
-            " as the Job has completions"
+            f"{_FILE} names {len(hosts)} hosts, and none for {INDEX} {index}; name as many as the Job has"
+            " completions"
         )
-    return Cluster(
-        scheduler=RESOURCES, hosts=hosts, rank=rank, least=len(hosts), port=MASTER_PORT, process=process
-    )
+    return placed(RESOURCES, hosts, len(hosts), rank, process=claims[0].process if claims else {})
 
 
 def _agree(one: Cluster, other: Cluster) -> bool:
     if one.least < len(one.hosts) or other.least < len(other.hosts):  # the ranks of elastic hosts come later
-        return one.least <= len(other.hosts) and other.least <= len(one.hosts)
+        fewest = max(one.least, other.least)
+        return fewest <= len(one.hosts) and fewest <= len(other.hosts) and one.rank < len(one.hosts)
     return (len(one.hosts), one.rank) == (len(other.hosts), other.rank)
 
 
@@ -160,8 +170,9 @@ def _fits(cluster: Cluster, world: Cluster) -> bool:
     return cluster.rank in (world.rank, world.rank // each)
 
 
-def _contradiction(one: Cluster, other: Cluster) -> UserError:
-    return UserError(f"{one}, but {other}; remove what is wrong of the two")
+def _check(agrees: bool, one: Cluster, other: Cluster) -> None:
+    if not agrees:
+        raise UserError(f"{one}, but {other}; remove what is wrong of the two")
 
 
 def are_names(values: object) -> bool:

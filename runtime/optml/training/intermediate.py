@@ -12,7 +12,7 @@ import select
 import stat
 
 from .. import paths
-from ..hints import Iterator, TracebackType
+from ..hints import Iterator
 from ..report import UserError, log
 from .supervisor import Supervisor
 
@@ -32,9 +32,7 @@ class upload:  # noqa: N801  # a context manager reads as a verb
             self._child = self._supervisor.start(lambda: _work(self._uri, over, self._over))
             os.close(over)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._uri:
             os.close(self._over)
             why = "its upload has died"

@@ -16,8 +16,7 @@ from .job import Job
 SECRET = "SAGEMAKER_JOB_SECRET"
 
 
-def seed(job: Job) -> bytes:
-    """32 bytes."""
+def derive(job: Job) -> bytes:
     # Nothing of the hyperparameters: a host that cannot read them must be heard.
     variables = map(os.environ.get, ("TRAINING_JOB_NAME", SECRET))
     facts = [job.arn, *variables, job.hosts, job.instance_groups]
@@ -26,15 +25,10 @@ def seed(job: Job) -> bytes:
     return hashlib.scrypt(text, salt=b"optml", n=1 << 14, r=8, p=1, dklen=32)
 
 
-class Key:
-    """Proves to another host that this one knows the job."""
+def proof(key: bytes, challenge: str, words: str) -> str:
+    """The proof that whoever says these words to this challenge knows the key."""
+    return hmac.new(key, f"{challenge}\n{words}".encode(), "sha256").hexdigest()
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
 
-    def proof(self, challenge: str, words: str) -> str:
-        """The proof that whoever says these words to this challenge knows the key."""
-        return hmac.new(self._secret, f"{challenge}\n{words}".encode(), "sha256").hexdigest()
-
-    def proves(self, proof: str, challenge: str, words: str) -> bool:
-        return hmac.compare_digest(proof.encode(), self.proof(challenge, words).encode())
+def proves(key: bytes, given: str, challenge: str, words: str) -> bool:
+    return hmac.compare_digest(given.encode(), proof(key, challenge, words).encode())

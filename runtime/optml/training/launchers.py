@@ -144,16 +144,17 @@ def meet(job: Job) -> Host | None:
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
-    return rendezvous.host(job.current_host, job.distribution_hosts, keys.Key(keys.seed(job)))
+    part = rendezvous.FirstHost if job.current_host == job.master else rendezvous.OtherHost
+    return part(job.current_host, job.distribution_hosts, keys.derive(job))
 
 
 def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:
     """What the job asks for must have its hosts: none trains alone that was meant for more."""
     asked = next(filter(job.enabled, (MPI, *TORCHRUN)), None)
-    if asked and not job.cluster and environment.get(INDEX):
+    if asked and not job.cluster and (index := environment.get(INDEX)):
+        index = index if index.isdecimal() else repr(index)
         raise UserError(
-            f"{asked} is set and {INDEX} is {environment[INDEX]}, but nothing says how many hosts there are;"
-            f" {_NAMES}"
+            f"{asked} is set and {INDEX} is {index}, but nothing says how many hosts there are; {_NAMES}"
         )
     if asked == MPI and job.cluster and job.cluster.scheduler != RESOURCES and len(job.hosts) > 1:
         raise UserError(

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tempfile
 
+from ..machine import read
 from ..report import UserError
 from .job import Job, number
 from .program import Program, which
@@ -78,11 +79,16 @@ def mpirun(
 def options(job: Job, hosts: list[str], processes: int) -> list[str]:
     """What mpirun is told on its command line. Raises UserError where a parameter of the job is wrong."""
     parameters = job.framework_parameters
-    ranks = parameters.get("sagemaker_mpi_num_processes")
+    ranks = parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts)
+    own = str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")
+    try:
+        own_options = shlex.split(own)
+    except ValueError as error:
+        raise UserError(f"sagemaker_mpi_custom_mpi_options is {own!r}: {error}; correct it") from error
     return [
-        *["-np", str(number("sagemaker_mpi_num_processes", ranks or processes * len(hosts)))],
+        *["-np", str(number("sagemaker_mpi_num_processes", ranks))],
         *["--host", ",".join(f"{host}:{processes}" for host in hosts)],
-        *_own_options(str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")),
+        *own_options,
     ]
 
 
@@ -91,11 +97,8 @@ def _known_to_prrte(interface: str) -> bool:
 
     On a machine that has had many containers; there PRRTE takes whatever interface reaches the others.
     """
-    try:
-        with open(f"/sys/class/net/{interface}/ifindex") as file:
-            return int(file.read()) < 1 << 15
-    except OSError:
-        return True
+    number = read(f"/sys/class/net/{interface}/ifindex").strip()
+    return not number or int(number) < 1 << 15
 
 
 def daemon(order: str) -> list[str]:
@@ -110,13 +113,6 @@ def _agent(hosts: list[str]) -> tuple[str, str]:
     with open(f"{directory}/agent", "w") as file:
         file.write(_AGENT.format(hosts=shlex.quote(f" {' '.join(hosts)} "), directory=directory))
     return f"/bin/sh {directory}/agent", f"{directory}/orders"
-
-
-def _own_options(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise UserError(f"sagemaker_mpi_custom_mpi_options is {text!r}: {error}; correct it") from error
 
 
 def need(command: str) -> str:

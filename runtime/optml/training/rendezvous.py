@@ -25,7 +25,7 @@ import time
 
 from ..machine import listen
 from ..report import UserError, log
-from .keys import Key
+from . import keys
 
 PORT = 7778
 PATIENCE = 15 * 60.0
@@ -36,32 +36,30 @@ _INTRODUCTION = 5.0
 _LONGEST_LINE = 1024
 _LONGEST_ORDER = 1 << 17
 
-# A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 4), (socket.TCP_KEEPCNT, 2))
-_USER_TIMEOUT = 12_000  # the same where sent data stay unanswered, in milliseconds
-
-
-def host(current: str, hosts: list[str], key: Key) -> Host:
-    """The part of this host in the meeting."""
-    return FirstHost(current, hosts, key) if current == hosts[0] else OtherHost(current, hosts, key)
+# A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice. The last one is
+# the same where sent data stay unanswered, in milliseconds.
+_TCP_OPTIONS = {
+    socket.TCP_KEEPIDLE: 4,
+    socket.TCP_KEEPINTVL: 4,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 12_000,
+}
 
 
 class Host:
-    """A host until all have come."""
+    """The part of a host in the meeting, until all have come."""
 
-    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+    def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         self.current, self.hosts, self._key = current, hosts, key
 
     def join(self) -> dict[str, socket.socket]:
-        """Link the hosts: the connections by host.
-
-        Raises UserError naming those that are not there within 15 minutes, or one that ended before."""
+        """Link the hosts: the connections by host. Raises UserError naming those that are not there within 15
+        minutes, or one that ended before."""
         raise NotImplementedError
 
     def announce(self, code: int, patience: float) -> None:
-        """Tell the others that this host ends with this code. Those still to come get so many seconds.
-
-        Whoever is there but still prepares is waited for."""
+        """Tell the others that this host ends with this code. Those still to come get so many seconds; who is
+        there but still prepares is waited for."""
         raise NotImplementedError
 
     def order(self) -> str:
@@ -72,7 +70,7 @@ class Host:
 class FirstHost(Host):
     """It listens from the start, so that also a host that fails at once finds somebody to tell."""
 
-    def __init__(self, current: str, hosts: list[str], key: Key) -> None:
+    def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         super().__init__(current, hosts, key)
         self._others = set(hosts) - {current}
         self._guests: dict[int, Guest] = {}
@@ -100,41 +98,37 @@ class FirstHost(Host):
 
     def announce(self, code: int, patience: float) -> None:
         deadline = time.monotonic() + patience
-        ends = {guest.end for guest in self._here.values() if guest.end}
+        ends = [guest.end for guest in self._here.values() if guest.end]
+        end = min(ends, default=f"{self.current} {code}")
         told: set[str] = set()
         while self._others - told and time.monotonic() < deadline:
             for host in self._here.keys() - told:
-                self._here[host].answer(min(ends, default=f"{self.current} {code}"))
+                self._here[host].answer(end)
                 told.add(host)
             self._receive()
 
     def _receive(self) -> None:
         """Take in who comes and what they say, for a second at most."""
-        for fd, _ in self._poll.poll(1000):
-            if fd == self._server.fileno():
-                guest = Guest(self._server, self._key)
-                self._guests[guest.link.fileno()] = guest
-                self._poll.register(guest.link, select.POLLIN)
-            elif self._guests[fd].has_spoken():
-                self._poll.unregister(fd)
-                self._seat(self._guests.pop(fd))
+        ready = {fd for fd, _ in self._poll.poll(1000)}
         for fd, guest in list(self._guests.items()):
-            if time.monotonic() > guest.deadline:
+            if (fd in ready and guest.has_spoken()) or time.monotonic() > guest.deadline:
                 self._poll.unregister(fd)
-                self._seat(self._guests.pop(fd))
-
-    def _seat(self, guest: Guest) -> None:
-        if guest.host in self._others:
-            self._here[guest.host] = guest
-        else:
-            log(f"a connection from {guest.address} is not of this job")
-            guest.link.close()
+                del self._guests[fd]
+                if guest.host in self._others:
+                    self._here[guest.host] = guest
+                else:
+                    log(f"a connection from {guest.address} is not of this job")
+                    guest.link.close()
+        if self._server.fileno() in ready:
+            guest = Guest(self._server, self._key)
+            self._guests[guest.link.fileno()] = guest
+            self._poll.register(guest.link, select.POLLIN)
 
 
 class Guest:
     """A connection that came in: of a host of the job, once it has proved that."""
 
-    def __init__(self, server: socket.socket, key: Key) -> None:
+    def __init__(self, server: socket.socket, key: bytes) -> None:
         link, (address, *_) = server.accept()
         self.address = address.removeprefix("::ffff:")  # as IPv6 writes an address of IPv4
         self.link = _kept_alive(link)
@@ -161,7 +155,7 @@ class Guest:
 
     def answer(self, end: str) -> None:
         """Say that all are there, or which host has ended instead."""
-        _send(self.link, f"{end} {self._key.proof(self._their_challenge, end)}".strip())
+        _send(self.link, f"{end} {keys.proof(self._key, self._their_challenge, end)}".strip())
 
 
 class OtherHost(Host):
@@ -173,17 +167,19 @@ class OtherHost(Host):
         deadline = time.monotonic() + PATIENCE
         first = self.hosts[0]
         wait_for_name(first, deadline)
-        while not (link := self._call("")):
-            if time.monotonic() > deadline:
-                raise UserError(f"host {first} does not answer on port {PORT}; see its log")
-            time.sleep(_PAUSE)
+        link = self._call_until(deadline, "")
+        if not link:
+            raise UserError(f"host {first} does not answer on port {PORT}; see its log")
         self._link = link
         return {first: link}
 
     def announce(self, code: int, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while not self._call(f"{self.current} {code}") and time.monotonic() < deadline:
+        self._call_until(time.monotonic() + patience, f"{self.current} {code}")
+
+    def _call_until(self, deadline: float, end: str) -> socket.socket | None:
+        while not (link := self._call(end)) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
+        return link
 
     def order(self) -> str:
         while True:
@@ -216,7 +212,7 @@ class OtherHost(Host):
                 link.close()
                 return link
             told, _, proof = f" {_line(link)}".rpartition(" ")
-            if self._key.proves(proof, ours, told.strip()):
+            if keys.proves(self._key, proof, ours, told.strip()):
                 _check_end(told.strip())
                 link.settimeout(None)
                 return link
@@ -226,22 +222,26 @@ class OtherHost(Host):
         return None
 
 
-def introduce(key: Key, challenge: str, host: str, ours: str, end: str) -> str:
+def introduce(key: bytes, challenge: str, host: str, ours: str, end: str) -> str:
     """What a host says to a challenge."""
-    return f"{host} {ours} {key.proof(challenge, f'{host} {ours} {end}')} {end}".strip()
+    return f"{host} {ours} {keys.proof(key, challenge, f'{host} {ours} {end}')} {end}".strip()
 
 
-def introduction(key: Key, challenge: str, line: str) -> tuple[str, str, str]:
+def introduction(key: bytes, challenge: str, line: str) -> tuple[str, str, str]:
     """Host, challenge and end of an introduction; nothing where the proof is not right."""
     host, ours, proof, end = [*line.partition("\n")[0].split(" ", 3), "", "", "", ""][:4]
-    return (host, ours, end) if key.proves(proof, challenge, f"{host} {ours} {end}") else ("", "", "")
+    return (host, ours, end) if keys.proves(key, proof, challenge, f"{host} {ours} {end}") else ("", "", "")
 
 
 def wait_for_name(host: str, deadline: float) -> None:
     """A name resolves only some time after its container has started. Raises UserError where it does not."""
     reminder = time.monotonic() + _REMIND_EVERY
-    while not _resolves(host):
-        now = time.monotonic()
+    while True:
+        try:
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            return
+        except (OSError, UnicodeError):
+            now = time.monotonic()
         if now > deadline:
             raise UserError(
                 f"no address for {host} after {PATIENCE:.0f} s; check that every host of resourceconfig.json"
@@ -251,13 +251,6 @@ def wait_for_name(host: str, deadline: float) -> None:
             reminder = now + _REMIND_EVERY
             log(f"waiting for the name of {host}")
         time.sleep(_PAUSE)
-
-
-def _resolves(host: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError):
-        return False
 
 
 def _check_end(end: str) -> None:
@@ -287,7 +280,6 @@ def _line(link: socket.socket, longest: int = _LONGEST_LINE) -> str:
 
 def _kept_alive(link: socket.socket) -> socket.socket:
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
+    for option, value in _TCP_OPTIONS.items():
         link.setsockopt(socket.IPPROTO_TCP, option, value)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
     return link

@@ -9,7 +9,7 @@ import os
 
 from ..hints import Mapping
 from ..report import UserError
-from .cluster import MASTER_PORT, Cluster
+from .cluster import MASTER_PORT, Cluster, placed
 from .nodelist import expand
 from .program import which
 
@@ -50,7 +50,7 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
         )
     each = environ.get("PET_NPROC_PER_NODE", "")
     process = {"LOCAL_WORLD_SIZE": each} if each.isdecimal() else {}
-    return _cluster("PET_NNODES", place, [leader], port, process, fewest)
+    return placed("PET_NNODES", [leader], *place, port, process, fewest)
 
 
 def world(environ: Mapping[str, str], claim: Cluster | None = None) -> Cluster | None:
@@ -66,7 +66,7 @@ def world(environ: Mapping[str, str], claim: Cluster | None = None) -> Cluster |
     if not (place := _place(environ, "WORLD_SIZE", "RANK")):
         return None
     leader, port = environ.get("MASTER_ADDR") or "localhost", environ.get("MASTER_PORT") or MASTER_PORT
-    return _cluster("WORLD_SIZE", place, [leader], port, {"LOCAL_RANK": "0"})
+    return placed("WORLD_SIZE", [leader], *place, port, {"LOCAL_RANK": "0"})
 
 
 def mpirun(environ: Mapping[str, str]) -> Cluster | None:
@@ -82,7 +82,7 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
         "WORLD_SIZE": str(place[0]),
         "LOCAL_RANK": environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
     }
-    return _cluster("mpirun", place, [leader], process=process)
+    return placed("mpirun", [leader], *place, process=process)
 
 
 def hyperpod(environ: Mapping[str, str]) -> None:
@@ -105,7 +105,7 @@ def jax(environ: Mapping[str, str]) -> Cluster | None:
     if not (place := _place(environ, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")):
         return None
     leader = environ.get("JAX_COORDINATOR_ADDRESS", "").partition(":")[0] or "localhost"
-    return _cluster("JAX_NUM_PROCESSES", place, [leader])
+    return placed("JAX_NUM_PROCESSES", [leader], *place)
 
 
 def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
@@ -118,7 +118,7 @@ def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
     if not (place := _place({**environ, "DMLC_NUM_WORKER": hosts}, "DMLC_NUM_WORKER", "DMLC_TASK_ID")):
         return None
     leader = environ.get("DMLC_TRACKER_URI") or "localhost"
-    return _cluster("DMLC_NUM_WORKER", place, [leader])
+    return placed("DMLC_NUM_WORKER", [leader], *place)
 
 
 def batch(environ: Mapping[str, str]) -> Cluster | None:
@@ -137,7 +137,7 @@ def batch(environ: Mapping[str, str]) -> Cluster | None:
             " AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS is missing; pass it to the container"
         )
     leader = leader or (_own_address() if size > 1 else "localhost")
-    return _cluster("AWS Batch", (size, rank), [leader])
+    return placed("AWS Batch", [leader], size, rank)
 
 
 def skypilot(environ: Mapping[str, str]) -> Cluster | None:
@@ -149,7 +149,7 @@ def skypilot(environ: Mapping[str, str]) -> Cluster | None:
         return None
     hosts = environ.get("SKYPILOT_NODE_IPS", "").split()
     _check_names("SKYPILOT_NODE_IPS", hosts, "SKYPILOT_NUM_NODES", place[0])
-    return _cluster("SkyPilot", place, hosts)
+    return placed("SkyPilot", hosts, *place)
 
 
 def slurm(environ: Mapping[str, str]) -> Cluster | None:
@@ -181,23 +181,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
             "WORLD_SIZE": str(task[0]),
             "LOCAL_RANK": str(_number(environ, "SLURM_LOCALID") or 0),
         }
-    return _cluster("Slurm", place, hosts, port, process)
-
-
-def _cluster(
-    scheduler: str,
-    place: tuple[int, int],
-    names: list[str],
-    port: str = MASTER_PORT,
-    process: dict[str, str] | None = None,
-    least: int = 0,
-) -> Cluster:
-    """The names are those of all hosts, or of the leader alone."""
-    size, rank = place
-    hosts = [*names, *(f"node-{number}.invalid" for number in range(len(names), size))]
-    return Cluster(
-        scheduler=scheduler, hosts=hosts, rank=rank, least=least or size, port=port, process=process or {}
-    )
+    return placed("Slurm", hosts, *place, port, process)
 
 
 def _place(environ: Mapping[str, str], count: str, rank: str) -> tuple[int, int] | None:

@@ -24,10 +24,7 @@ def fetch(job: Job) -> tuple[str, str | None]:
 
     Raises UserError where the code is not there, cannot be read, or an archive is not safe to unpack.
     """
-    source = job.submit_directory
-    if not source and is_fetched(job):
-        source = ISOLATED
-    return fetch_source(source) if source else (paths.CODE, None)
+    return fetch_source(job.submit_directory or (ISOLATED if is_fetched(job) else paths.CODE))
 
 
 def fetch_source(source: str) -> tuple[str, str | None]:
@@ -35,8 +32,7 @@ def fetch_source(source: str) -> tuple[str, str | None]:
     refuse(source)
     if source.startswith("s3://"):
         return _from_s3(source)
-    path = source[len("file://") :] if source.startswith("file://") else source
-    path = path.rstrip("/") or "/"
+    path = source.removeprefix("file://").rstrip("/") or "/"
     if path == paths.CODE:
         return path, None
     log(f"code: {path}")

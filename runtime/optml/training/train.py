@@ -57,7 +57,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
     peers = Peers(facts["current"], start.links, facts["follows"], facts["orders"])
     with intermediate.upload(supervisor, facts["upload"]):
         ended = supervisor.run(start.child, start.stderr, peers, facts["ranks"])
-        code = peers.code(ended)
+        code = peers.code(ended.code)
         peers.close(code)
     if code == 0:
         return outcome.succeed()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from optml import paths
-from optml.gpus import Gpu
 from optml.training import aws
 from optml.training.job import read
 from tests.unit.training.conftest import RUNTIME, Ml, a_job
@@ -222,8 +222,12 @@ def test_a_directory_in_place_of_a_file_is_told(ml: Ml) -> None:
     assert ml.failure.startswith(f"{ml.root}/input/config/hyperparameters.json is a directory")
 
 
-def test_gpus_that_cuda_does_not_show_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optml.gpus._present", lambda: [Gpu(index, str(index)) for index in range(4)])
+def test_gpus_that_cuda_does_not_show_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("optml.machine.DEV", str(tmp_path))
+    for name in ("nvidiactl", "nvidia0", "nvidia1", "nvidia2", "nvidia3"):
+        (tmp_path / name).touch()
     assert read({"CUDA_VISIBLE_DEVICES": "2,3"}).gpus == 2
     assert read({}).gpus == 4
 

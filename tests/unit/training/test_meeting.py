@@ -12,16 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from optml.report import UserError
-from optml.training import rendezvous
-from optml.training.keys import Key
+from optml.training import keys, rendezvous
 
 FIRST = "127.0.0.1"
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a host leaves its links to its end
-KEY, ANOTHER = Key(b"of the job"), Key(b"of another job")
+KEY, ANOTHER = b"of the job", b"of another job"
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Key], rendezvous.FirstHost]]:
+def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], rendezvous.FirstHost]]:
     """The first host of two, on a port that nobody else has."""
     hosts: list[rendezvous.FirstHost] = []
     with socket.create_server((FIRST, 0)) as free:
@@ -29,7 +28,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Key], rendezvou
     monkeypatch.setattr(rendezvous, "PORT", port)
     monkeypatch.setattr(rendezvous, "PATIENCE", 60.0)  # where a test fails, it need not wait so long
 
-    def create(key: Key = KEY) -> rendezvous.FirstHost:
+    def create(key: bytes = KEY) -> rendezvous.FirstHost:
         hosts.append(rendezvous.FirstHost(FIRST, [FIRST, "b"], key))
         return hosts[0]
 
@@ -41,7 +40,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Key], rendezvou
     gc.collect()  # the other ends, while nobody minds
 
 
-def call(name: str, key: Key, end: str = "") -> socket.socket | None:
+def call(name: str, key: bytes, end: str = "") -> socket.socket | None:
     return rendezvous.OtherHost(name, [FIRST, name], key)._call(end)
 
 
@@ -143,7 +142,7 @@ def test_the_end_of_the_first_host_reaches_the_other(first) -> None:  # type: ig
         [b"challenge\n", b"\n"],
         [b"challenge\n", b"127.0.0.1 3\n"],
         [b"challenge\n", b"127.0.0.1 3 proof\n"],
-        [b"challenge\n", ANOTHER.proof("challenge", "").encode() + b"\n"],
+        [b"challenge\n", keys.proof(ANOTHER, "challenge", "").encode() + b"\n"],
         [b"\xff\xfe\n", b"\xff\n"],
         [b"x" * 5000],
     ],

@@ -37,7 +37,7 @@ def test_an_interface_whose_number_prrte_cannot_hold_is_not_named_to_it(
 ) -> None:
     (tmp_path / "ifindex").write_text(f"{number}\n")
     real = open
-    monkeypatch.setattr("builtins.open", lambda path: real(tmp_path / os.path.basename(path)))
+    monkeypatch.setattr("builtins.open", lambda path, **_: real(tmp_path / os.path.basename(path)))
     assert mpi._known_to_prrte("eth0") is known
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from optml.training import rendezvous
-from optml.training.keys import Key, seed
-from optml.training.peers import Ledger
-from optml.training.supervisor import Ended
+from optml.training import keys, rendezvous
+from optml.training.peers import Peers
 from tests.unit.training.conftest import a_job
 
 HUNG_UP = None
 A_B_C = ["a", "b", "c"]
+
+
+class Host(Peers):
+    """A host whose connections are a list of what is sent."""
+
+    def __init__(self, current: str, links: list[str], follows: str = "") -> None:
+        super().__init__(current, {link: number for number, link in enumerate(links)}, follows)
+        self.sent: list[tuple[str, str]] = []
+
+    def _send(self, host: str, line: str) -> None:
+        self.sent.append((host, line))
 
 
 @pytest.mark.parametrize(
@@ -28,10 +37,9 @@ A_B_C = ["a", "b", "c"]
 def test_the_first_host_hears_and_passes_on(
     link: str, line: str | None, lost: str | None, passed_on: list[tuple[str, str]]
 ) -> None:
-    sent: list[tuple[str, str]] = []
-    first = Ledger("a", ["b", "c"], lambda host, words: sent.append((host, words)), follows="")
+    first = Host("a", ["b", "c"])
     first.hang_up(link) if line is HUNG_UP else first.hear(link, line)
-    assert (first.lost, sent) == (lost, passed_on)
+    assert (first.lost, first.sent) == (lost, passed_on)
     assert first.stopped == (15 if line == "b stop 15" else 0)
 
 
@@ -50,19 +58,15 @@ def test_the_first_host_hears_and_passes_on(
 def test_another_host_and_its_exit_code(
     follows: str, lines: list[str], lost: str | None, code_of_7: int, code_of_0: int
 ) -> None:
-    host = Ledger("b", ["a"], lambda *_: None, follows)
+    host = Host("b", ["a"], follows)
     for line in lines:
         host.hear("a", line)
     assert host.lost == lost
-
-    def ended(code: int) -> Ended:
-        return Ended(code=code, signal=0, stopped=0, tail="", lost=host.lost)
-
-    assert (host.code(ended(7)), host.code(ended(0))) == (code_of_7, code_of_0)
+    assert (host.code(7), host.code(0)) == (code_of_7, code_of_0)
 
 
 def test_who_has_told_its_end_does_not_vanish() -> None:
-    first = Ledger("a", ["b"], lambda *_: None, follows="")
+    first = Host("a", ["b"])
     first.hear("b", "b 0")
     first.hang_up("b")
     assert first.lost is None
@@ -70,7 +74,7 @@ def test_who_has_told_its_end_does_not_vanish() -> None:
 
 @pytest.mark.parametrize("end", ["", "b 143"])
 def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
-    key, stranger = Key(b"of the job"), Key(b"of another job")
+    key, stranger = b"of the job", b"of another job"
     line = rendezvous.introduce(key, "challenge", "b", "ours", end) + "\n"
     assert rendezvous.introduction(key, "challenge", line) == ("b", "ours", end)
     assert rendezvous.introduction(stranger, "challenge", line) == ("", "", "")
@@ -84,8 +88,10 @@ def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
 def test_hosts_of_a_job_have_one_key_and_other_jobs_another(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = {"hosts": A_B_C, "arn": "arn"}
     # A host that cannot read its hyperparameters is heard, too.
-    assert seed(a_job(**hosts, current_host="a")) == seed(a_job(**hosts, hyperparameters={"x": 1}))
-    assert seed(a_job(**hosts)) != seed(a_job(**{**hosts, "arn": "other"}))
-    before = seed(a_job(**hosts))
+    assert keys.derive(a_job(**hosts, current_host="a")) == keys.derive(
+        a_job(**hosts, hyperparameters={"x": 1})
+    )
+    assert keys.derive(a_job(**hosts)) != keys.derive(a_job(**{**hosts, "arn": "other"}))
+    before = keys.derive(a_job(**hosts))
     monkeypatch.setenv("SAGEMAKER_JOB_SECRET", "mine")
-    assert seed(a_job(**hosts)) != before
+    assert keys.derive(a_job(**hosts)) != before

@@ -139,6 +139,13 @@ def test_elastic_hosts_know_how_few_and_how_many() -> None:
     assert find({**ELASTIC, "PET_RDZV_ENDPOINT": f"{os.uname().nodename}:1"}).rank == 0
 
 
+def test_elastic_hosts_are_no_more_than_resourceconfig_names() -> None:
+    assert find(ELASTIC, hosts=["a"]).rank == 0
+    words = "host 4 of 2, by resourceconfig.json, but one of 1 to 4 hosts, by PET_NNODES"
+    with pytest.raises(UserError, match=words):
+        find({**ELASTIC, "PET_NODE_RANK": "3"}, hosts=["a", "b"])
+
+
 def test_the_main_node_of_batch_leads_and_finds_its_own_address() -> None:
     main = {
         "AWS_BATCH_JOB_NUM_NODES": "4",
@@ -416,6 +423,11 @@ def test_nnodes_is_a_name_like_any_other_where_no_hyperpodrun_is() -> None:
 def test_an_indexed_pod_without_hosts_does_not_train_alone(fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="JOB_COMPLETION_INDEX is 0, but nothing says how many"):
         launch(a_job(**fields), a_program(), [], {"JOB_COMPLETION_INDEX": "0"})
+
+
+def test_an_index_that_is_no_number_breaks_no_line() -> None:
+    with pytest.raises(UserError, match=r"JOB_COMPLETION_INDEX is 'a\\nb', but nothing says how many"):
+        launch(a_job(**TORCH), a_program(), [], {"JOB_COMPLETION_INDEX": "a\nb"})
 
 
 def test_mpirun_needs_names() -> None:
