@@ -11,7 +11,7 @@ import os
 from .. import paths
 from ..hints import Any, Callable
 from ..report import UserError, masked
-from . import aws, config, launchers, mpi, privilege, program, project, secrets, source, train
+from . import aws, config, launchers, mpi, privilege, program, secrets, source, train
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment, written
@@ -79,7 +79,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     for key, value in sorted(job.hyperparameters.items()):
         _attempt(wrong, arguments, {key: value})
     if directory:
-        report["installs"] = [step.what for step in _attempt(wrong, project.steps, directory) or []]
+        report["installs"] = [step.what for step in _attempt(wrong, program.steps, directory) or []]
         if report["installs"] and (arn := os.environ.get("CA_REPOSITORY_ARN")):
             _attempt(wrong, aws.repository_parts, arn)
     if entry:

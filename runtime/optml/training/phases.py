@@ -10,7 +10,7 @@ import os
 
 from .. import paths
 from ..report import UserError, log
-from . import banner, launchers, program, project, secrets, source
+from . import banner, launchers, program, secrets, source
 from . import job as jobs
 from .arguments import arguments
 from .children import signal
@@ -45,7 +45,7 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         variables = environment(job, entry, words)
         banner.start(job, entry, hidden)
         tell(phase="installing the requirements")
-        if steps := project.steps(directory):
+        if steps := program.steps(directory):
             from . import requirements
 
             requirements.install(steps, entry, variables)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from optml.report import UserError
-from optml.training.program import find
-from optml.training.project import is_package
+from optml.training.program import find, is_package
 from tests.unit.training.conftest import a_job
 
 
