@@ -27,6 +27,13 @@ class UserError(Exception):
     """
 
 
+def described(error: Exception) -> str:
+    """The error for the log and output/failure: what a user can put right, or a fault of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"optml itself failed: {type(error).__name__}: {error}; please report it"
+
+
 # Nothing in a line can pass for another line of the log, or for a command to the terminal.
 _HARMLESS = {ord("\n"): "\n  ", ord("\r"): "\\r", ord("\033"): "\\x1b"}
 

@@ -54,8 +54,8 @@ class Ended(Record):
 class Supervisor:
     """The children of PID 1, the signals that it got, and the time that a stop leaves."""
 
-    def __init__(self, patience: float = 120.0) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
+        self.patience = 120.0
         """Seconds that the platform waits after its signal before it kills the container."""
         self.stopped = 0
         """The first signal that asked to stop, or 0."""
