@@ -69,19 +69,11 @@ def _parts(name: str, acronyms: bool = True) -> list[str]:
     for at, char in enumerate(name):
         begins = char.isupper() and before.islower()
         if acronyms and char.isupper() and before.isupper():
-            begins = _are_small(name[at + 1 : at + 3])  # as in `HFToken`, and not in `IDs`
+            following = name[at + 1 : at + 3]  # two small letters, as in `HFToken`, and not in `IDs`
+            begins = len(following) == 2 and following.isalpha() and following.islower()
         spaced += f" {char}" if begins else char if char.isalpha() else " "
         before = char
     return spaced.upper().split()
-
-
-def _are_small(chars: str) -> bool:
-    return len(chars) == 2 and chars.isalpha() and chars.islower()
-
-
-def masked(name: str, value: str) -> str:
-    """The value as it may be printed."""
-    return MASK if value and is_secret(name) else value
 
 
 def _write(text: str) -> None:

@@ -10,7 +10,7 @@ import os
 
 from .. import paths
 from ..hints import Any, Callable
-from ..report import UserError, masked
+from ..report import UserError
 from . import aws, config, launchers, mpi, privilege, program, secrets, source, train
 from . import job as jobs
 from .arguments import arguments
@@ -93,11 +93,8 @@ def examine(argv: list[str]) -> dict[str, Any]:
             _attempt(wrong, privilege.becoming, user)
             report["user"] = user
         _launch(wrong, report, job, entry, words, variables)
-        report["variables"] = {
-            name: masked(name, text)
-            for name, text in sorted(variables.items())
-            if os.environ.get(name) != text
-        }
+        new = {name: text for name, text in sorted(variables.items()) if os.environ.get(name) != text}
+        report["variables"] = secrets.without_secrets(new)
     return dict(_masked(report, hidden))
 
 

@@ -44,7 +44,8 @@ def mask(text: str, secrets: list[str]) -> str:
     """
     for secret in secrets:
         if secret in text:
-            text = _without_number(text, secret) if _is_number(secret) else text.replace(secret, MASK)
+            is_number = secret.replace(".", "", 1).isdecimal()
+            text = _without_number(text, secret) if is_number else text.replace(secret, MASK)
     if "@" in text and "://" in text:
         import re  # costs milliseconds, and such texts are rare
 
@@ -137,10 +138,6 @@ def _base64(raw: bytes) -> Iterator[str]:
         inner = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         for form in (code.rstrip("="), inner) if before == 0 else (inner,):
             yield from (form, form.replace("+", "-").replace("/", "_"))
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
 
 
 def _without_number(text: str, number: str) -> str:

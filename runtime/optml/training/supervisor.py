@@ -134,21 +134,18 @@ class Supervisor:
 
     def _pass_on(self, stderr: int, tail: Tail) -> None:
         """Copy the program's stderr to ours; while nobody reads that, no more is taken from the program."""
-        more = True
 
         def read() -> bool:
-            nonlocal more
             more = tail.read()
-            if tail.write():
-                self.watch(2, write, select.POLLOUT)
-                return False
-            return more
+            if not tail.write():
+                return more
+            self.watch(2, write, select.POLLOUT)
+            return False
 
         def write() -> bool:
             if tail.write():
                 return True
-            if more:
-                self.watch(stderr, read)
+            self.watch(stderr, read)
             return False
 
         self.watch(stderr, read)
