@@ -123,7 +123,8 @@ class Supervisor:
         for fd in list(self._readers):
             self._forget(fd)
         self._write_rest(tail)
-        code = os.waitstatus_to_exitcode(program.status or 0)
+        # A large one that was killed may still be giving back its memory.
+        code = os.waitstatus_to_exitcode(signal.SIGKILL if program.status is None else program.status)
         return Ended(
             code=code if code >= 0 else 128 - code,
             signal=max(0, -code),
