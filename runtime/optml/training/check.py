@@ -85,7 +85,8 @@ def examine(argv: list[str]) -> dict[str, Any]:
     if entry:
         report["program"] = entry.as_dict()
         # From here on without secrets, because a short one is not recognized in a text.
-        job = _without_secrets(job)
+        names = ("hyperparameters", "framework_parameters")
+        job = Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
         words = [*(_attempt(wrong, arguments, job.hyperparameters) or ()), *argv]
         words = secrets.masked_words(words, hidden)
         variables = environment(job, entry, words)
@@ -100,11 +101,6 @@ def examine(argv: list[str]) -> dict[str, Any]:
 
 def _hidden(job: Job) -> list[str]:
     return secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-
-
-def _without_secrets(job: Job) -> Job:
-    names = ("hyperparameters", "framework_parameters")
-    return Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
 
 
 def _masked(value: Any, hidden: list[str]) -> Any:
@@ -179,7 +175,6 @@ def _beyond_limits() -> list[str]:
 
 
 def _text(report: dict[str, Any]) -> str:
-    """The report for people."""
     lines = []
     if entry := report.get("program"):
         lines.append(f"program    {entry['name']} ({entry['kind']}) in {entry['directory']}")
