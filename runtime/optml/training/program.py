@@ -1,17 +1,4 @@
-"""The user's program: what is started, by what, and what is installed before.
-
-=======================================  ==========================================================
-there is                                 installed is
-=======================================  ==========================================================
-requirements.txt                         what it lists, then the package, if the code is one
-else uv.lock                             what it locks and, if the code is one, the package, by uv
-else pylock.toml                         what it locks, by uv, then the package, if the code is one
-else setup.py or [build-system]          the package, which brings what it depends on
-else [project] in pyproject.toml         its dependencies
-=======================================  ==========================================================
-
-As for uv, a [project] without [build-system] is no package: it lies beside its data, and nothing builds it.
-"""
+"""The user's program: what is started, by what, and what is installed before."""
 
 from __future__ import annotations
 
@@ -165,29 +152,29 @@ def _make_executable(path: str) -> None:
 
 
 def steps(directory: str) -> list[Step]:
-    """The calls of the installer that this project needs. Raises UserError for a broken pyproject.toml."""
+    """The calls of the installer that this project needs: the first line that holds of the table in
+    docs/training.md. Raises UserError for a broken pyproject.toml."""
 
     def there(name: str) -> bool:
         return os.path.isfile(f"{directory}/{name}")
 
-    itself = [Step(what="the package", words=["."])] if is_package(directory) else []
+    found, package, words = [], is_package(directory), ["."]
     if there("requirements.txt"):
-        listed = Step(what="requirements.txt", words=["-r", "requirements.txt"])
-        lists_itself = any(line in _ITSELF for line in _lines(f"{directory}/requirements.txt"))
-        return [listed, *([] if lists_itself else itself)]
-    if there("uv.lock") and there("pyproject.toml"):
+        found = [Step(what="requirements.txt", words=["-r", "requirements.txt"])]
+        package = package and not any(line in _ITSELF for line in _lines(f"{directory}/requirements.txt"))
+    elif there("uv.lock") and there("pyproject.toml"):
         return [Step(what="uv.lock", words=[], only_uv=True)]
-    if there("pylock.toml"):
-        locked = Step(what="pylock.toml", words=["-r", "pylock.toml"], only_uv=True)
-        return [locked, *(Step(what=step.what, words=["--no-deps", "."]) for step in itself)]
-    if itself:
-        return itself
-    dependencies = _dependencies(f"{directory}/pyproject.toml")
-    return [Step(what="the dependencies of pyproject.toml", words=dependencies)] if dependencies else []
+    elif there("pylock.toml"):
+        found = [Step(what="pylock.toml", words=["-r", "pylock.toml"], only_uv=True)]
+        words = ["--no-deps", "."]
+    elif not package and (dependencies := _dependencies(f"{directory}/pyproject.toml")):
+        found = [Step(what="the dependencies of pyproject.toml", words=dependencies)]
+    return [*found, Step(what="the package", words=words)] if package else found
 
 
 def is_package(directory: str) -> bool:
-    """Whether the directory is a Python project that is built and installed."""
+    """Whether the directory is a Python project that is built and installed. As for uv, a [project] without
+    [build-system] is none: it lies beside its data, and nothing builds it."""
     return os.path.isfile(f"{directory}/setup.py") or "[build-system]" in _lines(
         f"{directory}/pyproject.toml"
     )
