@@ -110,8 +110,9 @@ def _kind(directory: str, name: str) -> str:
     path = os.path.join(directory, name)
     if os.path.isfile(path):
         if name.endswith(".py"):
-            # Python takes a name with a further dot for a module in a package.
-            return "module" if is_package(directory) and "." not in name[:-3] else "script"
+            # Python takes a name with a further dot for a module in a package. A path begins outside of it.
+            is_in_package = "." not in name[:-3] and not name.startswith("/") and is_package(directory)
+            return "module" if is_in_package else "script"
         return "shell" if name.endswith(".sh") else "executable"
     module = os.path.join(directory, name.replace(".", "/"))
     if os.path.isfile(f"{module}.py") or os.path.isfile(f"{module}/__main__.py"):

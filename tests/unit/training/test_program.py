@@ -67,6 +67,12 @@ def test_names_in_a_package(tmp_path: Path, program: str, words: list[str]) -> N
     assert argv(tmp_path, program) == ["python3", *words]
 
 
+def test_a_script_that_lies_elsewhere_is_no_module_of_the_package(tmp_path: Path) -> None:
+    put(tmp_path, "code/setup.py", "elsewhere/train.py")
+    script = f"{tmp_path}/elsewhere/train.py"
+    assert argv(tmp_path / "code", script) == ["python3", script]
+
+
 @pytest.mark.parametrize("file", ["pkg/main.py", "pkg/main/__main__.py"])
 def test_a_module_by_its_name(tmp_path: Path, file: str) -> None:
     tmp_path = tmp_path / "version.1"
