@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 
-if not __package__:
-    # Started by path: nothing but us and the standard library, until the user's code comes.
+if __name__ == "__main__":
+    # Nothing but us and the standard library, until the user's code comes.
     _package, _standard = os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.__file__)
     _users_path = [entry for entry in sys.path if entry != _package]
     sys.path[:] = [entry for entry in sys.path if entry.startswith(_standard) and "-packages" not in entry]

@@ -27,6 +27,13 @@ class UserError(Exception):
     """
 
 
+def described(error: Exception) -> str:
+    """The error for the log and output/failure: what a user can put right, or a fault of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"optml itself failed: {type(error).__name__}: {error}; please report it"
+
+
 # Nothing in a line can pass for another line of the log, or for a command to the terminal.
 _HARMLESS = {ord("\n"): "\n  ", ord("\r"): "\\r", ord("\033"): "\\x1b"}
 
@@ -62,19 +69,11 @@ def _parts(name: str, acronyms: bool = True) -> list[str]:
     for at, char in enumerate(name):
         begins = char.isupper() and before.islower()
         if acronyms and char.isupper() and before.isupper():
-            begins = _are_small(name[at + 1 : at + 3])  # as in `HFToken`, and not in `IDs`
+            following = name[at + 1 : at + 3]  # two small letters, as in `HFToken`, and not in `IDs`
+            begins = len(following) == 2 and following.isalpha() and following.islower()
         spaced += f" {char}" if begins else char if char.isalpha() else " "
         before = char
     return spaced.upper().split()
-
-
-def _are_small(chars: str) -> bool:
-    return len(chars) == 2 and chars.isalpha() and chars.islower()
-
-
-def masked(name: str, value: str) -> str:
-    """The value as it may be printed."""
-    return MASK if value and is_secret(name) else value
 
 
 def _write(text: str) -> None:

@@ -6,17 +6,15 @@ from .. import machine
 from ..report import log
 from . import secrets
 from .environment import written
-from .job import Job
+from .job import INFO, Job
 from .program import Program
-
-_INFO = 20
 
 
 def start(job: Job, program: Program, hidden: list[str]) -> None:
     """Who this host is, and the job as it sees it, unless the job asked for warnings only."""
     if job.cluster:
         log(str(job.cluster))
-    if job.log_level > _INFO:
+    if job.log_level > INFO:
         return
     memory = machine.memory_limit()
     facts = {

@@ -10,8 +10,8 @@ import os
 
 from .. import paths
 from ..hints import Any, Callable
-from ..report import UserError, masked
-from . import aws, config, launchers, mpi, privilege, program, project, secrets, source, train
+from ..report import UserError
+from . import aws, config, launchers, mpi, privilege, program, secrets, source, train
 from . import job as jobs
 from .arguments import arguments
 from .environment import environment, written
@@ -79,13 +79,14 @@ def examine(argv: list[str]) -> dict[str, Any]:
     for key, value in sorted(job.hyperparameters.items()):
         _attempt(wrong, arguments, {key: value})
     if directory:
-        report["installs"] = [step.what for step in _attempt(wrong, project.steps, directory) or []]
+        report["installs"] = [step.what for step in _attempt(wrong, program.steps, directory) or []]
         if report["installs"] and (arn := os.environ.get("CA_REPOSITORY_ARN")):
             _attempt(wrong, aws.repository_parts, arn)
     if entry:
         report["program"] = entry.as_dict()
         # From here on without secrets, because a short one is not recognized in a text.
-        job = _without_secrets(job)
+        names = ("hyperparameters", "framework_parameters")
+        job = Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
         words = [*(_attempt(wrong, arguments, job.hyperparameters) or ()), *argv]
         words = secrets.masked_words(words, hidden)
         variables = environment(job, entry, words)
@@ -93,21 +94,13 @@ def examine(argv: list[str]) -> dict[str, Any]:
             _attempt(wrong, privilege.becoming, user)
             report["user"] = user
         _launch(wrong, report, job, entry, words, variables)
-        report["variables"] = {
-            name: masked(name, text)
-            for name, text in sorted(variables.items())
-            if os.environ.get(name) != text
-        }
+        new = {name: text for name, text in sorted(variables.items()) if os.environ.get(name) != text}
+        report["variables"] = secrets.without_secrets(new)
     return dict(_masked(report, hidden))
 
 
 def _hidden(job: Job) -> list[str]:
     return secrets.secret_values({**job.framework_parameters, **job.hyperparameters})
-
-
-def _without_secrets(job: Job) -> Job:
-    names = ("hyperparameters", "framework_parameters")
-    return Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
 
 
 def _masked(value: Any, hidden: list[str]) -> Any:
@@ -182,7 +175,6 @@ def _beyond_limits() -> list[str]:
 
 
 def _text(report: dict[str, Any]) -> str:
-    """The report for people."""
     lines = []
     if entry := report.get("program"):
         lines.append(f"program    {entry['name']} ({entry['kind']}) in {entry['directory']}")

@@ -15,6 +15,8 @@ else:
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+_RANK = b"\0OMPI_COMM_WORLD_RANK="  # only ranks have this variable
+
 
 class Child:
     """A process of ours that leads a session of its own."""
@@ -64,7 +66,11 @@ def orphans(own: Iterable[int]) -> set[int]:
 def ranks() -> set[int]:
     """What `send` takes for the MPI ranks that mpirun, or its daemon on this host, has started below us."""
     living = _living()
-    return {-group for pid, (_, group) in living.items() if _is_below(pid, living) and _is_rank(pid)}
+    return {
+        -group
+        for pid, (_, group) in living.items()
+        if _is_below(pid, living) and _RANK in b"\0" + _read(f"/proc/{pid}/environ")
+    }
 
 
 def _living() -> dict[int, tuple[int, int]]:
@@ -82,10 +88,6 @@ def _is_below(pid: int, living: dict[int, tuple[int, int]]) -> bool:
     while pid in living and pid != os.getpid():
         pid = living[pid][0]
     return pid == os.getpid()
-
-
-def _is_rank(pid: int) -> bool:
-    return b"\0OMPI_COMM_WORLD_RANK=" in b"\0" + _read(f"/proc/{pid}/environ")
 
 
 def _read(path: str) -> bytes:

@@ -49,9 +49,8 @@ def environment(
         log(f"set in the container, so the job's own values do not replace them: {', '.join(kept)}")
     variables.update(inherited)
     # Code in a package finds its sisters also when a script inside the package is started.
-    before = inherited.get("PYTHONPATH")
-    path = [program.directory, *([before] if before else []), *_ours(program.python)]
-    variables["PYTHONPATH"] = ":".join(path)
+    path = [program.directory, inherited.get("PYTHONPATH"), *_ours(program.python)]
+    variables["PYTHONPATH"] = ":".join(filter(None, path))
     return variables
 
 

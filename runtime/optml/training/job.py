@@ -30,7 +30,7 @@ MPI = "sagemaker_mpi_enabled"
 TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
-_INFO = 20
+INFO = 20
 
 
 class Channel(Record):
@@ -251,5 +251,5 @@ def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
 def _log_level(level: str | None) -> int:
     """A number or a name of `logging`; anything else is not worth failing a job."""
     if not level:
-        return _INFO
-    return int(level) if level.isdecimal() and len(level) < 10 else _LOG_LEVELS.get(level.upper(), _INFO)
+        return INFO
+    return int(level) if level.isdecimal() and len(level) < 10 else _LOG_LEVELS.get(level.upper(), INFO)

@@ -158,8 +158,11 @@ def _exception(output: str) -> tuple[str, str]:
         if told and not told.startswith(_OF_LAUNCHERS):
             return told.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
-    if rank := _failed_rank(output):
-        return rank, output.partition(_HEADER)[0].rstrip()
+    import re  # only here
+
+    if found := re.search(_FAILED_FIRST, output):
+        rank, code = map(int, found.groups())
+        return f"rank {rank} {_how(code, max(-code, 0))}", output.partition(_HEADER)[0].rstrip()
     return _last_line(output) or output.strip()[:80], output
 
 
@@ -167,17 +170,6 @@ def _last_line(output: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else ""
-
-
-def _failed_rank(output: str) -> str:
-    """How the rank that failed first ended, as torchrun reports it; empty without such a report."""
-    import re  # only here
-
-    found = re.search(_FAILED_FIRST, output)
-    if not found:
-        return ""
-    rank, code = map(int, found.groups())
-    return f"rank {rank} {_how(code, max(-code, 0))}"
 
 
 def _names_exception(line: str) -> bool:

@@ -6,33 +6,63 @@ A stop needs no care here: it kills this process. What a plain job does not need
 from __future__ import annotations
 
 import errno
+import marshal
 import os
+import sys
 
 from .. import paths
-from ..report import UserError, log
-from . import banner, launchers, program, project, secrets, source
+from ..report import UserError, described, log
+from . import banner, launchers, program, secrets, source
 from . import job as jobs
 from .arguments import arguments
 from .children import signal
 from .environment import environment
 from .job import Job
 from .launchers import Launch
-from .preparation import NOTICE, Teller
 from .program import RUN_AS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from .rendezvous import Host
+else:
+    import _socket as socket  # the same without its enums
 
 # Python ignores these two; the user's program must start with their default, as any other program does.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
+
+# Seconds for which a host whose program does not even start looks for the others, to let them know.
+_NOTICE = 30.0
+
+
+class Teller:
+    """The child's end of its socket to PID 1 (`train.Preparation`)."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+
+    def tell(self, **facts: object) -> None:
+        self._link.sendall(marshal.dumps(facts))
+
+    def hand_over(self, links: dict[str, socket.socket]) -> None:
+        """Give PID 1 the connections to the other hosts, which hears and tells from then on."""
+        self.tell(links=list(links))
+        for link in links.values():
+            # One message carries one descriptor; what else is in it must be something.
+            descriptor = link.fileno().to_bytes(4, sys.byteorder)
+            right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)
+            self._link.sendmsg([marshal.dumps({})], [right])
+
+    def close(self) -> None:
+        self._link.close()
 
 
 def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
     """Everything that comes before the program, phase by phase, and the program itself."""
     tell = to_pid1.tell
     hidden = secrets.secret_values({})
-    host, links = None, {}
+    host, links, order = None, {}, ""
     try:
         tell(phase="reading the job")
         job = jobs.read()
@@ -45,18 +75,19 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
         variables = environment(job, entry, words)
         banner.start(job, entry, hidden)
         tell(phase="installing the requirements")
-        if steps := project.steps(directory):
+        if steps := program.steps(directory):
             from . import requirements
 
             requirements.install(steps, entry, variables)
         banner.warn_of_driver(job, entry)
         tell(phase="meeting the other hosts")
-        links = host.join() if host else {}
-        to_pid1.hand_over(links)
-        order = host.order() if host and launchers.engine(job) == "daemon" else ""
+        if host:
+            links = host.join()
+            to_pid1.hand_over(links)
+            order = host.order() if launchers.engine(job) == "daemon" else ""
         tell(phase="starting the program")
         launch = launchers.launch(job, entry, words, variables, order)
-        log(f"$ {secrets.mask_command(_shown(job, launch.argv, words, argv), hidden)}")
+        log(f"$ {secrets.mask_command(_shown(job, launch, words, argv), hidden)}")
         tell(
             name=entry.name,
             hidden=hidden,
@@ -68,21 +99,18 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
             torch_report=launch.environment.get(launchers.TORCH_VARIABLE, ""),
         )
         _become(launch, launchers.with_runner(launch, entry, report), directory, stderr)
-    except UserError as problem:
-        reason = str(problem)
-    except Exception as bug:
-        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
-    tell(failed=secrets.mask(reason, hidden))
+    except Exception as error:
+        tell(failed=secrets.mask(described(error), hidden))
     to_pid1.close()
     if not links:  # else PID 1 tells them
         announce(1, host=host)
 
 
-def _shown(job: Job, command: list[str], words: list[str], argv: list[str]) -> list[str]:
+def _shown(job: Job, launch: Launch, words: list[str], argv: list[str]) -> list[str]:
     """The command line without the secrets within an object, where a short one is not recognized."""
-    own = command[: len(command) - len(words)]
-    if command != own + words:  # what mpirun has ordered
-        return command
+    if launch.engine == "daemon":  # what mpirun has ordered
+        return launch.argv
+    own = launch.argv[: len(launch.argv) - len(words)]
     return own + arguments(secrets.without_secrets(job.hyperparameters)) + argv
 
 
@@ -96,7 +124,7 @@ def _upload(job: Job) -> str:
     return "/".join(part for part in (uri.rstrip("/"), job.name, "output/intermediate") if part)
 
 
-def announce(code: int, patience: float = NOTICE, host: Host | None = None) -> None:
+def announce(code: int, patience: float = _NOTICE, host: Host | None = None) -> None:
     """Tell the other hosts, if there are any, that the program of this one does not start.
 
     Where the job cannot be read, they are told in case they meet.

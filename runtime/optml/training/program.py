@@ -1,16 +1,18 @@
-"""The user's program: what is started, and by what."""
+"""The user's program: what is started, by what, and what is installed before."""
 
 from __future__ import annotations
 
 import os
 
 from ..report import UserError, log
-from . import project
 from .job import Job
 from .record import Record
 
 # Taken when nobody names a program and exactly one of them is there.
 _OBVIOUS = ("train.py", "train", "train.sh")
+
+# How requirements.txt names the project that it lies in.
+_ITSELF = (".", "./", "-e .", "-e ./", "--editable .", "--editable=.")
 
 # The user as whom the program runs, and what is installed for it.
 RUN_AS = "SAGEMAKER_TRAINING_USER"
@@ -50,6 +52,17 @@ class Program(Record):
         if self.kind == "shell":
             return [which("bash") or "/bin/sh", self.name]
         return [os.path.join(self.directory, self.name) if self.kind == "executable" else self.name]
+
+
+class Step(Record):
+    """One call of the installer."""
+
+    what: str
+    """What it installs, for people."""
+    words: list[str]
+    """What stands after `pip install`; empty for `uv sync`."""
+    only_uv: bool = False
+    """Whether pip does not understand it."""
 
 
 def find(job: Job, directory: str, named: str | None = None) -> Program:
@@ -97,8 +110,9 @@ def _kind(directory: str, name: str) -> str:
     path = os.path.join(directory, name)
     if os.path.isfile(path):
         if name.endswith(".py"):
-            # Python takes a name with a further dot for a module in a package.
-            return "module" if project.is_package(directory) and "." not in name[:-3] else "script"
+            # Python takes a name with a further dot for a module in a package. A path begins outside of it.
+            is_in_package = "." not in name[:-3] and not name.startswith("/") and is_package(directory)
+            return "module" if is_in_package else "script"
         return "shell" if name.endswith(".sh") else "executable"
     module = os.path.join(directory, name.replace(".", "/"))
     if os.path.isfile(f"{module}.py") or os.path.isfile(f"{module}/__main__.py"):
@@ -106,9 +120,9 @@ def _kind(directory: str, name: str) -> str:
     if "/" not in name and which(name):
         return "command"
     if not name.endswith((".py", ".sh")):
-        if project.is_package(directory):
+        if is_package(directory):
             return "module"  # the package may put it elsewhere when it is installed
-        if "/" not in name and project.steps(directory):
+        if "/" not in name and steps(directory):
             return "command"  # what is installed may bring it
     raise UserError(
         f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
@@ -136,3 +150,60 @@ def _make_executable(path: str) -> None:
         os.chmod(path, os.stat(path).st_mode | 0o111)
     except OSError as error:
         raise UserError(f"{path} is not executable; run chmod +x on it") from error
+
+
+def steps(directory: str) -> list[Step]:
+    """The calls of the installer that this project needs: the first line that holds of the table in
+    docs/training.md. Raises UserError for a broken pyproject.toml."""
+
+    def there(name: str) -> bool:
+        return os.path.isfile(f"{directory}/{name}")
+
+    found, package, words = [], is_package(directory), ["."]
+    if there("requirements.txt"):
+        found = [Step(what="requirements.txt", words=["-r", "requirements.txt"])]
+        package = package and not any(line in _ITSELF for line in _lines(f"{directory}/requirements.txt"))
+    elif there("uv.lock") and there("pyproject.toml"):
+        return [Step(what="uv.lock", words=[], only_uv=True)]
+    elif there("pylock.toml"):
+        found = [Step(what="pylock.toml", words=["-r", "pylock.toml"], only_uv=True)]
+        words = ["--no-deps", "."]
+    elif not package and (dependencies := _dependencies(f"{directory}/pyproject.toml")):
+        found = [Step(what="the dependencies of pyproject.toml", words=dependencies)]
+    return [*found, Step(what="the package", words=words)] if package else found
+
+
+def is_package(directory: str) -> bool:
+    """Whether the directory is a Python project that is built and installed. As for uv, a [project] without
+    [build-system] is none: it lies beside its data, and nothing builds it."""
+    return os.path.isfile(f"{directory}/setup.py") or "[build-system]" in _lines(
+        f"{directory}/pyproject.toml"
+    )
+
+
+def _dependencies(path: str) -> list[str]:
+    lines = _lines(path)
+    if "[project]" not in lines or not any(line.startswith("dependencies") for line in lines):
+        return []
+    try:
+        import tomllib  # only here, and from Python 3.11 on
+    except ImportError:
+        raise UserError(
+            f"this Python cannot read {path}; list its dependencies in a requirements.txt beside it"
+        ) from None
+    try:
+        with open(path, "rb") as file:
+            dependencies = tomllib.load(file)["project"].get("dependencies", [])
+        if not all(isinstance(each, str) for each in dependencies):
+            raise ValueError("dependencies of [project] must be an array of texts")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be understood: {error}; correct it") from error
+    return list(dependencies)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return [line.partition("#")[0].strip() for line in file]
+    except OSError:
+        return []

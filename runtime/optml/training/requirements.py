@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from contextlib import contextmanager
 
 from ..hints import Iterator
 from ..report import UserError, log
 from . import aws, privilege
-from .program import RUN_AS, Program, which
-from .project import Step
+from .program import RUN_AS, Program, Step, which
 from .stderr import Tail
 
 _DEFAULTS = {
@@ -35,17 +35,19 @@ _VAGUE = ("error: subprocess-exited-with-error", "error: metadata-generation-fai
 
 
 def install(steps: list[Step], program: Program, environment: dict[str, str]) -> None:
-    """Take these steps to install what the project lists, with uv where it is on PATH, else pip.
+    """Take these steps with uv where it is on PATH, else with pip.
 
     Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
     with the installer's reason, which names the package.
     """
-    environment = {**_DEFAULTS, **environment, **aws.package_index(environment)}
+    venv = os.path.dirname(os.path.dirname(program.python))
+    defaults = {**_DEFAULTS, "UV_PROJECT_ENVIRONMENT": venv}
+    environment = {**defaults, **environment, **aws.package_index(environment)}
     del environment["PYTHONPATH"]  # it begins with the code
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
     log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
-    with _alone(os.path.dirname(os.path.dirname(program.python))):
+    with _alone(venv):
         if not uv and any(step.only_uv for step in steps):
             uv = _fetch_uv(program, environment)
         for step in steps:
@@ -91,19 +93,13 @@ def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
 
 def _run(argv: list[str], what: str, program: Program, environment: dict[str, str]) -> None:
     """Run an installer and pass its output through. A stop kills it: it is in the process group of this."""
-    environment = {"UV_PROJECT_ENVIRONMENT": os.path.dirname(os.path.dirname(program.python)), **environment}
     if environment.get(RUN_AS):
         argv, environment = privilege.drop(argv, environment)
-    stderr, its_stderr = os.pipe()
-    os.chdir(program.directory)
-    pid = os.posix_spawnp(argv[0], argv, environment, file_actions=[(os.POSIX_SPAWN_DUP2, its_stderr, 2)])
-    os.close(its_stderr)
-    tail = Tail(stderr)
-    while tail.copy():
-        pass
-    os.close(stderr)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code:
+    with subprocess.Popen(argv, env=environment, cwd=program.directory, stderr=subprocess.PIPE) as installer:
+        tail = Tail(installer.stderr.fileno())  # type: ignore[union-attr]
+        while tail.copy():
+            pass
+    if code := installer.returncode:
         code = code if code > 0 else 128 - code
         raise UserError(f"cannot install {what} in {program.directory}: {_why(tail.text, code, program)}")
 

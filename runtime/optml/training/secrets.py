@@ -43,17 +43,19 @@ def mask(text: str, secrets: list[str]) -> str:
     What is to be cut is masked before, or half a secret is left that nothing recognizes.
     """
     for secret in secrets:
-        if secret in text:
-            text = _without_number(text, secret) if _is_number(secret) else text.replace(secret, MASK)
+        if secret in text and secret.replace(".", "", 1).isdecimal():
+            import re  # costs milliseconds, and is rarely needed, as below
+
+            # Digits within a longer number are another number.
+            text = re.sub(rf"(?<!\d)(?<!\d\.){re.escape(secret)}(?!\.?\d)", MASK, text)
+        else:
+            text = text.replace(secret, MASK)
     if "@" in text and "://" in text:
-        import re  # costs milliseconds, and such texts are rare
+        import re
 
-        text = re.sub(_USER, rf"\1{MASK}@", text)
+        # A password may hold a `/`, but `host:8080/path@version` has none.
+        text = re.sub(r"(\w://)(?:[^\s/@:]+|[^\s/@:]*:(?!\d+/)[^\s@\"']*)@", rf"\1{MASK}@", text)
     return text
-
-
-# A password may hold a `/`, but `host:8080/path@version` has none.
-_USER = r"(\w://)(?:[^\s/@:]+|[^\s/@:]*:(?!\d+/)[^\s@\"']*)@"
 
 
 def mask_command(argv: list[str], secrets: list[str]) -> str:
@@ -137,17 +139,6 @@ def _base64(raw: bytes) -> Iterator[str]:
         inner = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         for form in (code.rstrip("="), inner) if before == 0 else (inner,):
             yield from (form, form.replace("+", "-").replace("/", "_"))
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
-
-
-def _without_number(text: str, number: str) -> str:
-    """Digits within a longer number are another number."""
-    import re  # only here
-
-    return re.sub(rf"(?<!\d)(?<!\d\.){re.escape(number)}(?!\.?\d)", MASK, text)
 
 
 def quoted(argument: str) -> str:

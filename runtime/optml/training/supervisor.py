@@ -35,6 +35,8 @@ _REPORT = 0.5
 # How often a new orphan is looked for after a stop: nothing tells of it.
 _LOOK = 0.2
 
+_FOREVER = float("inf")
+
 
 class Ended(Record):
     """How a program ended."""
@@ -54,8 +56,8 @@ class Ended(Record):
 class Supervisor:
     """The children of PID 1, the signals that it got, and the time that a stop leaves."""
 
-    def __init__(self, patience: float = 120.0) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
+        self.patience = 120.0
         """Seconds that the platform waits after its signal before it kills the container."""
         self.stopped = 0
         """The first signal that asked to stop, or 0."""
@@ -85,13 +87,12 @@ class Supervisor:
         self._readers[fd] = reader
         self._poll.register(fd, event)
 
-    def wait(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
+    def wait(self, done: Callable[[], bool], seconds: float = _FOREVER) -> bool:
         """Wait for this, so long at most. False where a stop comes first, or the time after one is over."""
-        before = self.stopped
-        ends = [time.monotonic() + seconds] if seconds is not None else []
+        before, until = self.stopped, time.monotonic() + seconds
         if before:
-            ends.append(self._stopped_at + self.patience - _REPORT)
-        self._wait(lambda: done() or self.stopped != before, min(ends, default=None))
+            until = min(until, self._stopped_at + self.patience - _REPORT)
+        self._wait(lambda: done() or self.stopped != before, until)
         return done()
 
     def run(self, program: Child, stderr: int, peers: Peers, has_ranks: bool = False) -> Ended:
@@ -123,7 +124,8 @@ class Supervisor:
         for fd in list(self._readers):
             self._forget(fd)
         self._write_rest(tail)
-        code = os.waitstatus_to_exitcode(program.status or 0)
+        # A large one that was killed may still be giving back its memory.
+        code = os.waitstatus_to_exitcode(signal.SIGKILL if program.status is None else program.status)
         return Ended(
             code=code if code >= 0 else 128 - code,
             signal=max(0, -code),
@@ -134,21 +136,18 @@ class Supervisor:
 
     def _pass_on(self, stderr: int, tail: Tail) -> None:
         """Copy the program's stderr to ours; while nobody reads that, no more is taken from the program."""
-        more = True
 
         def read() -> bool:
-            nonlocal more
             more = tail.read()
-            if tail.write():
-                self.watch(2, write, select.POLLOUT)
-                return False
-            return more
+            if not tail.write():
+                return more
+            self.watch(2, write, select.POLLOUT)
+            return False
 
         def write() -> bool:
             if tail.write():
                 return True
-            if more:
-                self.watch(stderr, read)
+            self.watch(stderr, read)
             return False
 
         self.watch(stderr, read)
@@ -195,25 +194,24 @@ class Supervisor:
             told.update(left)
             return program.ended and not left
 
-        self._wait(over, self._programs_end() or time.monotonic() + _PATIENCE, _LOOK)
+        until = self._programs_end() if self.stopped else time.monotonic() + _PATIENCE
+        self._wait(over, until, _LOOK)
         program.kill()
         for orphan in orphans(self._children):
             send(orphan, signal.SIGKILL)
         self._wait(lambda: program.ended, time.monotonic() + 1)
 
-    def _programs_end(self) -> float | None:
-        """When programs must have ended, if a stop was asked for."""
-        return self._stopped_at + _SHARE * self.patience if self.stopped else None
+    def _programs_end(self) -> float:
+        """When programs must have ended: once a stop was asked for."""
+        return self._stopped_at + _SHARE * self.patience if self.stopped else _FOREVER
 
-    def _wait(self, done: Callable[[], bool], until: float | None = None, look: float | None = None) -> None:
+    def _wait(self, done: Callable[[], bool], until: float = _FOREVER, look: float = _FOREVER) -> None:
         """Take in whatever happens until this is so or this time has come; ask again every `look` seconds."""
         while not done():
-            now = time.monotonic()
-            if until is not None and now >= until:
+            pause = min(until - time.monotonic(), look)
+            if pause <= 0:
                 return
-            pauses = [pause for pause in (until and until - now, look) if pause is not None]
-            ready = self._poll.poll(min(pauses) * 1000 if pauses else None)
-            for fd, _ in ready:
+            for fd, _ in self._poll.poll(None if pause == _FOREVER else pause * 1000):
                 if fd == self._awake:
                     for number in os.read(fd, 1 << 16):
                         self._take(number)

@@ -6,11 +6,21 @@ the program), run (`supervisor.py`), upload (`intermediate.py`, in a child) and 
 
 from __future__ import annotations
 
+import io
+import marshal
 import os
+import sys
 
-from ..report import UserError
-from .preparation import Preparation, prepare_output
+from .. import paths
+from ..hints import Any
+from ..report import UserError, described
 from .supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+else:
+    import _socket as socket  # the same without its enums
 
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
 
@@ -28,14 +38,11 @@ def train(argv: list[str]) -> int:
     """
     try:
         return _train(argv, Supervisor())
-    except UserError as problem:
-        reason = str(problem)
-    except Exception as bug:
-        reason = f"optml itself failed: {type(bug).__name__}: {bug}; please report it"
-    from . import outcome
-    from .secrets import secret_values
+    except Exception as error:
+        from . import outcome
+        from .secrets import secret_values
 
-    return outcome.fail(1, reason, secret_values({}))
+        return outcome.fail(1, described(error), secret_values({}))
 
 
 def _train(argv: list[str], supervisor: Supervisor) -> int:
@@ -98,6 +105,81 @@ def _why_not(supervisor: Supervisor, start: Preparation) -> tuple[int, str]:
     status = os.waitstatus_to_exitcode(start.child.status or 0)
     how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
     return 128 - status if status < 0 else 1, f"optml {how} while {phase}"
+
+
+class Preparation:
+    """The child that prepares the job (`phases.py`) and then becomes the program.
+
+    It tells through a socket in which phase it is and, at the end, what PID 1 must know of the job, with the
+    connections to the other hosts. Where the socket closes without a failure, the program runs.
+    """
+
+    def __init__(self, supervisor: Supervisor, argv: list[str]) -> None:
+        self.over = False
+        """Whether the program runs, or never will."""
+        self._fds: list[int] = []
+        self._heard = b""
+        self._socket, its_socket = socket.socketpair()
+        self.stderr, its_stderr = os.pipe()
+        self.report, its_report = os.pipe()
+
+        def work() -> None:
+            from .phases import Teller, prepare  # PID 1 does without all that this imports
+
+            prepare(argv, Teller(its_socket), its_stderr, its_report)
+
+        self.child = supervisor.start(work)
+        its_socket.close()
+        os.close(its_stderr)
+        os.close(its_report)
+        supervisor.watch(self._socket.fileno(), self._hear)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the child has told: `phase`; `failed`, if it has; `name`, `hidden` and others at the end."""
+        facts: dict[str, Any] = {}
+        messages = io.BytesIO(self._heard)
+        try:
+            while True:
+                facts.update(marshal.load(messages))
+        except EOFError:
+            return facts
+
+    @property
+    def runs(self) -> bool:
+        """Whether the child has become the program."""
+        return self.over and "name" in self.facts and "failed" not in self.facts
+
+    @property
+    def links(self) -> dict[str, int]:
+        """The connections to other hosts, by host."""
+        return dict(zip(self.facts.get("links", ()), self._fds, strict=False))
+
+    def _hear(self) -> bool:
+        descriptor = socket.CMSG_SPACE(4)  # one message brings one
+        piece, ancillary, *_ = self._socket.recvmsg(1 << 16, descriptor, socket.MSG_CMSG_CLOEXEC)
+        for _, _, fd in ancillary:
+            self._fds.append(int.from_bytes(fd, sys.byteorder))
+        self._heard += piece
+        self.over = not piece
+        return bool(piece)
+
+
+def prepare_output() -> None:
+    """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
+
+    Both as far as the mounts allow. What the user's code writes from now on stands.
+    """
+    for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError:
+            pass  # the program says so, if it needs it
+    for path in (paths.FAILURE, paths.SUCCESS):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # there is none, or it is on a read-only mount, where ours cannot be written either
 
 
 def patience() -> float:

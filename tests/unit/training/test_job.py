@@ -186,6 +186,18 @@ def test_env_prints_json_without_secrets(ml: Ml) -> None:
     assert "s3cr3t" not in done.stdout and "hunter2" not in done.stdout
 
 
+def test_a_module_of_the_users_is_not_taken_for_the_standard_librarys(ml: Ml) -> None:
+    ml.code("json.py", "raise SystemExit('not this one')")
+    done = subprocess.run(
+        [sys.executable, "-m", "optml", "env"],
+        env=ml.environment(PYTHONPATH=str(RUNTIME.parents[1])),
+        cwd=ml.root / "code",
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["model_dir"] == str(ml.root / "model"), done.stderr
+
+
 def test_env_prints_no_secret_under_another_name_either(ml: Ml) -> None:
     ml.config("hyperparameters.json", {"api_key": "s3cr3t", "url": "http://x/?k=s3cr3t"})
     command = [sys.executable, str(RUNTIME), "env"]

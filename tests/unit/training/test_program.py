@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from optml.report import UserError
-from optml.training.program import find
-from optml.training.project import is_package
+from optml.training.program import find, is_package
 from tests.unit.training.conftest import a_job
 
 
@@ -66,6 +65,12 @@ def test_settings_and_a_name_do_not_make_a_package(tmp_path: Path, text: str) ->
 def test_names_in_a_package(tmp_path: Path, program: str, words: list[str]) -> None:
     put(tmp_path, "setup.py", "train.py", "train.v2.py", "src/pkg/train.py", "pkg/x.py")
     assert argv(tmp_path, program) == ["python3", *words]
+
+
+def test_a_script_that_lies_elsewhere_is_no_module_of_the_package(tmp_path: Path) -> None:
+    put(tmp_path, "code/setup.py", "elsewhere/train.py")
+    script = f"{tmp_path}/elsewhere/train.py"
+    assert argv(tmp_path / "code", script) == ["python3", script]
 
 
 @pytest.mark.parametrize("file", ["pkg/main.py", "pkg/main/__main__.py"])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from optml.report import UserError
-from optml.training import project, requirements
+from optml.training import program, requirements
 from tests.support.wheels import wheel
 from tests.unit.training.conftest import Ml, a_program
 
@@ -193,7 +193,7 @@ def test_the_users_own_settings_of_an_installer_hold(ml: Ml, tmp_path: Path) -> 
 def test_a_package_beside_a_lock_brings_nothing_that_is_not_locked(tmp_path: Path) -> None:
     (tmp_path / "setup.py").touch()
     (tmp_path / "pylock.toml").touch()
-    locked, package = project.steps(str(tmp_path))
+    locked, package = program.steps(str(tmp_path))
     assert (locked.words, package.words) == (["-r", "pylock.toml"], ["--no-deps", "."])
     assert (locked.only_uv, package.only_uv) == (True, False)
 
@@ -294,13 +294,13 @@ def test_what_is_chosen(tmp_path: Path, files: dict[str, str], expected: list[st
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert [step.what for step in project.steps(str(tmp_path))] == expected
+    assert [step.what for step in program.steps(str(tmp_path))] == expected
 
 
 def test_dependencies_that_are_no_texts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = [1]\n")
     with pytest.raises(UserError, match="must be an array of texts"):
-        project.steps(str(tmp_path))
+        program.steps(str(tmp_path))
 
 
 def test_tasks_that_share_a_container_install_one_after_the_other(

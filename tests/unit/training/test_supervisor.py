@@ -77,6 +77,19 @@ print(supervisor.wait(lambda: False), round(now - 1000, 1))
     assert output(script) == "137 15 108\nFalse 119.5\n"
 
 
+def test_what_is_killed_and_has_not_ended_yet_is_no_success() -> None:
+    """With 5 GB it takes more than a second to go."""
+    script = """
+child = program(signal.SIG_IGN)
+kill, child.kill = child.kill, lambda: None
+stop()
+ended = supervisor.run(child, stderr, Peers("", {}, ""))
+kill()
+print(ended.code, ended.signal, ended.stopped, round(now - 1000))
+"""
+    assert output(script) == "137 9 15 109\n"
+
+
 def test_a_second_signal_gives_no_more_time_and_is_not_the_one_that_stopped() -> None:
     script = """
 child = program(signal.SIG_IGN)

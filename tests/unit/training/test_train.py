@@ -356,4 +356,4 @@ def test_a_plain_job_imports_nothing_that_takes_long(ml: Ml) -> None:
     slow |= {"tempfile", "shutil", "tarfile", "logging", "threading", "optml.training.schedulers"}
     slow |= {"optml.training.rendezvous", "optml.training.mpi", "optml.training.requirements"}
     assert imported & slow == set()
-    assert len([name for name in imported if name.startswith("optml.")]) <= 33
+    assert len([name for name in imported if name.startswith("optml.")]) <= 30
