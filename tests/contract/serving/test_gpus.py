@@ -213,6 +213,13 @@ def test_the_compatibility_libraries_stand_in_for_a_newer_driver(
 ) -> None:
     (ml / "wheel").mkdir()
     mounts = [f"--volume={ml}/wheel:{site}:ro" for site in SITES]
+    # Docker mounts nothing below /proc, so the script reads the driver's version from elsewhere.
+    script = (ROOT / "examples/gpu/compat-entrypoint").read_text()
+    (ml / "entrypoint").write_text(script.replace("/proc/driver/nvidia/version", "/srv/driver"))
+    (ml / "entrypoint").chmod(0o755)
+    (ml / "driver").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6\n")
+    mounts += [f"--volume={ml}/driver:/srv/driver:ro"]
+    mounts += [f"--volume={ml}/entrypoint:/usr/local/bin/compat-entrypoint:ro"]
     with Server(with_compatibility_libraries, ml, FAULTY, *nvml.options(library, 1), *mounts) as server:
         assert server.invoke(b"[1]").status_code == 200
         assert "too old" not in server.log().stderr
