@@ -225,6 +225,6 @@ def test_start_response_is_called_once() -> None:
         start_response("200 OK", [])
         return []
 
-    for app, message in ((twice, "twice"), (lambda environ, start: [b"a"], "before it calls")):
+    for app, message in ((twice, "twice"), (lambda environ, start: [b"a"], "before it called")):
         with pytest.raises(AssertionError, match=message):
             answer(app)
