@@ -244,11 +244,11 @@ class Opaque:
 @pytest.mark.parametrize(
     ("wanted", "prediction", "named"),
     [
-        (codecs.CSV, {"a": 1}, "this dict: a dict does not fit"),
-        (codecs.CSV, [{"a": 1}], "this list: a dict does not fit"),
-        (codecs.CSV, numpy.zeros((2, 2, 2)), "this ndarray: a list does not fit"),
-        (codecs.CSV, [[1, [2]]], "this list: a list does not fit"),
-        (codecs.TEXT, [1, 2], "this list: a list does not fit"),
+        (codecs.CSV, {"a": 1}, "this dict: a dict is not a single value"),
+        (codecs.CSV, [{"a": 1}], "this list: a dict is not a single value"),
+        (codecs.CSV, numpy.zeros((2, 2, 2)), "this ndarray: a list is not a single value"),
+        (codecs.CSV, [[1, [2]]], "this list: a list is not a single value"),
+        (codecs.TEXT, [1, 2], "this list: a list is not a single value"),
         (codecs.NPY, [{"a": 1}], "this list"),
     ],
 )

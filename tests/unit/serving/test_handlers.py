@@ -254,7 +254,7 @@ def test_a_stream_fn_has_nothing_to_return() -> None:
     made.talk(stream, context)
     assert seen == ["stream", "model", context]
     assert made.has_stream and not model().has_stream
-    with pytest.raises(TypeError, match="a generator: give answers to"):
+    with pytest.raises(TypeError, match="a generator: send messages with"):
         model(stream_fn=lambda stream, model: (yield)).talk(stream, context)
 
 
