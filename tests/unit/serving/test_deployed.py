@@ -59,7 +59,7 @@ def test_one_model_leaves_slots_of_the_router_to_others(monkeypatch: pytest.Monk
     with pytest.raises(InferenceError, match="died"):
         deployed.ask(timeout=10)
     answer = deployed.ask(timeout=10)
-    with pytest.raises(InferenceError, match="Model m has its share") as caught:
+    with pytest.raises(InferenceError, match="Model m has too many calls") as caught:
         deployed.ask(timeout=10)
     assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
     answer.close()

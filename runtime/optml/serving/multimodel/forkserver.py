@@ -1,8 +1,8 @@
 """The forkserver: a process that forks one child for each model of a multi-model server.
 
-It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
-A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
-those of any worker. The child tells its process id, then how its start went; its pipe ends when it does.
+It is forked from the router while that has one thread and no flask, but all that a worker needs imported. A
+child is a worker with one model and its own socket, so slots, deadlines, streams and refusals work as in any
+worker. It reports its process id, then the result of its start; its pipe closes when it ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..settings import Settings
 from ..worker import Worker
 
 _PR_SET_DUMPABLE = 4
-_FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
+_FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # OOM scores: first a loading model, then any, never the router
 
 
 def fork_forkserver(router: Worker, home: str) -> socket.socket:
-    """The socket that takes orders: JSON (`url`, `packages`, `gpu`), a listening socket, a pipe to report."""
+    """Fork it. Returns its socket for orders: JSON (`url`, `packages`, `gpu`), a listener, a report pipe."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
@@ -46,14 +46,14 @@ def fork_forkserver(router: Worker, home: str) -> socket.socket:
 
 
 def _tend(router: Worker, orders: socket.socket) -> None:
-    """Fork on demand until the router is gone, then end all children."""
+    """Fork on demand until the router is gone, then kill all children."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
     for listener in router.sockets:
         listener.close()
-    import ctypes  # only here
+    import ctypes  # needed only here
 
-    # After giving up root the files of this process in /proc are root's, unless it says otherwise.
+    # After giving up root, this process's files in /proc belong to root unless it is dumpable.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     children: set[int] = set()
     while True:
@@ -63,7 +63,7 @@ def _tend(router: Worker, orders: socket.socket) -> None:
             break
         try:
             child = os.fork()
-        except OSError as error:  # so many processes, or so little memory: the other models live on
+        except OSError as error:  # too many processes or too little memory: other models continue
             _refuse(fds[1], error)
         else:
             if child == 0:
@@ -76,11 +76,11 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         try:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # forked a moment ago, and not yet the leader of a group: it sees that we are gone
+            pass  # just forked, and not yet the leader of a group: it notices that we are gone
 
 
 def _refuse(reports: int, error: OSError) -> None:
-    """Report, in place of a child, that there is none."""
+    """Report that there is no child, in its place."""
     message = f"No process can be started for the model: {error.strerror}."
     log_error(message)
     os.write(reports, b"0\n")
@@ -99,7 +99,7 @@ def _reaped() -> set[int]:
 
 def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
     try:
-        os.setsid()  # a group that can be ended with all that the model starts
+        os.setsid()  # a group, to be killed with all that the model starts
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
         paths.MODEL = order["url"]
@@ -111,7 +111,7 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         worker.row, worker.pid, worker.reports = 0, os.getpid(), reports
         worker.init_process()
     except BaseException as error:
-        # All of it before the report, upon which the router ends this process.
+        # Log everything before the report, after which the router ends this process.
         if isinstance(error, UserError):
             log_error(str(error))
         else:
@@ -123,7 +123,7 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
 
 
 class ModelWorker(Worker):
-    """Reports once its loop runs, when nothing of its start can fail any more."""
+    """Reports success once its loop runs, when its start can no longer fail."""
 
     reports: int
 
@@ -140,14 +140,14 @@ class ModelApp(Application):
 
     def __init__(self, settings: Settings, packages: str, gpu: int | None) -> None:
         self.settings = settings
-        settings.access_log, settings.multi_model = "off", False  # of this process alone
+        settings.access_log, settings.multi_model = "off", False  # in this process only
         self.packages = packages
         self.gpu = gpu
         self.scoreboard = Scoreboard(1)
         self.scoreboard.begin(0)
 
     def drop_privileges(self) -> None:
-        """The router has."""
+        """Do nothing: the router already has."""
 
     def load(self, worker: Worker) -> None:
         _set_oom_score(_FIRST_TO_GO)
@@ -181,4 +181,4 @@ def _set_oom_score(score: int) -> None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(score))
     except OSError:
-        pass  # then the kernel chooses by size alone
+        pass  # then the kernel chooses by size only
