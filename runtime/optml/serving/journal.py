@@ -64,7 +64,7 @@ class Journal:
         queue: float = 0.0,
         model: float = 0.0,
     ) -> None:
-        """Record an answered request and its times in seconds; None if it could not be read."""
+        """Record an answered request, None if it could not be read, and its times in seconds."""
         self._scoreboard.count_status(self._row, status)
         method, path = (request.method, request.path) if request else ("-", "-")
         if self._kind == "text":

@@ -1,4 +1,4 @@
-"""Bytes to objects and back, and what a client accepts."""
+"""Codecs, and what a client accepts."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Row:
 
 @dataclass
 class Table:
-    """With what is no field, or nobody's business, and a method by which other objects are known."""
+    """A dataclass with attributes that are not fields, a private field, and a method that tables have."""
 
     columns: list[Any]
     seed: InitVar[int]
@@ -306,7 +306,7 @@ SENT = TYPED.flatmap(lambda typed: st.tuples(st.just(typed[0]), typed[1] | st.bi
 @settings(max_examples=2000, deadline=None)
 @given(SENT)
 def test_no_bytes_break_a_codec(sent: tuple[str, bytes]) -> None:
-    """Whatever a client sends is decoded or refused with 400; what was decoded comes out as it came in."""
+    """Whatever a client sends is decoded or refused with 400; decoded data survives the round trip."""
     content_type, body = sent
     try:
         decoded = codecs.decode(payload(body), content_type)

@@ -175,7 +175,7 @@ def test_async_handlers_run_on_one_loop() -> None:
     assert list(body) == [b"a", b"b", b"c"]
     body, _ = answer(model(predict_fn=chunks))
     assert next(body) == b"a"
-    body.close()  # as when the client is gone
+    body.close()  # as if the client were gone
     assert closed == [1, 1]
     assert not model(ping_fn=ping_fn).ping()
     assert len(threads) == 1 and threads != {threading.get_ident()}

@@ -1,4 +1,4 @@
-"""A stream as stream_fn sees it, over a socket of this machine."""
+"""A stream as stream_fn sees it, over a local socket."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_any_headers_open_a_session_or_are_the_clients_fault(headers: list[tuple
 
 def test_what_came_with_the_handshake_is_received_first() -> None:
     text, ping = b"\x81\x83\0\0\0\0one", b"\x89\x80\0\0\0\0"
-    for cut in range(len(text) + 1):  # the rest comes as usual
+    for cut in range(len(text) + 1):  # the rest arrives as usual
         session = Session(early=(ping + text)[: len(ping) + cut])
         session.client.socket.sendall(text[cut:] + text.replace(b"one", b"two"))
         assert [session.stream.receive(10), session.stream.receive(10)] == ["one", "two"]

@@ -1,4 +1,4 @@
-"""WSGI as PEP 3333 has it, without a socket."""
+"""WSGI as PEP 3333 specifies it, without a socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def request(method: str = "GET", *headers: tuple[str, str], body: bytes = b"") -
 
 
 def answer(app: Any, asked: Request | None = None) -> tuple[WSGIAnswer, Pieces]:
-    """What the application answers, by the pieces in which it leaves."""
+    """The application's response, and the pieces in which it is sent."""
     asked, pieces = asked or request(), []
     given = WSGIAnswer(asked, pieces.append, False)
     run(app, environ(asked, ("0.0.0.0", 8080), True), given)
@@ -125,7 +125,7 @@ def test_a_head_has_no_body() -> None:
 
 
 class Parts:
-    """An iterable that fails on the way, and knows whether it was closed."""
+    """An iterable that may fail, and counts how often it is closed."""
 
     closed = 0
 

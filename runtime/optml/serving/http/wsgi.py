@@ -1,6 +1,6 @@
 """WSGI (PEP 3333) without a socket: the environ of a request, and the application's response.
 
-    answer = WSGIAnswer(request, send, close)        # send(bytes) sends them, head first
+    answer = WSGIAnswer(request, send, close)        # send(bytes) gets the head first
     run(app, environ(request, server, multiprocess), answer)
     answer.response, answer.closes
 
