@@ -85,13 +85,13 @@ def _text(name: str) -> str:
 def _failed(error: Exception) -> Response:
     """Respond to an error with the same JSON as /invocations."""
     if isinstance(error, HTTPException):
-        said = {
+        messages = {
             404: f"There is nothing at {request.path}.",
             405: f"{request.path} does not allow {request.method}.",
         }
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
         code = error.code or 500
-        error = InferenceError(said.get(code) or error.description or error.name, code, headers)
+        error = InferenceError(messages.get(code) or error.description or error.name, code, headers)
     answer = failure(error, request.environ["optml.request_id"])
     return Response(answer.body, answer.status, answer.headers)
 

@@ -81,13 +81,13 @@ class Dispatcher:
         host = self._host
         # A router sets no deadline: the model's process does.
         timeout = math.inf if host.settings.multi_model else host.settings.timeout
-        came = host.intake.arrival_of(connection)
-        call = Call(request, connection, host.journal.new_id(), came, timeout)
+        arrived = host.intake.arrival_of(connection)
+        call = Call(request, connection, host.journal.new_id(), arrived, timeout)
         call.opening = opening
         call.counted = not host.settings.multi_model or request.path.endswith("/invoke")
         if host.loop.now > call.deadline:
             self.refuse(connection, request, over_time(timeout))
-        elif host.slots.held and came < host.loop.now:
+        elif host.slots.held and arrived < host.loop.now:
             self.refuse(connection, request, HELD)
         elif host.slots.admit(call, len(host.intake.waiting)):
             host.intake.note_load()

@@ -61,13 +61,13 @@ class Execution:
         """Break off a response: only a closed connection tells the client. Returns the status to record."""
         if isinstance(error, TooLate):
             return None
-        self._notice(error)
+        self._check_cuda(error)
         self._cut(call)
         if isinstance(error, ClientGone):
             return CLIENT_GONE
         return (as_inference_error(error) or fault(error, call.id)).status
 
-    def _notice(self, error: BaseException) -> None:
+    def _check_cuda(self, error: BaseException) -> None:
         """Replace a worker whose CUDA is broken: it would answer only 500 from now on."""
         if self._host.gpu is not None and is_fatal(error):
             self._host.loop.post(self._host.replace)
@@ -109,7 +109,7 @@ class Execution:
             whole = as_bytes(response, request, host.closes)  # also checks the headers
         except BaseException as error:
             close(chunks)
-            self._notice(error)
+            self._check_cuda(error)
             response, chunks = failure(error, call.id), None
             whole = as_bytes(response, request, host.closes)
         if chunks is not None:
@@ -154,7 +154,7 @@ class Execution:
         except host.websocket.Gone:
             pass
         except BaseException as error:
-            self._notice(error)
+            self._check_cuda(error)
             known = as_inference_error(error)
             code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
         if call.claim():
@@ -179,7 +179,7 @@ class Execution:
         except BaseException as error:
             if call.streaming or isinstance(error, TooLate):
                 raise
-            self._notice(error)
+            self._check_cuda(error)
             response = failure(error, call.id)
             if not call.claim():
                 return None

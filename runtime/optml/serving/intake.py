@@ -55,7 +55,7 @@ class Intake:
         if self._exchange:
             for listener in listeners:
                 listener.close()  # the standby accepts for all workers
-            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._take_given)
+            self.loop.watch(self._exchange.at_workers[self._row].fileno(), self._take_handed_over)
         else:
             [self._listener] = listeners
             self.loop.watch(self._listener.fileno(), self._accept)
@@ -63,13 +63,13 @@ class Intake:
     def stop(self) -> None:
         """Take only the connections already on their way; a retiring worker gives them back."""
         if self._exchange:
-            self._take_given()
+            self._take_handed_over()
         elif self._listener:
             self.loop.ignore(self._listener.fileno())
             self._listener.sock.close()
             self._listener = None
 
-    def _take_given(self) -> None:
+    def _take_handed_over(self) -> None:
         """Take over connections from the standby."""
         assert self._exchange is not None
         while taken := self._exchange.take(self._row, self._generation):
@@ -189,9 +189,9 @@ class Intake:
         if not waits or not size:
             return False
         self._wake(connection)
-        self.waiting[connection] = came = self._arrived.get(connection, self.loop.now)
+        self.waiting[connection] = arrived = self._arrived.get(connection, self.loop.now)
         self.loop.await_end(connection)
-        self.set_state(connection, int(came * 1e9))
+        self.set_state(connection, int(arrived * 1e9))
         self.fill_slots()  # a slot may have become free meanwhile
         return True
 

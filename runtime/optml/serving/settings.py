@@ -109,8 +109,8 @@ class _Reader:
 
     def unless_on_platform(self, name: str) -> bool:
         """The value if it is true or false; `auto` is true unless the platform runs this container."""
-        said = self.one_of(name, ("auto", "false", "true"))
-        return said == "true" or (said == "auto" and not any(self.environ.get(name) for name in _PLATFORM))
+        value = self.one_of(name, ("auto", "false", "true"))
+        return value == "true" or (value == "auto" and not any(self.environ.get(name) for name in _PLATFORM))
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """One of the choices, in any case; the first is the default."""

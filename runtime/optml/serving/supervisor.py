@@ -20,11 +20,11 @@ from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
 
-_WATCH = 0.02  # seconds between checks while workers are starting
-_LOOK = 0.25  # seconds between checks otherwise
+_START_TICK = 0.02  # seconds between checks while workers are starting
+_TICK = 0.25  # seconds between checks otherwise
 _STUCK = 10.0  # seconds past the timeout after which a silent worker is killed
-_FAREWELL = 1.0  # seconds for the standby to exit
-_FORGIVEN = 60.0  # seconds after which failed starts are forgotten
+_STANDBY_EXIT = 1.0  # seconds for the standby to exit
+_FORGET_AFTER = 60.0  # seconds after which failed starts are forgotten
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]
@@ -107,15 +107,15 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.LISTENERS.clear()  # the standby still has them, and closes them after its last accept
         if self.standby:
             self.kill_worker(self.standby, signal.SIGTERM)
-            limit = time.monotonic() + _FAREWELL
+            limit = time.monotonic() + _STANDBY_EXIT
             while _runs(self.standby) and time.monotonic() < limit:
                 time.sleep(0.005)  # reaped later, like any other child
             self.standby = 0
 
-    def wait_for_signals(self, timeout: float = _LOOK) -> Any:
+    def wait_for_signals(self, timeout: float = _TICK) -> Any:
         states = [self.scoreboard.cells[row, STATE] for row in self.scoreboard.rows]
         starting = LOADING in states or RETIRING in states or self.retry_at > time.monotonic()
-        return super().wait_for_signals(_WATCH if starting or self.staged else _LOOK)
+        return super().wait_for_signals(_START_TICK if starting or self.staged else _TICK)
 
     def on_death(self, worker: Worker) -> None:
         """Decide whether a worker's death is a failed start, and whether to go on."""
@@ -127,7 +127,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if self.stopping or state == RETIRING:
             return
         now = time.monotonic()
-        if well or now - self.failed_at > _FORGIVEN:
+        if well or now - self.failed_at > _FORGET_AFTER:
             self.failures = 0
         if well:
             return

@@ -26,11 +26,11 @@ from .call import Call
 from .errors import InferenceError
 from .host import Host
 
-_PING = 25.0  # seconds between pings
-_VANISHED = 25_000  # milliseconds after which a client's host that acknowledges nothing is gone
-_LOOK = 0.25  # seconds between checks whether the server stops
-_FAREWELL = 2.0  # seconds for the client to answer our close
-_REASON = 123  # most bytes of a close reason
+_PING_INTERVAL = 25.0  # seconds between pings
+_USER_TIMEOUT = 25_000  # milliseconds after which a client's host that acknowledges nothing is gone
+_TICK = 0.25  # seconds between checks whether the server stops
+_CLOSE_TIMEOUT = 2.0  # seconds for the client to answer our close
+_REASON_LIMIT = 123  # most bytes of a close reason
 
 _LOG = logging.getLogger("optml.websocket")
 _LOG.setLevel(logging.WARNING)  # else websockets logs each session
@@ -51,8 +51,8 @@ def accept(method: str, headers: list[tuple[str, str]], version: tuple[int, int]
         raise InferenceError("A WebSocket needs HTTP/1.1.", 426, {"Upgrade": "websocket"})
     answer = ServerProtocol(logger=_LOG).accept(Request("", Headers(headers)))
     if answer.status_code != 101:
-        said = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
-        raise InferenceError(bytes(answer.body).decode().splitlines()[0], answer.status_code, said)
+        extra = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
+        raise InferenceError(bytes(answer.body).decode().splitlines()[0], answer.status_code, extra)
     return answer.serialize()
 
 
@@ -67,13 +67,13 @@ class Stream:
     def __init__(self, call: Call, host: Host) -> None:
         sock = call.connection.sock.dup()  # the library closes this one, and the loop its own
         sock.settimeout(host.settings.timeout)  # for sending
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
         protocol = ServerProtocol(state=OPEN, max_size=host.settings.max_payload, logger=_LOG)
         # Input that arrived with the handshake, before the library's thread reads more.
         protocol.receive_data(call.connection.take_input())
         # No ping timeout: a pong waits behind messages not yet received. The kernel detects a vanished host.
         self._websocket = Connection(
-            sock, protocol, ping_interval=_PING, ping_timeout=None, close_timeout=_FAREWELL
+            sock, protocol, ping_interval=_PING_INTERVAL, ping_timeout=None, close_timeout=_CLOSE_TIMEOUT
         )
         self._take_events()
         self._websocket.start_keepalive()
@@ -93,11 +93,11 @@ class Stream:
                 self._call.pause()  # the client may take its time
                 left = end - time.monotonic()
                 try:
-                    return self._websocket.recv(min(left, _LOOK))
+                    return self._websocket.recv(min(left, _TICK))
                 except TimeoutError:
                     if self._websocket.state is not OPEN:
                         break  # all messages before the close have been received
-                    if left <= _LOOK:
+                    if left <= _TICK:
                         raise TimeoutError(f"no message within {timeout:g} s") from None
         except ConnectionClosed:
             pass
@@ -120,7 +120,7 @@ class Stream:
 
     def close(self, code: int, reason: str) -> None:
         """End the session; a reason that is too long is cut off."""
-        self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
+        self._websocket.close(code, reason.encode(errors="replace")[:_REASON_LIMIT].decode(errors="ignore"))
 
     def _take_events(self) -> None:
         """Process input that the protocol has received, as the library's thread does after reading."""

@@ -16,7 +16,7 @@ from optml.serving.execution import ClientGone, Execution
 def test_cuda_cannot_break_where_there_is_no_gpu(gpu: int | None, replaced: bool) -> None:
     posted: list[Any] = []
     host: Any = SimpleNamespace(gpu=gpu, loop=SimpleNamespace(post=posted.append), replace=None)
-    Execution(host)._notice(RuntimeError("CUDA error: device-side assert triggered"))
+    Execution(host)._check_cuda(RuntimeError("CUDA error: device-side assert triggered"))
     assert bool(posted) is replaced
 
 

@@ -16,10 +16,10 @@ def settled(result: Any) -> Any:
     """The result of a handler, awaited if it is awaitable; an async generator as an ordinary one."""
     if hasattr(result, "__await__"):
         result = _run(result)
-    return _in_turn(result) if hasattr(result, "__anext__") else result
+    return _as_generator(result) if hasattr(result, "__anext__") else result
 
 
-def _in_turn(chunks: AsyncIterator[Any]) -> Iterator[Any]:
+def _as_generator(chunks: AsyncIterator[Any]) -> Iterator[Any]:
     try:
         while (chunk := _run(anext(chunks, _END))) is not _END:
             yield chunk

@@ -87,15 +87,15 @@ def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
     if isinstance(prediction, (bytes, bytearray, memoryview)):
         return bytes(prediction), OCTETS
     status, unfit = 406, ""
-    for wanted in accept:
-        encoder = ENCODERS.get(wanted)
+    for kind in accept:
+        encoder = ENCODERS.get(kind)
         if encoder is None:
             continue
         try:
-            return encoder(prediction), wanted
+            return encoder(prediction), kind
         except (TypeError, ValueError, RecursionError) as error:
             status = 500 if isinstance(error, TypeError) else 406
-            unfit = f"{wanted} cannot carry this {type(prediction).__name__}: {error}. "
+            unfit = f"{kind} cannot carry this {type(prediction).__name__}: {error}. "
     types = ", ".join(accept) or "the accepted types"
     raise InferenceError(f"{unfit}None of {types} can be sent; possible: {', '.join(ENCODERS)}.", status)
 

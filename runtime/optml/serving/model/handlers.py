@@ -104,14 +104,14 @@ class Model:
         The type is None if the handler returned a whole response, whose headers are in the context.
         """
         content_type = codecs.media_type(content_type) or codecs.JSON
-        wanted = codecs.accepted(accept, self._default_accept)
-        types = wanted or (self._default_accept,)  # if the client accepts none, a handler may choose
+        accepted = codecs.accepted(accept, self._default_accept)
+        types = accepted or (self._default_accept,)  # if the client accepts none, a handler may choose
         best = types[0]
         if self._transform:
-            body = _as_handlers_expect(payload, content_type)
+            body = _read_body(payload, content_type)
             return _finished(self._transform(self.model, body, content_type, best, context), types, context)
         if self._input:
-            data = self._input(_as_handlers_expect(payload, content_type), content_type, context)
+            data = self._input(_read_body(payload, content_type), content_type, context)
         else:
             data = codecs.decode(payload, content_type)
         prediction = self._predict(data, self.model, context)
@@ -121,7 +121,7 @@ class Model:
             return _streamed(prediction, best)
         if isinstance(prediction, (bytes, bytearray, memoryview)) and accept and "*" not in accept:
             return bytes(prediction), best  # trust the handler to know what the client accepts
-        return codecs.encode(prediction, wanted)
+        return codecs.encode(prediction, accepted)
 
 
 def find_program(settings: Settings) -> str:
@@ -199,7 +199,7 @@ def _default_predict(data: Any, model: Any, context: Context) -> Any:
     raise TypeError(f"a {type(model).__name__} has no predict method: define predict_fn(data, model)")
 
 
-def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
+def _read_body(payload: Payload, content_type: str) -> bytes | str:
     body = payload.read()
     if content_type not in _ENCODED_AS_TEXT:
         return body

@@ -147,11 +147,11 @@ class Deployed:
         if not self._lock.acquire(timeout=timeout):  # loading takes longer than a call may
             raise over_time(timeout)
         try:
-            return self._reached(connection)
+            return self._live_process(connection)
         finally:
             self._lock.release()
 
-    def _reached(self, connection: _Connection) -> Process:
+    def _live_process(self, connection: _Connection) -> Process:
         """Connect to the process that takes calls; starts a new one if there is none."""
         if self._gone:
             raise InferenceError(f"Model not found: {self.name}", 404)

@@ -28,7 +28,7 @@ from ..settings import Settings
 from ..worker import Worker
 
 _PR_SET_DUMPABLE = 4
-_FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # OOM scores: first a loading model, then any, never the router
+_OOM_LOADING, _OOM_LOADED = 1000, 500  # OOM scores: first a loading model, then any, never the router
 
 
 def fork_forkserver(router: Worker, home: str) -> socket.socket:
@@ -39,13 +39,13 @@ def fork_forkserver(router: Worker, home: str) -> socket.socket:
         return ours
     try:
         ours.close()
-        _tend(router, theirs)
+        _fork_on_demand(router, theirs)
     finally:
         shutil.rmtree(home, ignore_errors=True)
         os._exit(0)
 
 
-def _tend(router: Worker, orders: socket.socket) -> None:
+def _fork_on_demand(router: Worker, orders: socket.socket) -> None:
     """Fork on demand until the router is gone, then kill all children."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
@@ -68,7 +68,7 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         else:
             if child == 0:
                 orders.close()
-                _be_model(router, json.loads(order), *fds)
+                _run_model(router, json.loads(order), *fds)
             children.add(child)
         for fd in fds:
             os.close(fd)
@@ -97,7 +97,7 @@ def _reaped() -> set[int]:
     return reaped
 
 
-def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
+def _run_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
     try:
         os.setsid()  # a group, to be killed with all that the model starts
         os.write(reports, b"%d\n" % os.getpid())
@@ -117,7 +117,7 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         else:
             traceback.print_exc()
         sys.stdout.flush()
-        _report(reports, *_told(error))
+        _report(reports, *_load_failure(error))
     finally:
         os._exit(1)
 
@@ -150,14 +150,14 @@ class ModelApp(Application):
         """Do nothing: the router already has."""
 
     def load(self, worker: Worker) -> None:
-        _set_oom_score(_FIRST_TO_GO)
+        _set_oom_score(_OOM_LOADING)
         self.program = find_program(self.settings)
         if os.path.isdir(self.packages):  # an earlier process of this model has installed them
             sys.path.insert(1, self.packages)
         elif path := find_requirements(self.program):
             install(path, self.packages)
         worker.model = load_model(self.program, self.settings, None if self.gpu is None else 0)
-        _set_oom_score(_SOON_TO_GO)
+        _set_oom_score(_OOM_LOADED)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
@@ -167,7 +167,7 @@ def _report(reports: int, status: int, message: str) -> None:
     os.write(reports, json.dumps([status, message]).encode() + b"\n")
 
 
-def _told(error: BaseException) -> tuple[int, str]:
+def _load_failure(error: BaseException) -> tuple[int, str]:
     """Status and message for a model that does not load."""
     if isinstance(error, UserError):
         return 400, str(error)
