@@ -242,7 +242,7 @@ class Opaque:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "prediction", "named"),
+    ("kind", "prediction", "named"),
     [
         (codecs.CSV, {"a": 1}, "this dict: a dict is not a single value"),
         (codecs.CSV, [{"a": 1}], "this list: a dict is not a single value"),
@@ -252,17 +252,17 @@ class Opaque:
         (codecs.NPY, [{"a": 1}], "this list"),
     ],
 )
-def test_what_a_type_cannot_carry_is_refused(wanted: str, prediction: Any, named: str) -> None:
-    with pytest.raises(InferenceError, match=f"{wanted} cannot carry {named}") as refused:
-        codecs.encode(prediction, [wanted])
+def test_what_a_type_cannot_carry_is_refused(kind: str, prediction: Any, named: str) -> None:
+    with pytest.raises(InferenceError, match=f"{kind} cannot carry {named}") as refused:
+        codecs.encode(prediction, [kind])
     assert refused.value.status == 406
-    assert codecs.encode(prediction, [wanted, codecs.JSON])[1] == codecs.JSON
+    assert codecs.encode(prediction, [kind, codecs.JSON])[1] == codecs.JSON
 
 
-@pytest.mark.parametrize("wanted", [codecs.JSON, codecs.JSON_LINES, codecs.CSV, codecs.TEXT])
-def test_an_object_without_a_form_is_never_written_as_its_repr(wanted: str) -> None:
+@pytest.mark.parametrize("kind", [codecs.JSON, codecs.JSON_LINES, codecs.CSV, codecs.TEXT])
+def test_an_object_without_a_form_is_never_written_as_its_repr(kind: str) -> None:
     with pytest.raises(InferenceError, match="Opaque has no known form: convert it in output_fn") as refused:
-        codecs.encode([Opaque()] if wanted != codecs.TEXT else Opaque(), [wanted])
+        codecs.encode([Opaque()] if kind != codecs.TEXT else Opaque(), [kind])
     assert refused.value.status == 500
 
 
@@ -360,9 +360,9 @@ def test_what_is_nested_too_deep_to_be_written_is_no_fault_of_the_model() -> Non
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    for wanted in (codecs.JSON, codecs.JSON_LINES, codecs.CSV):
+    for kind in (codecs.JSON, codecs.JSON_LINES, codecs.CSV):
         with pytest.raises(InferenceError) as refused:
-            codecs.encode(deep, [wanted])
+            codecs.encode(deep, [kind])
         assert refused.value.status == 406
 
 

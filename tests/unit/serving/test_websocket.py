@@ -71,7 +71,7 @@ def test_the_answer_of_the_rfc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "status", "said"),
+    ("method", "headers", "status", "expected"),
     [
         ("POST", HANDSHAKE, 405, {"Allow": "GET"}),
         ("GET", [], 426, {"Upgrade": "websocket"}),
@@ -82,11 +82,11 @@ def test_the_answer_of_the_rfc() -> None:
     ],
 )
 def test_what_is_no_handshake(
-    method: str, headers: list[tuple[str, str]], status: int, said: dict[str, str]
+    method: str, headers: list[tuple[str, str]], status: int, expected: dict[str, str]
 ) -> None:
     with pytest.raises(InferenceError) as refused:
         accept(method, headers, (1, 1))
-    assert (refused.value.status, refused.value.headers) == (status, said)
+    assert (refused.value.status, refused.value.headers) == (status, expected)
 
 
 def test_http_1_0_knows_no_upgrade() -> None:
