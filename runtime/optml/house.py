@@ -27,7 +27,7 @@ _DEPS = f"{_OURS}deps"
 _STDLIB = os.path.dirname(os.__file__)
 
 _users_path: list[str] = []
-_shared: set[str] | None = None  # modules imported before any user code; None until it is complete
+_shared: set[str] | None = None  # modules imported at start-up; None until it is over
 
 
 def isolate(users_path: list[str]) -> None:

@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException | None) -> bool:
-    """Whether CUDA is unusable in this process from now on; also by the causes of the error."""
+    """Whether this error, or one that caused it, makes CUDA unusable in this process from now on."""
     for _ in range(10):
         if error is None:
             return False

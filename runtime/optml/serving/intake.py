@@ -18,7 +18,7 @@ from .http.loop import TICK, Loop
 from .http.payload import bodies_of_worker
 from .scoreboard import CALLS, GENERATION, RETIRING, STATE
 
-_ASLEEP = 2.0  # seconds between checks of the clock by an idle process of one of many models
+_ASLEEP = 2.0  # seconds between checks of the clock in the idle process of one of many models
 _REST = 0.1  # seconds for which a client is not read after a refusal by a full queue
 
 
@@ -152,7 +152,7 @@ class Intake:
         """Give half of the surplus over the least busy worker to other workers.
 
         Clients keep their connections, so an uneven load would stay uneven. Calls are taken from the end of
-        the queue: there, fewer are ahead of them.
+        the queue: fewer are ahead of them elsewhere.
         """
         more = self._scoreboard.cells[self._row, CALLS] - self._scoreboard.fewest_calls()
         for connection in list(reversed(self.waiting))[: max(0, more // 2)]:

@@ -1,7 +1,7 @@
 """The record of each request: one line in the access log and one count, whatever the outcome.
 
-/ping is not logged, and of other requests only method and path. A thread writes the lines in batches: a write
-for each would cost more than reading the request, and a slow reader of the log would delay slots and /ping.
+/ping is not logged, and of what clients send only method and path are. A thread writes lines in batches: one
+write each would cost more than reading the request, and a slow reader of the log would delay slots and /ping.
 Under load it writes often and little: for each burst of thousands of lines, the log's reader, such as the
 Docker Engine, takes a core, and calls would wait for it.
 """

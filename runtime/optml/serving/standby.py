@@ -93,7 +93,7 @@ class Standby:
         self.alive = False
 
     def hand_over_rest(self) -> None:
-        """Hand over everything that has connected before the server stops, so that it is still served."""
+        """Hand over all connections before the server stops, so that they are still served."""
         self.exchange.know_from()  # workers keep what they have
         self.accept(_BACKLOG)
         self.listener.close()  # at once: a connection made after the last accept would be lost
@@ -156,9 +156,9 @@ class Standby:
             self.loop.read(connection)
 
     def choose(self) -> int | None:
-        """The row of the worker with the fewest calls and, among several, the fewest connections.
+        """The row of the ready worker with the fewest calls and, among several, the fewest connections.
 
-        Only of those that are ready, with a heartbeat since they last took no connection in time.
+        Leaves out workers without a heartbeat since they last failed to take a connection in time.
         """
         cells, seen = self.scoreboard.cells, self.scoreboard.seen
         calls = {
@@ -255,7 +255,7 @@ class Standby:
         return True
 
     def dispatch(self, connection: Connection, request: Request) -> None:
-        """Answer what no worker takes. All but /ping closes the connection: a retry may find a worker."""
+        """Answer a request that no worker gets. All but /ping close the connection: a retry may find one."""
         ready = self.scoreboard.any_ready()
         if request.path != "/ping":
             id = self.journal.new_id()

@@ -137,7 +137,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.alive = False
 
     def retire(self, stuck: list[Call]) -> None:
-        """Have this worker replaced. `stuck`: calls stuck in the model, as threads cannot be stopped."""
+        """Have this worker replaced, because the threads of stuck calls cannot be stopped."""
         self.scoreboard.set_state(self.row, RETIRING)
         self.alive = False
         self.intake.stop()

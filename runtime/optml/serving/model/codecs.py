@@ -26,7 +26,7 @@ def media_type(header: str) -> str:
     """The bare media type of a Content-Type: `Text/CSV; charset=utf-8` → `text/csv`."""
     bare = header
     if ";" in header:
-        from werkzeug.http import parse_options_header  # late: most types have no parameters
+        from werkzeug.http import parse_options_header  # late: slow; most types have no parameters
 
         bare = parse_options_header(header)[0]
     bare = bare.strip().lower()

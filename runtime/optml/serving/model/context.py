@@ -141,7 +141,7 @@ class Context(ToolkitContext):
 
     @property
     def request_headers(self) -> Headers:
-        if self._headers is None:  # most handlers never do
+        if self._headers is None:  # most handlers never read them
             self._headers = Headers(self._pairs)
         return self._headers
 

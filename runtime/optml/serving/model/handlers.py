@@ -210,7 +210,7 @@ def _read_body(payload: Payload, content_type: str) -> bytes | str:
 
 
 def _finished(result: Any, types: tuple[str, ...], context: Context) -> tuple[Body, str | None]:
-    """The body and type of what output_fn or transform_fn returned, or of a generator's chunks."""
+    """Body and type of a result of output_fn or transform_fn: a body, (body, type), response or generator."""
     typed = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str)
     accept = types[0]
     if typed:

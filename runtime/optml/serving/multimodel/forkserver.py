@@ -1,8 +1,8 @@
 """The forkserver: a process that forks one child for each model of a multi-model server.
 
-It is forked from the router while that has one thread and no flask, but all that a worker needs imported. A
-child is a worker with one model and its own socket, so slots, deadlines, streams and refusals work as in any
-worker. It reports its process id, then the result of its start; its pipe closes when it ends.
+It is forked while the router has one thread and no flask, but has imported all that a worker needs. A child
+is a worker with one model and its own socket, so slots, deadlines, streams and refusals work as in any other.
+It reports its process id, then the result of its start; its pipe closes when it ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OOM_LOADING, _OOM_LOADED = 1000, 500  # OOM scores: first a loading model, then
 
 
 def fork_forkserver(router: Worker, home: str) -> socket.socket:
-    """Fork it. Returns its socket for orders: JSON (`url`, `packages`, `gpu`), a listener, a report pipe."""
+    """Fork it. Returns a socket for orders: JSON (`url`, `packages`, `gpu`), a listener, a report pipe."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
@@ -80,7 +80,7 @@ def _fork_on_demand(router: Worker, orders: socket.socket) -> None:
 
 
 def _refuse(reports: int, error: OSError) -> None:
-    """Report that there is no child, in its place."""
+    """Report, in the child's place, that it cannot be started."""
     message = f"No process can be started for the model: {error.strerror}."
     log_error(message)
     os.write(reports, b"0\n")
