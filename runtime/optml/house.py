@@ -1,12 +1,12 @@
-"""The server's house: its modules and what they depend on, which no package or file of the user can replace.
+"""Import isolation: no package or file of the user replaces a module or dependency of the server.
 
-Server and model share an interpreter, and so one `sys.modules`. The modules of our folders therefore see an
-`__import__` of their own, and the user's modules Python's:
+Server and model share an interpreter and therefore `sys.modules`. So our modules get their own `__import__`,
+and the user's modules get Python's:
 
-- What lies in deps is imported as `optml.deps.flask` and so on, beside what the user has by the plain name.
-- The standard library's modules that the server imports when it starts are shared. Of one that it imports
-  later it gets a copy of its own, since a file of the user may have that name by then.
-- Anything else is the user's, such as numpy. Dependencies do not see it: nothing optional of theirs is there.
+- Packages in deps are imported as `optml.deps.flask` etc., beside the user's package of the plain name.
+- Standard library modules that the server imports at start-up are shared. Of one imported later the server
+  gets its own copy, because by then a file of the user may have that name.
+- Anything else, such as numpy, is the user's. Dependencies do not see it, so they find no optional packages.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _DEPS = f"{_OURS}deps"
 _STDLIB = os.path.dirname(os.__file__)
 
 _users_path: list[str] = []
-_shared: set[str] | None = None  # what is imported when the user's code comes; None until then
+_shared: set[str] | None = None  # modules imported at start-up; None until it is over
 
 
 def isolate(users_path: list[str]) -> None:
-    """Have our modules import as described above. Called while the user's path is not in `sys.path`."""
+    """Set up the imports described above. Call this before the user's path is in `sys.path`."""
     _users_path[:] = users_path
     deps = sys.modules[_DEPS] = ModuleType(_DEPS)
     deps.__path__ = [paths.DEPS, _STDLIB]
@@ -39,7 +39,7 @@ def isolate(users_path: list[str]) -> None:
 
 
 def open_to_user() -> None:
-    """Let the user's code import from the user's path, and what it does not have there from ours."""
+    """Let user code import from the user's path and, if a module is not there, from ours."""
     global _shared
     _shared = set(sys.modules)
     home = os.path.dirname(paths.LIB)
@@ -47,7 +47,7 @@ def open_to_user() -> None:
 
 
 class _Finder:
-    """Finds the modules of our package, its dependencies below it."""
+    """Finds modules of our package, including the dependencies below it."""
 
     @staticmethod
     def find_spec(
@@ -78,7 +78,7 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """`__import__` for the modules of our folders."""
+    """`__import__` for our modules and dependencies."""
     top = name.partition(".")[0]
     if not level and _is_ours(top, _shared is None):
         module = __import__(f"{_DEPS}.{name}", globals, locals, fromlist or (), 0)
@@ -91,14 +91,14 @@ def _import(
 
 @cache
 def _is_ours(top: str, starting: bool) -> bool:
-    """Whether the server has a module of its own by this name."""
+    """Whether the server uses its own module of this name."""
     if _is_file(paths.DEPS, top):
         return True
     return not starting and _is_standard(top) and top not in (_shared or ()) and _is_file(_STDLIB, top)
 
 
 def _is_standard(top: str) -> bool:
-    # The data of sysconfig has the platform in its name, so that no list knows it.
+    # sysconfig's data module has the platform in its name, so it is not in the list.
     return top in sys.stdlib_module_names or top.startswith("_sysconfigdata_")
 
 

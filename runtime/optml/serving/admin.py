@@ -1,7 +1,7 @@
 """The control plane: every route but /ping and /invocations, as a flask application.
 
-flask takes 190 ms to import, half of what the whole server takes to start, and gives a fraction of the
-requests/s of the loop. So it is imported by the first request for such a route, on a thread beside the loop.
+flask takes 190 ms to import, half as long as the whole server takes to start, and handles a fraction of the
+loop's requests/s. So the first request for such a route imports it, on a thread beside the loop.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> Flask:
-    """The application of this worker, which answers for all. `models`: the names of many, where there are."""
+    """This worker's application, which reports on all workers. `models`: the names, if there are many."""
     app = Flask(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # a path that nobody knows is a 404, and no redirect to another
+    app.url_map.merge_slashes = False  # an unknown path is a 404, not a redirect
     app.register_error_handler(Exception, _failed)
 
     @app.get("/execution-parameters")
@@ -63,9 +63,9 @@ def create_app(worker: Host, models: Callable[[], list[str]] | None = None) -> F
 
 
 def _execution_parameters(worker: Host) -> dict[str, Any]:
-    """What a batch job may send.
+    """How to send the records of a batch transform.
 
-    A strategy that was set goes back as it came; settings.py says which is recommended otherwise.
+    A strategy that was set is returned unchanged; settings.py explains the default.
     """
     settings = worker.settings
     return {
@@ -83,35 +83,35 @@ def _text(name: str) -> str:
 
 
 def _failed(error: Exception) -> Response:
-    """Every error as the JSON that /invocations answers, too."""
+    """Respond to an error with the same JSON as /invocations."""
     if isinstance(error, HTTPException):
-        said = {
+        messages = {
             404: f"There is nothing at {request.path}.",
-            405: f"{request.path} does not take {request.method}.",
+            405: f"{request.path} does not allow {request.method}.",
         }
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
         code = error.code or 500
-        error = InferenceError(said.get(code) or error.description or error.name, code, headers)
+        error = InferenceError(messages.get(code) or error.description or error.name, code, headers)
     answer = failure(error, request.environ["optml.request_id"])
     return Response(answer.body, answer.status, answer.headers)
 
 
 def _calls(worker: Host) -> tuple[int, int]:
-    """Calls that run, and calls that wait."""
+    """How many calls run, and how many wait."""
     calls = [worker.scoreboard.cells[row, CALLS] for row in worker.scoreboard.rows]
     running = sum(min(count, worker.slots.count) for count in calls)
     return running, sum(calls) - running
 
 
 def _status(worker: Host, models: list[str] | None) -> dict[str, Any]:
-    """What the page shows."""
+    """The data that the page shows."""
     scoreboard = worker.scoreboard
     running, queued = _calls(worker)
     planned = worker.app.planned_workers
     if models is None:
         model, routes = f"{paths.MODEL}, {worker.app.program}", ["/invocations"]
     else:
-        model = ", ".join(models) or "none yet: load one by POST /models"
+        model = ", ".join(models) or "none yet: load one with POST /models"
         routes = [f"/models/{quote(name)}/invoke" for name in models]
     return {
         "model": model,
@@ -128,12 +128,12 @@ def _status(worker: Host, models: list[str] | None) -> dict[str, Any]:
 
 
 def _metrics(worker: Host) -> Iterator[str]:
-    """What was counted, in the text format of Prometheus."""
+    """The counters, in the text format of Prometheus."""
     scoreboard = worker.scoreboard
     running, queued = _calls(worker)
     count, queue, model = scoreboard.done()
     statuses = {f'{{status="{status}"}}': number for status, number in scoreboard.statuses().items()}
-    yield from _metric("requests_total", "counter", "Requests answered, /ping excepted.", statuses)
+    yield from _metric("requests_total", "counter", "Requests answered, except /ping.", statuses)
     yield from _metric("calls_in_flight", "gauge", "Calls that run in a model.", running)
     yield from _metric("calls_queued", "gauge", "Calls that wait for a slot.", queued)
     for name, seconds in (("queue", queue), ("model", model)):
@@ -141,7 +141,7 @@ def _metrics(worker: Host) -> Iterator[str]:
         yield from _metric(f"{name}_seconds", "summary", f"Seconds that calls spent in the {name}.", samples)
     yield from _metric("workers_ready", "gauge", "Workers that can answer a call.", scoreboard.ready())
     yield from _metric(
-        "worker_restarts_total", "counter", "Workers that took the place of another.", scoreboard.restarts()
+        "worker_restarts_total", "counter", "Workers that replaced another.", scoreboard.restarts()
     )
     found = gpus.memory() if worker.settings.gpus else []
     for name, attribute in (("used", "used"), ("total", "memory")) if found else ():
@@ -150,7 +150,7 @@ def _metrics(worker: Host) -> Iterator[str]:
 
 
 def _metric(name: str, kind: str, help: str, samples: int | dict[str, Any]) -> Iterator[str]:
-    """One metric: a number, or several by what follows the name."""
+    """One metric: a number, or several by the suffix of the name."""
     yield f"# HELP optml_{name} {help}"
     yield f"# TYPE optml_{name} {kind}"
     for suffix, value in samples.items() if isinstance(samples, dict) else [("", samples)]:

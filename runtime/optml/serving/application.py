@@ -1,4 +1,4 @@
-"""What the workers of a server share, and what a worker may ask of it."""
+"""The gunicorn application: what the workers share, and how they load the model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .worker import DRAIN, NO_RETRY, Worker
 
 
 class Server(BaseApplication, Application):  # type: ignore[misc]
-    """The gunicorn application: our settings in its words, and what the workers share."""
+    """The gunicorn application: our settings as gunicorn's, and what the workers share."""
 
     def __init__(self, settings: Settings, program: str | None, listener: socket.socket) -> None:
         self.settings = settings
         self.program = program
         self.listener = listener
         self.planned_workers, self.reason = plan_workers(settings)
-        # A worker that is replaced has its row until it is gone, and the one that replaces it another.
+        # A worker keeps its row until it is gone; its replacement has another.
         rows = 2 * self.planned_workers
         self.scoreboard = Scoreboard(rows)
         self.exchange = Exchange(rows)
@@ -43,7 +43,7 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
         super().__init__()
         self.drop_to = decide_user(settings, program)
         if "OMP_NUM_THREADS" not in os.environ:
-            # One team of threads per worker, not one per worker and CPU.
+            # One OpenMP thread per CPU in all workers together, not in each.
             os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cpu_count() // self.planned_workers))
 
     def load_config(self) -> None:
@@ -52,7 +52,7 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
             "bind": f"fd://{self.listener.detach()}",
             "workers": 1,  # the first one loads alone, see Supervisor
             "worker_class": Worker,
-            "timeout": 0,  # we look at heartbeats ourselves
+            "timeout": 0,  # we check heartbeats ourselves
             "graceful_timeout": int(DRAIN) + 1,
             "worker_tmp_dir": temporary,
             "control_socket_disable": True,
@@ -69,9 +69,9 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
             self.drop_to = None
 
     def prepare(self) -> None:
-        """What is done once for all workers: install the requirements, and load the model if it is shared."""
+        """Once for all workers: install the requirements, and load the model if it is shared."""
         if self.settings.multi_model:
-            return  # each model has its own
+            return  # each model has its own requirements
         if path := find_requirements(self.program):
             install(path)
         if self.settings.preload and self.program:
@@ -80,7 +80,7 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
                 self.model = load_model(self.program, self.settings, None)
             except UserError:
                 raise
-            except BaseException as error:  # the SystemExit of a user's module is a failure as well
+            except BaseException as error:  # also SystemExit, if a user module raises it
                 traceback.print_exc()
                 raise UserError(f"the model does not load: {type(error).__name__}, see above") from None
             if self.settings.gpus and gpus.are_open():
@@ -88,20 +88,20 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
                     "SAGEMAKER_MODEL_SERVER_PRELOAD=true, but loading the model started CUDA, which does not "
                     "survive the fork of a worker: unset it, or move the model to the GPU in the first call"
                 )
-            # What exists now is not looked at by the collector again, so that its pages stay shared.
+            # Exempt all present objects from garbage collection, so that their pages stay shared.
             gc.collect()
             gc.freeze()
 
     def load(self, worker: Worker) -> None:
-        """Give the worker its model, or the user's whole application; ends it where that fails."""
+        """Load the worker's model or application; ends the worker if that fails."""
         try:
             self._load(worker)
         except UserError as problem:
             log_error(str(problem))
             os._exit(NO_RETRY)
-        except BaseException as error:  # the SystemExit of a user's module is a failure as well
+        except BaseException as error:  # also SystemExit, if a user module raises it
             self._tracebacks[0] += 1
-            if self._tracebacks[0] == 1:  # nobody has printed the traceback of a failed start yet
+            if self._tracebacks[0] == 1:  # print the traceback of the first failed start only
                 traceback.print_exc()
             log_error(f"the model does not load: {type(error).__name__} in worker {worker.pid}")
             sys.stdout.flush()
@@ -117,23 +117,23 @@ class Server(BaseApplication, Application):  # type: ignore[misc]
         assert self.program is not None
         worker.model = self.model or load_model(self.program, self.settings, worker.gpu)
         if worker.model.has_stream:
-            from . import websocket  # takes 50 ms, and few models talk
+            from . import websocket  # takes 50 ms, and few models have a stream_fn
 
             worker.websocket = websocket
 
     def gpus_of(self, row: int) -> list[str]:
-        """The GPUs of a worker: one, shared by several workers where they are more, or its part of all."""
+        """The ids of a worker's GPUs: its share of all or, if there are more workers, one that they share."""
         ids = [gpu.id for gpu in self.settings.gpus]
         step = min(self.planned_workers, len(ids))
         return ids[row % self.planned_workers % step :: step] if ids else []
 
 
 class Log:
-    """gunicorn's logger in our words: warnings and errors. Requests are logged by the worker."""
+    """gunicorn's logger: warnings and errors, in our format. Workers log requests themselves."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
-        self.killed: set[int] = set()  # workers that we have killed ourselves, and said why
+        self.killed: set[int] = set()  # pids of workers that we killed, with a line in the log
 
     def debug(self, *_: Any, **__: Any) -> None:
         pass
@@ -142,7 +142,7 @@ class Log:
 
     def warning(self, message: str, *values: Any, exc_info: bool = False, **_: Any) -> None:
         if values[1:] == (NO_RETRY,) or (values[:1] and values[0] in self.killed):
-            return  # there is a line that says why
+            return  # the reason is already in the log
         text = message % values if values else message
         log(f"{text}\n{traceback.format_exc().rstrip()}" if exc_info else text)
 
@@ -153,20 +153,20 @@ class Log:
 
 
 def load_router(worker: Worker) -> Any:
-    """The application of a multi-model server, beside the forkserver of its models."""
+    """The application of a multi-model server. Also forks the forkserver of its models."""
     import tempfile
 
     from .multimodel.forkserver import fork_forkserver
 
     home = tempfile.mkdtemp(prefix="optml-models-")
     forkserver = fork_forkserver(worker, home)
-    from .multimodel.router import create_router  # flask and its memory are the router's alone
+    from .multimodel.router import create_router  # after the fork: models do not need flask
 
     return create_router(worker, forkserver, home)
 
 
 def load_app(settings: Settings) -> Any:
-    """The user's own WSGI application, from `module:app`. Raises UserError when it is not one."""
+    """The user's WSGI application, from `module:app`. Raises UserError if there is none."""
     assert settings.app is not None
     module_name, _, attribute = settings.app.partition(":")
     for directory in reversed(settings.code_dirs):
@@ -176,7 +176,7 @@ def load_app(settings: Settings) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
+            raise  # the module exists, but something that it imports does not
         folders = " or ".join(settings.code_dirs)
         raise UserError(
             f"SAGEMAKER_SERVING_MODULE={settings.app}: there is no module {error.name} in {folders}"

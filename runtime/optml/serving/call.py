@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # websockets takes 50 ms to import
 class Call:
     """A request with its two clocks, in seconds of the monotonic clock.
 
-    `deadline` is the client's: nobody waits longer for an answer, whatever the reason. `limit` is the
-    slot's: it begins with the run itself, so waiting never makes a call look stuck. Whoever claims the call
-    first, its slot or the loop at the deadline, is the one who answers.
+    `deadline` is the client's: no client waits longer for a response, whatever the reason. `limit` is the
+    slot's: it starts with the run, so waiting never makes a call look stuck. Whichever claims the call first
+    answers it: its slot, or the loop at the deadline.
     """
 
     def __init__(
@@ -35,37 +35,37 @@ class Call:
         self.started = 0.0
         self.answered = 0.0
         self.streaming = False
-        self.opening = b""  # what opens a session, where it asks for one
-        self.counted = True  # it is for a model, and not about models
+        self.opening = b""  # the handshake response, if this is to become a session
+        self.counted = True  # false for requests that manage models
         self.session: Stream | None = None
         self._claim = threading.Lock()
         self._end = threading.Lock()
 
     def start(self) -> None:
-        """The run begins, on a slot."""
+        """Start the run, on a slot."""
         self.started = time.monotonic()
         self.renew()
 
     def renew(self) -> None:
-        """From here on the user's code has the time of a whole call."""
+        """Restart the slot's clock: user code has the time of a whole call again."""
         self.limit = time.monotonic() + self.timeout
 
     def pause(self) -> None:
-        """The client is waited for, and not the user's code."""
+        """Stop the slot's clock while the server waits for the client."""
         self.limit = math.inf
 
     def claim(self) -> bool:
-        """Take the right to answer: true for the first who asks."""
+        """Claim the right to respond: true for the first caller."""
         if not self._claim.acquire(blocking=False):
             return False
         self.answered = time.monotonic()
         return True
 
     def begin(self, session: Stream) -> None:
-        """The answer is a session: the right to end it is open again."""
+        """Turn the call into a session, whose end can be claimed again."""
         self.session = session
         self._claim.release()
 
     def end(self) -> bool:
-        """The answer is complete or broken: true for the first who says so, and writes its line."""
+        """Mark the response as complete or broken off: true for the first caller, which logs it."""
         return self._end.acquire(blocking=False)

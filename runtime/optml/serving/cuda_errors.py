@@ -1,20 +1,20 @@
-"""What the frameworks raise where CUDA fails, known by name and text: none of them is imported here."""
+"""CUDA errors of the frameworks, recognized by name and text: none of them is imported here."""
 
 from __future__ import annotations
 
 # torch and CuPy; TensorFlow.
 _OUT_OF_MEMORY_NAMES = {"OutOfMemoryError", "ResourceExhaustedError"}
-# Of RuntimeErrors and other types for everything: torch's allocators, CUDA itself, ONNX Runtime.
+# In RuntimeErrors and other general types: torch's allocators, CUDA itself, ONNX Runtime.
 _OUT_OF_MEMORY_TEXTS = (
     *("CUDA out of memory", "CUDA error: out of memory", "CUDA failure 2: out of memory"),
     *("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED"),
     *("BFCArena::AllocateRawInternal",),
 )
 _OF_JAX = {"XlaRuntimeError", "JaxRuntimeError"}
-# ONNX Runtime, TensorFlow and Numba; what the others raise where CUDA fails are RuntimeErrors.
+# ONNX Runtime, TensorFlow and Numba; the others raise RuntimeErrors if CUDA fails.
 _NO_RUNTIME_ERRORS = {"RuntimeException", "Fail", "EPFail", "InternalError", "CudaAPIError"}
 
-# After these every further call of CUDA in the process fails, until it "must be terminated and relaunched".
+# After these all CUDA calls of the process fail, which "must be terminated and relaunched".
 # Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (cudaError)
 _FATAL_TEXTS = (
     *("device-side assert", "illegal memory access", "illegal instruction", "misaligned address"),
@@ -26,7 +26,7 @@ _FATAL_TEXTS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU has too little memory for what was asked."""
+    """Whether a GPU has run out of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
     text = _text(error)
     return (
@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException | None) -> bool:
-    """Whether CUDA is unusable in this process from now on; the handler may have raised another error."""
+    """Whether this error, or one that caused it, makes CUDA unusable in this process from now on."""
     for _ in range(10):
         if error is None:
             return False
@@ -49,7 +49,7 @@ def is_fatal(error: BaseException | None) -> bool:
 
 
 def _is_a_frameworks(error: BaseException) -> bool:
-    """Others, such as ValueError and InferenceError, may have their words from a request."""
+    """Whether a framework may have raised it. The text of others, such as ValueError, may be a request's."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, RuntimeError) or bool(names & _NO_RUNTIME_ERRORS)
 

@@ -1,4 +1,4 @@
-"""What becomes of a complete request: an answer at once, a call on a slot, or a thread beside the loop."""
+"""What happens to a complete request: an immediate response, a slot, or a thread beside the loop."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .http.response import Response, as_bytes, failure
 _STREAM = "/invocations-bidirectional-stream"
 _ROUTES = ("/", "/status", "/metrics", "/execution-parameters", "/openapi.json")  # of the control plane
 _FULL = InferenceError("All slots are busy and the queue is full.", 503, {"Retry-After": "1"})
-HELD = InferenceError("All slots have a stream each.", 503, {"Retry-After": "1"})
+HELD = InferenceError("All slots are held by WebSocket sessions.", 503, {"Retry-After": "1"})
 _USE_POST = InferenceError("Use POST.", 405, {"Allow": "POST"})
 
 
 class Dispatcher:
-    """From the loop alone, but for what executors run."""
+    """All methods are for the loop's thread, except those that the executors run."""
 
     def __init__(self, host: Host, execution: Execution) -> None:
         self._host = host
         self._execution = execution
-        # Threads beside the loop, each started when it is first needed, that do one thing after the other.
+        # One thread each, beside the loop, started when first needed.
         self._health, self._control = ThreadPoolExecutor(1, "health"), ThreadPoolExecutor(1, "control")
 
     def dispatch(self, connection: Connection, request: Request) -> None:
@@ -52,12 +52,12 @@ class Dispatcher:
             self.beside(self.ask_app, connection, request)
 
     def may_be_session(self, request: Request) -> bool:
-        """Whether a session may have this path, which the client chooses: no other route of ours has it."""
+        """Whether the request may open a session: on any path that the client chooses, except our routes."""
         asks = any(name == "UPGRADE" and value.lower() == "websocket" for name, value in request.headers)
         return asks and request.path not in _ROUTES
 
     def upgrade(self, connection: Connection, request: Request) -> None:
-        """A call that becomes a session; what is not a proper handshake is refused before it takes a slot."""
+        """Start a call that becomes a session. An invalid handshake is refused before it takes a slot."""
         try:
             opening = self._host.websocket.accept(request.method, request.headers, request.version)
         except InferenceError as error:
@@ -66,7 +66,7 @@ class Dispatcher:
             self.call(connection, request, opening)
 
     def ping(self, connection: Connection, request: Request) -> None:
-        """200 where any worker is ready. The user's own word on it, if any, is asked beside the loop."""
+        """Answer /ping: 200 if any worker is ready. User code that has a say in it runs beside the loop."""
         if not self._host.scoreboard.any_ready():
             self.respond(connection, request, Response(503, b"", {"Retry-After": "1"}))
         elif self._host.settings.app:
@@ -77,17 +77,17 @@ class Dispatcher:
             self.respond(connection, request, Response(200))
 
     def call(self, connection: Connection, request: Request, opening: bytes = b"") -> None:
-        """Give the request to a slot, now or in its turn, or refuse it at once."""
+        """Run the request on a slot, now or in turn, or refuse it at once."""
         host = self._host
-        # A router keeps no time: the process of the model does.
+        # A router sets no deadline: the model's process does.
         timeout = math.inf if host.settings.multi_model else host.settings.timeout
-        came = host.intake.arrival_of(connection)
-        call = Call(request, connection, host.journal.new_id(), came, timeout)
+        arrived = host.intake.arrival_of(connection)
+        call = Call(request, connection, host.journal.new_id(), arrived, timeout)
         call.opening = opening
         call.counted = not host.settings.multi_model or request.path.endswith("/invoke")
         if host.loop.now > call.deadline:
             self.refuse(connection, request, over_time(timeout))
-        elif host.slots.held and came < host.loop.now:
+        elif host.slots.held and arrived < host.loop.now:
             self.refuse(connection, request, HELD)
         elif host.slots.admit(call, len(host.intake.waiting)):
             host.intake.note_load()
@@ -104,7 +104,7 @@ class Dispatcher:
         self.respond(connection, request, failure(error, id))
         self._host.journal.note(request, error.status, id)
 
-    # Beside the loop: it takes no slot, and the loop no time
+    # Beside the loop: takes no slot and does not delay the loop
 
     def beside(self, action: Callable[[Call], int | None], connection: Connection, request: Request) -> None:
         host, is_ping = self._host, request.path == "/ping"
@@ -123,11 +123,11 @@ class Dispatcher:
         executor.submit(act).add_done_callback(_print_fault)
 
     def ask_app(self, call: Call) -> int | None:
-        """The control plane, or /ping of the user's own application."""
+        """Answer by the control plane, or /ping by the user's application."""
         return self._execution.run_app(call, self.app)
 
     def ask_user(self, call: Call) -> int:
-        """The user's word on health."""
+        """Answer /ping by the user's ping_fn."""
         assert self._host.model is not None
         try:
             healthy = self._host.model.ping()
@@ -140,7 +140,7 @@ class Dispatcher:
 
     @cached_property
     def app(self) -> Any:
-        if self._host.wsgi is not None:  # the user's own, or a router with its control plane
+        if self._host.wsgi is not None:  # the user's, or a router, which includes the control plane
             return self._host.wsgi
         from .admin import create_app  # flask takes 190 ms to import
 
@@ -148,6 +148,6 @@ class Dispatcher:
 
 
 def _print_fault(done: Future[None]) -> None:
-    """What nobody waits for must not fail in silence."""
+    """Print the error of a future that nobody waits for."""
     if error := done.exception():
         traceback.print_exception(error)

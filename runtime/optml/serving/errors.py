@@ -1,4 +1,4 @@
-"""Errors that become HTTP answers."""
+"""Errors that become HTTP responses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .cuda_errors import is_out_of_memory
 
 
 class InferenceError(Exception):
-    """Raised by a handler to answer with a status of its own, from 400 to 599, and a message.
+    """Raised by a handler to respond with its own status, from 400 to 599, and message.
 
-    `InferenceError("age must not be negative", 422)`: the client gets the message as JSON, and the log no
-    traceback.
+    `InferenceError("age must not be negative", 422)`: the client gets the message as JSON; no traceback is
+    logged.
     """
 
     def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
@@ -25,9 +25,9 @@ class InferenceError(Exception):
 
 
 def as_inference_error(error: BaseException) -> InferenceError | None:
-    """The answer that an exception asks for, or None for one that is a fault of the handler.
+    """The response that an exception asks for, or None if it is a fault of the handler.
 
-    Known by convention: `status_code` (the inference toolkits, Starlette) and werkzeug's HTTPException.
+    Recognized by convention: `status_code` (the inference toolkits, Starlette) and werkzeug's HTTPException.
     """
     if isinstance(error, InferenceError):
         return error
@@ -48,7 +48,7 @@ def _is_error(status: int) -> bool:
 
 
 def error_body(status: int, message: str, request_id: str) -> bytes:
-    """The JSON of an error answer: `{"code", "type", "message", "requestId"}`."""
+    """The JSON of an error response: `{"code", "type", "message", "requestId"}`."""
     kind = phrase(status).title().replace(" ", "").replace("-", "")  # 404: NotFound
     body = {"code": status, "type": kind, "message": message, "requestId": request_id}
     return json.dumps(body).encode()

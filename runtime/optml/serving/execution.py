@@ -1,7 +1,7 @@
-"""One call on its slot: a whole answer, a stream, a session, or what a WSGI application answers.
+"""One call on its slot: a complete response, a stream, a session, or a WSGI application's response.
 
-The client's errors are told from the user's where they arise: only what `send_part` sends can fail for the
-client, so an OSError that a handler raises is a fault like any other.
+Failures of the client and of handlers are told apart at their source: only `send_part` turns an OSError into
+ClientGone, so an OSError raised by a handler is a fault like any other.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
 
 
 class ClientGone(Exception):
-    """The client takes no more of its answer."""
+    """The client has stopped reading its response."""
 
 
 class TooLate(Exception):
-    """The deadline has answered."""
+    """The call was answered at its deadline."""
 
 
 class Execution:
@@ -43,7 +43,7 @@ class Execution:
         self._host = host
 
     def run(self, call: Call) -> None:
-        """Run one call and note what became of it, unless the deadline has answered."""
+        """Run one call and record its outcome, unless it was answered at its deadline."""
         try:
             if call.opening:
                 status = self._talk(call)
@@ -58,17 +58,17 @@ class Execution:
         call.request.body.close()
 
     def break_off(self, call: Call, error: BaseException) -> int | None:
-        """End an answer that has begun: only the connection's end can tell the client. Gives what to note."""
+        """Break off a response: only a closed connection tells the client. Returns the status to record."""
         if isinstance(error, TooLate):
             return None
-        self._notice(error)
+        self._check_cuda(error)
         self._cut(call)
         if isinstance(error, ClientGone):
             return CLIENT_GONE
         return (as_inference_error(error) or fault(error, call.id)).status
 
-    def _notice(self, error: BaseException) -> None:
-        """A worker whose CUDA is broken would answer nothing but 500 from now on."""
+    def _check_cuda(self, error: BaseException) -> None:
+        """Replace a worker whose CUDA is broken: it would answer only 500 from now on."""
         if self._host.gpu is not None and is_fatal(error):
             self._host.loop.post(self._host.replace)
 
@@ -76,17 +76,17 @@ class Execution:
         self._host.loop.post(lambda: self._host.loop.close(call.connection))
 
     def send_part(self, call: Call, data: bytes) -> None:
-        """Send a part of an answer, for which the client has the time of a call. The first claims the call.
+        """Send a part of a response, within the time of a call. The first part claims the call.
 
         Raises ClientGone and TooLate.
         """
         if not call.streaming and not call.claim():
             raise TooLate
         call.streaming = True
-        call.pause()  # a client that does not read is no model that is stuck
+        call.pause()  # a client that does not read is not a stuck model
         sock = call.connection.sock
         try:
-            # Fails where the loop has closed it, as the call took too long.
+            # Fails if the loop has closed it, because the call took too long.
             sock.settimeout(self._host.settings.timeout)
             sock.sendall(data)
         except OSError as error:
@@ -95,7 +95,7 @@ class Execution:
             call.renew()
 
     def _invoke(self, call: Call) -> int | None:
-        """Run the handlers and answer, unless the deadline has."""
+        """Run the handlers and respond, unless the call was answered at its deadline."""
         host = self._host
         assert host.model is not None
         request = call.request
@@ -104,25 +104,25 @@ class Execution:
         try:
             body, mimetype = host.model.answer(request.body, request.content_type, request.accept, context)
             if not isinstance(body, bytes):
-                chunks, body = body, next(body, b"")  # what fails before the first chunk fails as any call
+                chunks, body = body, next(body, b"")  # an error before the first chunk gets a response
             response = Response(context.status, body, context.response_headers, mimetype)
             whole = as_bytes(response, request, host.closes)  # also checks the headers
         except BaseException as error:
             close(chunks)
-            self._notice(error)
+            self._check_cuda(error)
             response, chunks = failure(error, call.id), None
             whole = as_bytes(response, request, host.closes)
         if chunks is not None:
             return self._stream(call, response, chunks)
         if not call.claim():
             return None
-        # Free before the answer leaves: the client may send its next call at once.
+        # Free the slot before sending: the client may send its next call at once.
         host.slots.release(call)
         host.loop.send(call.connection, *whole)
         return response.status
 
     def _stream(self, call: Call, answer: Response, chunks: Iterator[bytes]) -> int:
-        """Send chunks as they come. Each has the time of a whole call."""
+        """Send chunks as they are produced. Each has the time of a whole call."""
         frames = Frames(answer, call.request, self._host.closes)
         try:
             self.send_part(call, frames.head + frames.frame(answer.body))
@@ -135,13 +135,13 @@ class Execution:
         return answer.status
 
     def _continue(self, call: Call, then_close: bool) -> None:
-        """The answer is complete: give the connection back to the loop."""
+        """Give the connection back to the loop after a complete response."""
         call.connection.sock.setblocking(False)
         self._host.slots.release(call)
         self._host.loop.send(call.connection, b"", then_close)
 
     def _talk(self, call: Call) -> int | None:
-        """Open a WebSocket, and have the user's stream_fn talk through it."""
+        """Open a WebSocket and run the user's stream_fn on it."""
         host = self._host
         assert host.model is not None
         self.send_part(call, call.opening)
@@ -154,22 +154,22 @@ class Execution:
         except host.websocket.Gone:
             pass
         except BaseException as error:
-            self._notice(error)
+            self._check_cuda(error)
             known = as_inference_error(error)
             code, reason = _INTERNAL_ERROR, str(known or f"{fault(error, call.id)} ({call.id})")
         if call.claim():
             self._end_session(call, stream, code or (_NORMAL if host.alive else _GOING_AWAY), reason)
-        return None  # the end of the session is noted there
+        return None  # _end_session records it
 
     def _end_session(self, call: Call, stream: Stream, code: int, reason: str) -> None:
-        """Close a WebSocket on both sides; from the slot, or in its place when it is over its time."""
+        """Close a WebSocket on both sides; on the slot or, if that is stuck, in its place."""
         stream.close(code, reason)
         self._host.slots.release(call)
         self._host.journal.note_call(call, 101)
         self._cut(call)
 
     def run_app(self, call: Call, app: Any) -> int | None:
-        """Have a WSGI application answer, the user's own or the control plane."""
+        """Run a WSGI application, the user's or the control plane."""
         host, request = self._host, call.request
         answer = WSGIAnswer(request, partial(self.send_part, call), host.closes)
         variables = environ(request, call.connection.server, host.app.planned_workers > 1)
@@ -179,7 +179,7 @@ class Execution:
         except BaseException as error:
             if call.streaming or isinstance(error, TooLate):
                 raise
-            self._notice(error)
+            self._check_cuda(error)
             response = failure(error, call.id)
             if not call.claim():
                 return None
@@ -190,10 +190,10 @@ class Execution:
         return answer.response.status
 
     def give_up(self, call: Call) -> None:
-        """End, from the loop, a call whose slot is stuck in the user's code."""
+        """End a call whose slot is stuck in user code. For the loop's thread."""
         late = over_time(self._host.settings.timeout)
         if call.session is not None and call.claim():
-            connection = call.connection  # its client has a moment for the goodbye
+            connection = call.connection  # its client has a moment to answer the close
             connection.answering, connection.closing, connection.seen = False, True, time.monotonic()
             closing = (call, call.session, _INTERNAL_ERROR, str(late))
             threading.Thread(target=self._end_session, args=closing, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The Protocols of a worker: of its application, and of itself, as what it has made knows it."""
+"""Protocols: a worker's application, and the worker itself as its parts see it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class Application(Protocol):
-    """What a worker asks of its application: that of a server, or of the process of one model of many."""
+    """A worker's application: that of a server, or of one model's process in a multi-model server."""
 
     settings: Settings
     scoreboard: Scoreboard
     exchange: Exchange | None
     planned_workers: int
-    program: str | None  # with the handlers
+    program: str | None  # the file with the handlers
 
     def drop_privileges(self) -> None: ...
-    def load(self, worker: Any) -> None: ...  # a Worker, which knows this Protocol
+    def load(self, worker: Any) -> None: ...  # a Worker, whose module imports this one
     def gpus_of(self, row: int) -> list[str]: ...
 
 
 class Host(Protocol):
-    """The worker, as its calls and its clients' requests know it."""
+    """The worker, as the code that handles its calls and requests sees it."""
 
     settings: Settings
     loop: Loop
@@ -47,7 +47,7 @@ class Host(Protocol):
 
     @property
     def closes(self) -> bool:
-        """Whether answers end their connections."""
+        """Whether connections close after their responses."""
 
     def replace(self) -> None:
-        """Finish what runs, and have another worker take this one's place."""
+        """Finish the calls, and have another worker replace this one."""

@@ -1,9 +1,9 @@
-"""What is kept of each request: one line in the access log and one count, whatever became of it.
+"""The record of each request: one line in the access log and one count, whatever the outcome.
 
-The log has no line for /ping, and of what the user sent only method and path. A thread writes lines together:
-a write for each would cost more than reading the request, and whoever reads the log slowly would hold up the
-slots and /ping. Under load it writes often and little: what reads the log, as the Docker Engine does, takes a
-core for each burst of thousands of lines, and calls would wait for it.
+/ping is not logged, and of what clients send only method and path are. A thread writes lines in batches: one
+write each would cost more than reading the request, and a slow reader of the log would delay slots and /ping.
+Under load it writes often and little: for each burst of thousands of lines, the log's reader, such as the
+Docker Engine, takes a core, and calls would wait for it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .call import Call
 from .http.request import Request
 from .scoreboard import Scoreboard
 
-CLIENT_GONE = 499  # by the convention of nginx: the client took no more of its answer
-_IDLE = 0.25  # seconds until a first line is written
-_BUSY = 0.03  # seconds between two writes, while there are lines
-_KEPT = 100_000  # lines that wait for a reader who is slow; older ones are lost
-_PIECE = 4096  # bytes that a pipe takes whole, so that lines of several processes do not mix
+CLIENT_GONE = 499  # as in nginx: the client stopped reading the response
+_IDLE = 0.25  # seconds between checks for a first line
+_BUSY = 0.03  # seconds between writes, while there are lines
+_KEPT = 100_000  # lines kept for a slow reader; older ones are lost
+_PIECE = 4096  # bytes that a pipe takes atomically, so that lines of several processes do not mix
 
 
 class Journal:
-    """Of one process, in one kind of line: `text`, `json`, or none for `off`. From any thread."""
+    """The journal of a process, with lines as `text`, `json` or none (`off`). May be used from any thread."""
 
     def __init__(self, scoreboard: Scoreboard, row: int, access_log: str) -> None:
         self._scoreboard = scoreboard
@@ -43,11 +43,11 @@ class Journal:
             threading.Thread(target=self._keep_flushing, name="access-log", daemon=True).start()
 
     def new_id(self) -> str:
-        """Names a request, in its answer and in the log."""
+        """A new id for a request, for its response and the log."""
         return f"{self._prefix}-{next(self._ids)}"
 
     def note_call(self, call: Call, status: int) -> None:
-        """Note a call that has run, with its answer complete or broken; the second time is no news."""
+        """Record a call whose response is complete or broken off; only the first time counts."""
         if not call.end():
             return
         queue, model = call.started - call.received, (call.answered or time.monotonic()) - call.started
@@ -64,7 +64,7 @@ class Journal:
         queue: float = 0.0,
         model: float = 0.0,
     ) -> None:
-        """Note a request that is answered, and its seconds; it is None where it could not be read."""
+        """Record an answered request, None if it could not be read, and its times in seconds."""
         self._scoreboard.count_status(self._row, status)
         method, path = (request.method, request.path) if request else ("-", "-")
         if self._kind == "text":
@@ -88,7 +88,7 @@ class Journal:
         with self._flushing:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             for piece in pieces("".join(lines).encode("utf-8", "replace")):
-                with suppress(OSError):  # a closed stderr is no reason to fail a request
+                with suppress(OSError):  # a closed stderr must not fail a request
                     os.write(2, piece)
 
     def _keep_flushing(self) -> None:
@@ -101,7 +101,7 @@ class Journal:
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
-    """Cut lines, each with its end, into pieces that a pipe takes whole; a longer line is a piece alone."""
+    """Cut whole lines into pieces that a pipe takes atomically; a longer line is a piece of its own."""
     start = 0
     while start < len(data):
         end = data.rfind(b"\n", start, start + _PIECE) + 1 or data.index(b"\n", start) + 1

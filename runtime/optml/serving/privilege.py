@@ -1,4 +1,4 @@
-"""Which user the workers run as: `ml` where the server was started as root and `ml` can serve."""
+"""Which user the workers run as: `ml` if the server was started as root and `ml` can serve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import Settings
 
 
 def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | None:
-    """The uid and home that workers drop to, or None to stay; says in one line why it stays as root."""
+    """The uid and home that workers switch to, or None to stay. Logs in one line why they stay root."""
     if os.geteuid() != 0 or settings.user == "root":
         return None
     import pwd
@@ -22,7 +22,7 @@ def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | No
         log("there is no user ml: workers stay root")
         return None
     folders = [paths.MODEL, *(os.path.dirname(p) for p in [program] if p)]
-    if settings.app:  # imported by its name, from whichever has it
+    if settings.app:  # imported by name from whichever has it
         folders += filter(os.path.isdir, settings.code_dirs)
     reason = _why_not(entry.pw_uid, entry.pw_dir, [] if settings.multi_model else folders)
     if reason:
@@ -32,17 +32,17 @@ def decide_user(settings: Settings, program: str | None) -> tuple[int, str] | No
 
 
 def _why_not(uid: int, home: str, folders: list[str]) -> str:
-    """Why this uid cannot serve, tried out in a child process; empty when it can."""
+    """Why this uid cannot serve, tested in a child process; empty if it can."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
-        reason = "cannot be tried out"
+        reason = "could not be tested"
         try:
             become(uid, home)
             reason = next((f"cannot read {path}" for folder in folders for path in _unreadable(folder)), "")
         except OSError as error:
-            reason = f"cannot be taken on ({error.strerror})"
-        finally:  # whatever comes, this process must not go on as the server
+            reason = f"cannot be switched to ({error.strerror})"
+        finally:  # whatever happens, this process must not continue as the server
             try:
                 os.write(sender, reason.encode(errors="backslashreplace")[:4000])
             finally:
@@ -51,9 +51,9 @@ def _why_not(uid: int, home: str, folders: list[str]) -> str:
     with os.fdopen(receiver, "rb") as pipe:
         reason = pipe.read().decode(errors="replace")
     try:
-        os.kill(child, 0)  # not waited for, so it is still there, and still ml
+        os.kill(child, 0)  # not reaped, so it still exists, as ml
     except PermissionError:
-        reason = reason or "cannot be told to stop (without CAP_KILL)"
+        reason = reason or "cannot be signalled (without CAP_KILL)"
     os.waitpid(child, 0)
     return reason
 
@@ -71,7 +71,7 @@ def _unreadable(folder: str) -> Iterator[str]:
 
 
 def become(uid: int, home: str) -> None:
-    """Give up root for good: this uid, group 0, no other groups. Raises OSError without the right to."""
+    """Give up root for good: this uid, group 0, no other groups. Raises OSError if not permitted."""
     os.setgroups([])
     os.setgid(0)
     os.setuid(uid)

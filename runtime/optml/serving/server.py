@@ -1,4 +1,4 @@
-"""`serve`: settings → a gunicorn application whose workers load the model and answer."""
+"""`serve`: settings → listener → gunicorn application → supervisor."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..machine import listen
 from ..report import UserError, log
 from .settings import Settings
 
-_BACKLOG = 2048  # connections that the kernel keeps until they are accepted
+_BACKLOG = 2048  # connections that the kernel queues until they are accepted
 
 
 def serve(argv: list[str]) -> int:
-    """Serve the model until SIGTERM. Returns the exit code: 0 after a stop that was asked for.
+    """Serve the model until SIGTERM. Returns the exit code: 0 after a requested stop.
 
-    Raises UserError for what a user can put right before the server starts.
+    Raises UserError if the server cannot start for a reason that the user can fix.
     """
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until something is served
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until anything is served
     if argv:
         raise UserError(f"serve takes no arguments, but got {argv[0]!r}: settings are environment variables")
     settings = Settings(os.environ)
@@ -35,7 +35,7 @@ def serve(argv: list[str]) -> int:
     program = None if settings.app or settings.multi_model else find_program(settings)
     listener = bind(settings.port)
     from ..cuda import problems
-    from .application import Server  # imports gunicorn, which takes most of the time
+    from .application import Server  # imports gunicorn, most of the start-up time
     from .supervisor import Supervisor
 
     if settings.gpus:
@@ -51,7 +51,7 @@ def serve(argv: list[str]) -> int:
 
 
 def bind(port: int) -> socket.socket:
-    """The listening socket, before anything slow. Raises UserError where the port cannot be had."""
+    """The listening socket, opened before anything slow. Raises UserError if the port is unavailable."""
     try:
         return listen(port, _BACKLOG)
     except OSError as error:

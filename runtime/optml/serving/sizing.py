@@ -11,9 +11,9 @@ from .settings import Settings
 
 
 def plan_workers(settings: Settings) -> tuple[int, str]:
-    """How many workers, and why in a few words."""
+    """The number of workers, and the reason in a few words."""
     if settings.multi_model:
-        return 1, "the router of many models"
+        return 1, "the router of a multi-model server"
     if settings.workers is not None:
         return settings.workers, "SAGEMAKER_MODEL_SERVER_WORKERS"
     if settings.gpus:
@@ -23,7 +23,7 @@ def plan_workers(settings: Settings) -> tuple[int, str]:
 
 
 def fitting(planned: int, reason: str, settings: Settings, pids: Iterable[int]) -> tuple[int, str]:
-    """How many fit into the memory, now that the first shows how large one is, and why in a few words."""
+    """The number of workers of the first one's size that fit into memory, and the reason in a few words."""
     planned, reason = _fitting_in_gpus(planned, reason, settings.gpus)
     size = max((resident_memory(pid) for pid in pids), default=0)
     limit = machine.memory_limit()
@@ -36,12 +36,12 @@ def fitting(planned: int, reason: str, settings: Settings, pids: Iterable[int]) 
 
 
 def _fitting_in_gpus(planned: int, reason: str, found: list[Gpu]) -> tuple[int, str]:
-    """Of workers that share GPUs as many as their memory holds, where NVML tells it."""
+    """The number of workers that fit into the memory of the GPUs that they share, if NVML reports it."""
     if not found or planned <= len(found):
         return planned, reason
-    first = found[0]  # that of the first worker
+    first = found[0]  # the first worker's
     used = next((gpu.used for gpu in gpus.memory() if gpu.uuid == first.uuid), 0) - first.used
-    if not 0 < used <= first.memory:  # it has no model there, or NVML does not tell what can be
+    if not 0 < used <= first.memory:  # no model is there, or NVML's numbers are impossible
         return planned, reason
     room = int((first.memory - first.used) * 0.9)
     count = min(planned, max(1, room // used) * len(found))
@@ -54,7 +54,7 @@ def _fitting_in_gpus(planned: int, reason: str, found: list[Gpu]) -> tuple[int, 
 
 
 def resident_memory(pid: int) -> int:
-    """Bytes of memory that a process holds."""
+    """Bytes of memory that a process occupies; 0 if it is gone."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE

@@ -1,9 +1,9 @@
-"""The standby: a process without a model, which accepts every connection and keeps what workers may lose.
+"""The standby: a process without a model that accepts every connection and keeps what workers may lose.
 
-It answers /ping and, until a worker has loaded its model, everything else with 503. Any other connection it
-hands to the worker with the fewest calls, and keeps a duplicate until the client has hung up. When a worker
-dies, it ends the connections whose calls ran there, and gives the others to another worker (see `exchange`).
-What a worker does not take, because its model holds the interpreter, goes to another, too.
+It answers /ping and, until a worker has loaded its model, everything else with 503. It hands any other
+connection to the worker with the fewest calls, and keeps a duplicate until the client hangs up. When a worker
+dies, it closes the connections whose calls were running and gives the others to another worker (see
+`exchange`), as it does if a worker does not take a connection because its model holds the interpreter lock.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .http.response import Response, as_bytes, failure
 from .journal import Journal
 from .scoreboard import CALLS, GENERATION, READY, STATE
 
-_PATIENCE = 0.1  # seconds that a connection is left to a worker that does not take it
-_RETRY = 0.02  # seconds between two looks at those that no worker has taken
-_AT_ONCE = 64  # connections accepted before others are looked at
-_BACKLOG = 4096  # more than have connected and are not accepted yet
+_PATIENCE = 0.1  # seconds after which a connection that its worker does not take is taken back
+_RETRY = 0.02  # seconds between checks of connections that no worker has taken
+_AT_ONCE = 64  # connections accepted before other events are handled
+_BACKLOG = 4096  # more than the listener's backlog
 _PING = b"GET /ping "
 _LOADING = InferenceError("The model is loading.", 503, {"Retry-After": "1"})
 _BUSY = InferenceError("All workers are busy.", 503, {"Retry-After": "1"})
-_CROWDED = InferenceError("The worker has as many files open as it may.", 503, {"Retry-After": "1"})
-_DIED = InferenceError("The worker died before it began with this request.", 503, {"Retry-After": "1"})
+_CROWDED = InferenceError("The worker has reached its limit of open files.", 503, {"Retry-After": "1"})
+_DIED = InferenceError("The worker died before it started this request.", 503, {"Retry-After": "1"})
 
 
 class Standby:
-    """One process of it, which runs until SIGTERM or the supervisor's end."""
+    """The standby process. Runs until SIGTERM or the supervisor's end."""
 
     def __init__(self, app: Server, listener: socket.socket) -> None:
         self.app = app
@@ -51,19 +51,19 @@ class Standby:
         self.journal = Journal(app.scoreboard, len(app.scoreboard.rows), app.settings.access_log)
         self.loop = Loop(self, bodies_of_worker(app.settings.max_payload, app.planned_workers), self.journal)
         self.listener = listener
-        first = time.monotonic_ns()  # above all that an earlier standby used
+        first = time.monotonic_ns()  # above all tokens of earlier standbys
         self.tokens = count(first)
         self.exchange.know_from(first)
-        self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those that workers have
+        self.handed: dict[Connection, tuple[int, int]] = {}  # row and token of those at workers
         self.by_token: dict[int, Connection] = {}
         self.held = [0 for _ in self.scoreboard.rows]  # how many of them each worker has
         self.generations = [self.scoreboard.cells[row, GENERATION] for row in self.scoreboard.rows]
-        # Rows of workers that may not have taken all they got, and how many these are.
+        # How many connections were handed to a row since its worker had last taken all of them.
         self.untaken: dict[int, int] = {}
-        self.blocked: dict[int, float] = {}  # when one was last found to take too long
-        # Connections that a worker has given up, or left when it died: they may wait while none is ready.
+        self.blocked: dict[int, float] = {}  # when a row's worker last took none in time
+        # Connections that a worker gave back, or had when it died: they may wait even if none is ready.
         self.orphans: set[Connection] = set()
-        self.waiting: dict[Connection, int] = {}  # those whose calls wait for a worker, and since when
+        self.waiting: dict[Connection, int] = {}  # whose calls wait for a worker, and since when
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
@@ -71,7 +71,7 @@ class Standby:
         for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # it holds the connections of all workers
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the connections of all workers
         self.app.drop_privileges()
         self.loop.watch(self.exchange.at_standby.fileno(), self.on_message)
         self.loop.watch(self.listener.fileno(), self.accept)
@@ -93,35 +93,35 @@ class Standby:
         self.alive = False
 
     def hand_over_rest(self) -> None:
-        """The server stops: whoever has connected by now is still served."""
-        self.exchange.know_from()  # no token at all
+        """Hand over all connections before the server stops, so that they are still served."""
+        self.exchange.know_from()  # workers keep what they have
         self.accept(_BACKLOG)
         self.listener.close()  # at once: a connection made after the last accept would be lost
-        self.on_message()  # what was given back before
+        self.on_message()  # connections given back earlier
         for connection in list(self.loop.connections.values()):
             if connection not in self.handed and connection.is_fresh:
                 since = self.waiting.get(connection, 0)
-                self.place(connection, since)  # also one whose first bytes are still on their way
+                self.place(connection, since)  # even if its first bytes have not arrived
 
     # New connections, and those that wait for a worker
 
     def accept(self, most: int = _AT_ONCE) -> None:
-        """Take those who have connected."""
+        """Accept at most so many connections."""
         for _ in range(most):
             try:
                 sock, _ = self.listener.accept()
             except BlockingIOError:
                 return
-            except OSError:  # too many open files: some are closed soon
+            except OSError:  # too many open files: some will be closed soon
                 time.sleep(_RETRY)
                 return
             connection = self.loop.adopt(sock)
-            # Most clients have sent their request by now, which spares us a turn of the loop.
+            # Most clients have sent their request by now, which saves a turn of the loop.
             if connection and _first_bytes(connection) and self.may_read(connection):
                 self.loop.read(connection)
 
     def may_read(self, connection: Connection) -> bool:
-        """Read /ping, and what no worker can take; hand over the rest."""
+        """Whether to read here: /ping, and what no worker can take. Hands over the rest."""
         if connection in self.handed or connection in self.waiting:
             self.loop.close(connection, shut=False)  # one side has hung up
             return False
@@ -131,11 +131,11 @@ class Standby:
         return not head or (head == _PING and self.answers_ping()) or not self.place(connection)
 
     def answers_ping(self) -> bool:
-        """Whether it is not for the model to say how it is, or none is there to say so."""
+        """Whether user code has no say in /ping, or no worker can be asked."""
         return not self.scoreboard.any_asked() or self.choose() is None
 
     def place(self, connection: Connection, since: int = 0) -> bool:
-        """Give a call to a worker, or have it wait for one; false where it is to be answered here."""
+        """Hand a call to a worker, or have it wait for one; false if it is to be answered here."""
         row = self.choose()
         if row is not None and self.hand_over(connection, row, since):
             return True
@@ -156,9 +156,9 @@ class Standby:
             self.loop.read(connection)
 
     def choose(self) -> int | None:
-        """The row of the worker with the fewest calls, and the fewest connections among these.
+        """The row of the ready worker with the fewest calls and, among several, the fewest connections.
 
-        It is ready, and has shown a sign of life since it was last found to take nothing.
+        Leaves out workers without a heartbeat since they last failed to take a connection in time.
         """
         cells, seen = self.scoreboard.cells, self.scoreboard.seen
         calls = {
@@ -168,7 +168,7 @@ class Standby:
         }
         return min(calls, key=lambda row: (calls[row], self.held[row]), default=None)
 
-    # Connections of the workers
+    # Connections at the workers
 
     def hand_over(self, connection: Connection, row: int, since: int) -> bool:
         self.look_at_worker(row)
@@ -184,7 +184,7 @@ class Standby:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """It is closed, or somebody else's to see to."""
+        """Drop the records of a connection that is closed or changes hands."""
         self.orphans.discard(connection)
         self.waiting.pop(connection, None)
         row, token = self.handed.pop(connection, (-1, 0))
@@ -193,7 +193,7 @@ class Standby:
             self.held[row] -= 1
 
     def look_at_untaken(self) -> None:
-        """Take back what a worker does not take: its model holds the interpreter."""
+        """Take back connections that a worker does not take: its model holds the interpreter lock."""
         for row in list(self.untaken):
             waits = self.exchange.waits_untaken(row)
             if waits is None:
@@ -201,7 +201,7 @@ class Standby:
             elif waits > _PATIENCE:
                 self.blocked[row] = time.monotonic()
                 if self.choose() is None and not self.scoreboard.any_asked():
-                    del self.blocked[row]  # nobody else could do more
+                    del self.blocked[row]  # no other worker could take them
                     continue
                 self.untaken.pop(row)
                 for token, since in self.exchange.take_back(row).items():
@@ -209,7 +209,7 @@ class Standby:
                         self.inherit(connection, since)
 
     def on_message(self) -> None:
-        """A worker gives up a connection, or has died."""
+        """A worker gives back a connection, or has died."""
         while received := self.exchange.receive():
             token, since = received
             if not token:
@@ -222,7 +222,7 @@ class Standby:
             self.look_at_worker(row)
 
     def look_at_worker(self, row: int) -> None:
-        """See to what a worker had, where it is gone; nothing goes to the next one of the row before that."""
+        """Inherit the connections of a row's dead worker, before any goes to the row's next worker."""
         generation = self.scoreboard.cells[row, GENERATION]
         if generation == self.generations[row]:
             return
@@ -233,7 +233,7 @@ class Standby:
                 self.inherit(connection, states.get(token, UNREAD))
 
     def inherit(self, connection: Connection, state: int) -> None:
-        """A worker gives up a connection, or had it when it died."""
+        """Take over a connection that a worker gave back, or had when it died."""
         self.forget(connection)
         if state == RUNNING:
             self.loop.close(connection)
@@ -255,7 +255,7 @@ class Standby:
         return True
 
     def dispatch(self, connection: Connection, request: Request) -> None:
-        """Answer what is for no worker; after all but /ping the client shall call again, and find one."""
+        """Answer a request that no worker gets. All but /ping close the connection: a retry may find one."""
         ready = self.scoreboard.any_ready()
         if request.path != "/ping":
             id = self.journal.new_id()
@@ -270,7 +270,7 @@ class Standby:
 
 
 def _first_bytes(connection: Connection) -> bytes:
-    """The beginning of what is unread; nothing where the client has hung up."""
+    """Peek at the first unread bytes; none if nothing has arrived or the client has hung up."""
     try:
         return connection.sock.recv(len(_PING), socket.MSG_PEEK)
     except OSError:

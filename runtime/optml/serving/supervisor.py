@@ -20,28 +20,28 @@ from .sizing import fitting
 from .standby import Standby
 from .worker import NO_RETRY, Worker
 
-_WATCH = 0.02  # seconds between two looks at workers that are starting
-_LOOK = 0.25  # seconds between two looks at the others
-_STUCK = 10.0  # seconds beyond the deadline after which a silent worker is killed
-_FAREWELL = 1.0  # seconds for the standby to end
-_FORGIVEN = 60.0  # seconds after which a death without a call in between is none of a row
+_START_TICK = 0.02  # seconds between checks while workers are starting
+_TICK = 0.25  # seconds between checks otherwise
+_STUCK = 10.0  # seconds past the timeout after which a silent worker is killed
+_STANDBY_EXIT = 1.0  # seconds for the standby to exit
+_FORGET_AFTER = 60.0  # seconds after which failed starts are forgotten
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter with our rules.
 
-    The first worker loads alone: a model that does not load says so once, and the size of one that does
-    tells how many fit. The standby accepts all connections, and answers while no worker is ready.
+    The first worker loads alone: a model that fails to load is reported once, and the size of one that loads
+    tells how many workers fit. The standby accepts all connections, and responds while no worker is ready.
     """
 
-    WORKER_BOOT_ERROR = -1  # no exit code: failed starts are counted in `on_death`
+    WORKER_BOOT_ERROR = -1  # never an exit code: `on_death` counts failed starts
     APP_LOAD_ERROR = NO_RETRY
 
     def __init__(self, app: Server) -> None:
         self.failures = 0
         self.failed_at = 0.0
         self.staged = True
-        self.wanted = 1  # workers, but for those that are being replaced
+        self.wanted = 1  # workers, not counting those being replaced
         self.stopping = False
         self.standby = 0
         self.retry_at = 0.0
@@ -49,10 +49,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         super().__init__(app)
 
     def start(self) -> None:
-        """The port is open: greet whoever comes, prepare, and leave the rest to `manage_workers`."""
+        """Start the standby, then prepare; the port is open by now. `manage_workers` does the rest."""
         super().start()
         self.greet()
-        # Nothing is served yet, and what is being installed or loaded cannot be asked to stop.
+        # Nothing is served yet, and an installation or a load cannot be stopped gracefully.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         self.app.prepare()
         self.init_signals()
@@ -60,7 +60,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.cfg.set("child_exit", lambda _, worker: self.on_death(worker))
 
     def assign_row(self, worker: Worker) -> None:
-        """The first place without a worker that stays; a place has two rows, one for a worker that leaves."""
+        """Assign a row of the first position without a staying worker; the other is for a retiring one."""
         planned = self.app.planned_workers
         taken = {other.row for other in self.WORKERS.values()}
         places = {row % planned for row in taken if self.scoreboard.cells[row, STATE] != RETIRING}
@@ -80,7 +80,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             self.failures = 0
             app = self.app
             self.wanted, reason = fitting(app.planned_workers, app.reason, app.settings, self.WORKERS)
-            log(f"ready: workers {self.wanted} ({reason}), calls at once in each {app.settings.threads}")
+            log(f"ready: workers {self.wanted} ({reason}), concurrent calls in each {app.settings.threads}")
         states = [self.scoreboard.cells[worker.row, STATE] for worker in self.WORKERS.values()]
         retiring = states.count(RETIRING)
         self.num_workers = self.wanted + min(retiring, self.wanted)
@@ -88,12 +88,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             super().manage_workers()
 
     def greet(self) -> None:
-        """Fork the process that answers while no worker can."""
+        """Fork the standby."""
         self.standby = os.fork()
         if self.standby:
             return
         try:
-            with open("/proc/self/comm", "w") as name:  # told apart in `ps`
+            with open("/proc/self/comm", "w") as name:  # its name in `ps`
                 name.write("standby")
             Standby(self.app, self.LISTENERS[0].sock).run()
         except BaseException:
@@ -102,32 +102,32 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             os._exit(0)
 
     def dismiss_standby(self) -> None:
-        """Have it hand over whoever has connected, before the workers are told to finish."""
+        """Stop the standby, which hands over its connections, before the workers are stopped."""
         close_sockets(self.LISTENERS)
-        self.LISTENERS.clear()  # the standby has them still, and closes them when it has accepted the last
+        self.LISTENERS.clear()  # the standby still has them, and closes them after its last accept
         if self.standby:
             self.kill_worker(self.standby, signal.SIGTERM)
-            limit = time.monotonic() + _FAREWELL
+            limit = time.monotonic() + _STANDBY_EXIT
             while _runs(self.standby) and time.monotonic() < limit:
-                time.sleep(0.005)  # reaped like any child of an init process
+                time.sleep(0.005)  # reaped later, like any other child
             self.standby = 0
 
-    def wait_for_signals(self, timeout: float = _LOOK) -> Any:
+    def wait_for_signals(self, timeout: float = _TICK) -> Any:
         states = [self.scoreboard.cells[row, STATE] for row in self.scoreboard.rows]
         starting = LOADING in states or RETIRING in states or self.retry_at > time.monotonic()
-        return super().wait_for_signals(_WATCH if starting or self.staged else _LOOK)
+        return super().wait_for_signals(_START_TICK if starting or self.staged else _TICK)
 
     def on_death(self, worker: Worker) -> None:
-        """A worker is gone: decide whether that was a failed start, and whether to go on."""
+        """Decide whether a worker's death is a failed start, and whether to go on."""
         row, scoreboard = worker.row, self.scoreboard
         state, served, calls = (scoreboard.cells[row, column] for column in (STATE, SERVED, CALLS))
-        well = state == READY and (served or not calls)  # no call has harmed it
+        well = state == READY and (served or not calls)  # its first call did not kill it
         scoreboard.end(row)
         self.app.exchange.report_death()
         if self.stopping or state == RETIRING:
             return
         now = time.monotonic()
-        if well or now - self.failed_at > _FORGIVEN:
+        if well or now - self.failed_at > _FORGET_AFTER:
             self.failures = 0
         if well:
             return
@@ -142,7 +142,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         self.retry_at = now + min(0.5 * 2**self.failures, 60.0)
 
     def murder_workers(self) -> None:
-        """Kill workers whose loop is silent for longer than any call may take: one holds the interpreter."""
+        """Kill workers whose loop is silent for too long, because the model holds the interpreter lock."""
         for pid, worker in list(self.WORKERS.items()):
             stuck = time.monotonic() - self.scoreboard.seen(worker.row) > self.app.settings.timeout + _STUCK
             if stuck and self.scoreboard.cells[worker.row, STATE] in (READY, RETIRING):
@@ -151,11 +151,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]
                 self.kill_worker(pid, signal.SIGKILL)
 
     def handle_hup(self) -> None:
-        """Nothing is read again: a container with other settings is another container."""
-        log("SIGHUP changes nothing: start the container anew for other settings or another model")
+        """Reload nothing: other settings need another container."""
+        log("SIGHUP changes nothing: start a new container for other settings or another model")
 
     def ignore_signal(self) -> None:
-        """gunicorn's own ways to change its workers, which know nothing of what fits."""
+        """Ignore gunicorn's signals that change the number of workers, regardless of how many fit."""
 
     handle_ttin = handle_ttou = handle_usr2 = handle_winch = ignore_signal
 
@@ -177,7 +177,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
 
 def _runs(child: int) -> bool:
-    """Whether it has not ended; /proc does not tell, where the child is another user's."""
+    """Whether a child is still running; /proc does not tell if it belongs to another user."""
     try:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:

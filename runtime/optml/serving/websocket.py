@@ -1,7 +1,7 @@
 """Bidirectional streaming: a WebSocket between a client and the user's stream_fn.
 
-The protocol is that of `websockets`, imported only where there is a stream_fn. A thread of the library reads,
-so that pings are answered while the user's code runs; a client that sends faster than that code receives is
+`websockets` implements the protocol; it is imported only if there is a stream_fn. A thread of the library
+reads, so that pings are answered while user code runs; a client that sends faster than that code receives is
 held back by its socket.
 """
 
@@ -19,61 +19,56 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.sync.connection import Connection
-from websockets.version import version
 
-from ..report import UserError
 from .call import Call
 from .errors import InferenceError
 from .host import Host
 
-_PING = 25.0  # seconds between two pings
-_VANISHED = 25_000  # milliseconds after which a client whose host takes nothing any more is gone
-_LOOK = 0.25  # seconds between two looks whether the server stops
-_FAREWELL = 2.0  # seconds for the client to answer that we close
-_REASON = 123  # bytes that a reason may have
+_PING_INTERVAL = 25.0  # seconds between pings
+_USER_TIMEOUT = 25_000  # milliseconds after which a client's host that acknowledges nothing is gone
+_TICK = 0.25  # seconds between checks whether the server stops
+_CLOSE_TIMEOUT = 2.0  # seconds for the client to answer our close
+_REASON_LIMIT = 123  # most bytes of a close reason
 
 _LOG = logging.getLogger("optml.websocket")
-_LOG.setLevel(logging.WARNING)  # websockets would write a line for each session
-
-if int(version.partition(".")[0]) < 15:  # the user's own, which comes before ours
-    raise UserError(f"stream_fn needs websockets 15 or later, but this container has {version}: upgrade it")
+_LOG.setLevel(logging.WARNING)  # else websockets logs each session
 
 
 class Gone(ConnectionError):
-    """The client takes no more: it has closed, or has vanished."""
+    """The client has closed the session, or has vanished."""
 
 
 def accept(method: str, headers: list[tuple[str, str]], version: tuple[int, int]) -> bytes:
-    """The answer that opens a WebSocket. Raises InferenceError where the request does not ask for one."""
+    """The response that opens a WebSocket. Raises InferenceError for an invalid handshake."""
     if method != "GET":
         raise InferenceError("Use GET.", 405, {"Allow": "GET"})
-    if version < (1, 1):  # which knows no upgrade
+    if version < (1, 1):  # which has no upgrade
         raise InferenceError("A WebSocket needs HTTP/1.1.", 426, {"Upgrade": "websocket"})
     answer = ServerProtocol(logger=_LOG).accept(Request("", Headers(headers)))
     if answer.status_code != 101:
-        said = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
-        raise InferenceError(bytes(answer.body).decode().splitlines()[0], answer.status_code, said)
+        extra = {"Upgrade": "websocket"} if answer.status_code == 426 else {}
+        raise InferenceError(bytes(answer.body).decode().splitlines()[0], answer.status_code, extra)
     return answer.serialize()
 
 
 class Stream:
-    """What the user's stream_fn talks through.
+    """A session, as the user's stream_fn sees it.
 
-    Iterate over it, or call `receive`, for what the client sends: whole messages, `str` or `bytes`. `send` at
-    any time and from any thread. Nothing more comes when the client has closed or vanished, or when the
-    server stops; then there is time for a last word, and returning ends the session.
+    Iterate over it, or call `receive`, to get the client's messages, as `str` or `bytes`. Call `send` at any
+    time, from any thread. Messages end when the client has closed or vanished, or when the server stops;
+    stream_fn may then send a last message, and ends the session by returning.
     """
 
     def __init__(self, call: Call, host: Host) -> None:
-        sock = call.connection.sock.dup()  # the library closes what it gets, and the loop what it has
-        sock.settimeout(host.settings.timeout)  # of what is sent
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED)
+        sock = call.connection.sock.dup()  # the library closes this one, and the loop its own
+        sock.settimeout(host.settings.timeout)  # for sending
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
         protocol = ServerProtocol(state=OPEN, max_size=host.settings.max_payload, logger=_LOG)
-        # What came with the handshake, before the library's thread reads more.
+        # Input that arrived with the handshake, before the library's thread reads more.
         protocol.receive_data(call.connection.take_input())
-        # A pong waits behind messages that nobody has received yet, so it is the host that must answer pings.
+        # No ping timeout: a pong waits behind messages not yet received. The kernel detects a vanished host.
         self._websocket = Connection(
-            sock, protocol, ping_interval=_PING, ping_timeout=None, close_timeout=_FAREWELL
+            sock, protocol, ping_interval=_PING_INTERVAL, ping_timeout=None, close_timeout=_CLOSE_TIMEOUT
         )
         self._take_events()
         self._websocket.start_keepalive()
@@ -86,18 +81,18 @@ class Stream:
             yield message
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message, or None when no more will come. Raises TimeoutError after so many seconds."""
+        """The next message, or None after the last. Raises TimeoutError after `timeout` seconds."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         try:
             while self._host.alive:
                 self._call.pause()  # the client may take its time
                 left = end - time.monotonic()
                 try:
-                    return self._websocket.recv(min(left, _LOOK))
+                    return self._websocket.recv(min(left, _TICK))
                 except TimeoutError:
                     if self._websocket.state is not OPEN:
-                        break  # what came before it was closed has been received
-                    if left <= _LOOK:
+                        break  # all messages before the close have been received
+                    if left <= _TICK:
                         raise TimeoutError(f"no message within {timeout:g} s") from None
         except ConnectionClosed:
             pass
@@ -106,24 +101,24 @@ class Stream:
         return None
 
     def send(self, data: str | bytes) -> None:
-        """Send a text or a binary message. Raises Gone, a ConnectionError, when the client takes no more."""
+        """Send a text or a binary message. Raises Gone, a ConnectionError, if the client is gone."""
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"send takes str or bytes, not a {type(data).__name__}")
         content = data.encode() if isinstance(data, str) else data
-        self._call.pause()  # the socket has a time of its own
+        self._call.pause()  # the socket has its own timeout
         try:
             self._websocket.send(content, text=isinstance(data, str))
         except ConnectionClosed:
-            raise Gone("the client takes no more") from None
+            raise Gone("the client has closed the session or vanished") from None
         finally:
             self._call.renew()
 
     def close(self, code: int, reason: str) -> None:
-        """End the session; what the reason has beyond its limit is cut off."""
-        self._websocket.close(code, reason.encode(errors="replace")[:_REASON].decode(errors="ignore"))
+        """End the session; a reason that is too long is cut off."""
+        self._websocket.close(code, reason.encode(errors="replace")[:_REASON_LIMIT].decode(errors="ignore"))
 
     def _take_events(self) -> None:
-        """Act on what the protocol has been given, as the library's thread does on what it reads."""
+        """Process input that the protocol has received, as the library's thread does after reading."""
         with self._websocket.protocol_mutex:
             events = self._websocket.protocol.events_received()
             self._websocket.send_data()

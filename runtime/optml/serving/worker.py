@@ -1,7 +1,7 @@
 """One worker process: a loop that talks to the clients, and slots that run the model.
 
-The loop reads requests, answers /ping and refusals itself, and hands calls to the slots. It never waits for a
-client or a slot, so /ping and the 504 of a call that takes too long work while all are busy.
+The loop reads requests, answers /ping, sends refusals, and hands calls to the slots. It never waits for a
+client or a slot, so /ping and the 504 of an overlong call work while all slots are busy.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .slots import Slots
 
 NO_RETRY = os.EX_CONFIG  # exit code of a worker that would fail in the same way again
 DRAIN = 25.0  # seconds for running calls after SIGTERM; the platform kills after 30
-_STANDSTILL = 1.0  # seconds for which a call waits where sessions hold all slots
-_ROUTED = 128  # calls that a router has on their way to models
+_STANDSTILL = 1.0  # seconds that a call waits while sessions hold all slots
+_ROUTED = 128  # calls that a router forwards at the same time
 _REPLACED = InferenceError("The worker is being replaced.", 503, {"Retry-After": "1"})
 
 
@@ -44,17 +44,17 @@ class Worker(BaseWorker):  # type: ignore[misc]
     app: Application
     row = 0  # its row in the scoreboard
     model: Model | None = None
-    wsgi: Any = None  # the user's own application, where there is one
-    websocket: Any = None  # the module of that name, where the user has a stream_fn
+    wsgi: Any = None  # the user's application or the router, if any
+    websocket: Any = None  # the module of that name, if there is a stream_fn
 
-    # Its life
+    # Life cycle
 
     def init_process(self) -> None:
         self.settings = self.app.settings
         self.scoreboard = self.app.scoreboard
         self.gpu = None
         if gpus := self.app.gpus_of(self.row):
-            # Before any import of the user's. CUDA counts those that it is shown from 0.
+            # Before any import of user code. CUDA numbers the visible GPUs from 0.
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             self.gpu = 0
         allow_connections()
@@ -62,7 +62,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Load the model: gunicorn's moment for what is done once in every worker."""
+        """Load the model. gunicorn calls this once in each worker."""
         self.app.load(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -80,11 +80,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.scoreboard.cells[self.row, ASKED] = 1
         self.scoreboard.set_state(self.row, READY)
         self.looked = time.monotonic()
-        signal.siginterrupt(signal.SIGTERM, True)  # this thread only waits, and must not go on with that
+        signal.siginterrupt(signal.SIGTERM, True)  # else this thread's wait resumes without the handler
         self.slots.watch(self.lead)
 
     def prepare(self) -> None:
-        # Slots share the interpreter with the loop: let the loop in after 1 ms instead of 5.
+        # Slots share the interpreter lock with the loop: it gets its turn after 1 ms instead of 5.
         sys.setswitchinterval(0.001)
         settings = self.settings
         self.journal = Journal(self.scoreboard, self.row, settings.access_log)
@@ -101,14 +101,14 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.intake.open(self.sockets)
 
     def lead(self) -> None:
-        """Be the thread of the loop, until a call keeps it for so long that another thread is."""
+        """Run the loop, until a call takes so long that another thread has taken over the loop."""
         while self.alive:
             if not self.turn():
                 return
         self.drain()
 
     def turn(self) -> bool:
-        """Handle what has happened, or wait for it; false when another thread has the loop now."""
+        """Wait for events and handle them; false if another thread has taken over the loop."""
         self.loop.wait(self.intake.patience)
         while self.loop.handle_next():
             if not self.slots.run_own():
@@ -130,35 +130,35 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.slots.held:
             for call in self.slots.give_up(now - _STANDSTILL):
                 self.requests.refuse(call.connection, call.request, HELD)
-        if self.alive:  # else the others may be leaving, too
+        if self.alive:  # else the others may be stopping, too
             self.intake.share()
         self.loop.close_silent(self.busy_connections())
         if self.ppid != os.getppid():
             self.alive = False
 
     def retire(self, stuck: list[Call]) -> None:
-        """Have this worker replaced: slots are stuck in the model, and a thread cannot be stopped."""
+        """Have this worker replaced, because the threads of stuck calls cannot be stopped."""
         self.scoreboard.set_state(self.row, RETIRING)
         self.alive = False
         self.intake.stop()
         for call in stuck:
-            log(f"request {call.id} is over its time: worker {self.pid} finishes what it can and is replaced")
+            log(f"request {call.id} exceeds its time: worker {self.pid} finishes other calls and is replaced")
             self.execution.give_up(call)
-            if call.claim():  # its client has waited no less
+            if call.claim():  # its client has waited at least as long
                 self.requests.refuse(call.connection, call.request, over_time(self.settings.timeout))
         self.intake.give_back_all()
         if self.slots.count <= 0:
-            self.intake.read_late(math.inf)  # those that stayed, as no standby has a duplicate
+            self.intake.read_late(math.inf)  # those of which no standby has a duplicate
             for stranded in self.slots.give_up():
                 self.requests.refuse(stranded.connection, stranded.request, _REPLACED)
 
     def replace(self) -> None:
         if self.alive:
-            log(f"CUDA has failed for good in worker {self.pid}: it finishes what runs and is replaced")
+            log(f"CUDA has failed for good in worker {self.pid}: it finishes its calls and is replaced")
             self.retire([])
 
     def drain(self) -> None:
-        """Finish what runs, and leave."""
+        """Finish the calls, then exit."""
         limit = time.monotonic() + DRAIN
         self.slots.run_no_own()
         self.intake.stop()
@@ -173,13 +173,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
         os._exit(0)  # not sys.exit: a slot that is stuck in the model must not keep the process
 
     def busy_connections(self) -> set[Connection]:
-        """Those whose clients wait for us."""
+        """Connections whose calls run or wait."""
         return {call.connection for call in self.slots.calls} | self.intake.waiting.keys()
 
     # Slots
 
     def run_call(self, call: Call) -> None:
-        """Run a call on its slot, and let the next one in."""
+        """Run a call on its slot, then admit the next."""
         self.intake.set_state(call.connection, RUNNING)
         self.execution.run(call)
         self.slots.release(call)
@@ -190,21 +190,21 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.intake.note_load()
 
     def too_late(self, call: Call) -> None:
-        """Answer a call that could not end in time, in place of its slot."""
+        """Refuse a call that could not finish in time."""
         self.loop.post(lambda: self.requests.refuse(call.connection, call.request, over_time(call.timeout)))
         self.loop.post(self.intake.fill_slots)
 
     @property
     def closes(self) -> bool:
-        """Whether connections end with their answers: who calls again shall find a worker to take it."""
+        """Whether connections close after their responses, so that the next call reaches another worker."""
         return not self.alive or self.slots.held
 
 
 def allow_connections() -> None:
-    """Let this process have as many open as the exchange can note, each of which is an open file.
+    """Raise the limit of open files to as many connections as the exchange can track.
 
-    The usual limit, 1024, is that of select(). A user's code can call it all the same: low numbers are taken
-    first, so its files have higher ones only where so many clients are connected.
+    The usual limit, 1024, is that of select(). User code can still call it: the lowest free number is taken
+    first, so its files have higher ones only if that many clients are connected.
     """
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(most, NUMBERS)), most))

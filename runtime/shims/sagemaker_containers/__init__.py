@@ -1,8 +1,8 @@
-"""What scripts written for SageMaker Containers import: our job, our codecs and werkzeug's Response.
+"""SageMaker Containers, for scripts written for it: our job, our codecs and werkzeug's Response.
 
-What later packages have too it takes from `sagemaker_training` and `sagemaker_inference` beside it. Of what
-scripts use all but RecordIO is in `beta.framework`: `training_env`, `env`, `content_types`, `encoders`,
-`errors`, `worker.Response`. The other modules of it can be imported, and are empty.
+Names that its successors have, too, come from `sagemaker_training` and `sagemaker_inference`. Everything that
+scripts use, except RecordIO, is in `beta.framework`: `training_env`, `env`, `content_types`, `encoders`,
+`errors`, `worker.Response`. The other modules there can be imported, but are empty.
 """
 
 from typing import Any

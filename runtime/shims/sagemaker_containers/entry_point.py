@@ -1,4 +1,4 @@
-"""What scripts for several hosts call before they speak to the others."""
+"""What scripts for several hosts call before they contact the others."""
 
 import time
 

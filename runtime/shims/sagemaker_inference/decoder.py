@@ -1,4 +1,4 @@
-"""`decode(body, content_type)`: an array, or lists where there is no numpy."""
+"""`decode(body, content_type)`: an array, or lists without numpy."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .errors import UnsupportedFormatError
 def decode(obj: str | bytes, content_type: str) -> Any:
     """The body as an array: of one dimension for CSV with one row or column, sparse for NPZ.
 
-    Raises UnsupportedFormatError for another type, InferenceError (400) for a body that is not of its type.
+    Raises UnsupportedFormatError for another type, InferenceError (400) for an invalid body.
     """
     body = obj.encode() if isinstance(obj, str) else obj
     kind = codecs.media_type(content_type)
     if kind == codecs.NPZ:
         import io
 
-        from scipy import sparse  # type: ignore[import-untyped]  # whoever sends sparse matrices has it
+        from scipy import sparse  # type: ignore[import-untyped]  # users of sparse matrices have it
 
         return sparse.load_npz(io.BytesIO(body))
     if kind not in (codecs.JSON, codecs.CSV, codecs.NPY):

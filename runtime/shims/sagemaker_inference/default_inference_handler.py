@@ -16,7 +16,7 @@ class DefaultInferenceHandler:
     def default_output_fn(
         self, prediction: Any, accept: str, context: object = None
     ) -> tuple[str | bytes, str]:
-        """The prediction in the best type that can be had, and that type."""
-        wanted = codecs.accepted(accept, content_types.JSON)
-        best = next((each for each in wanted if each in encoder.SUPPORTED_CONTENT_TYPES), accept)
+        """The prediction in the best available type, and that type."""
+        accepted = codecs.accepted(accept, content_types.JSON)
+        best = next((each for each in accepted if each in encoder.SUPPORTED_CONTENT_TYPES), accept)
         return encoder.encode(prediction, best), best

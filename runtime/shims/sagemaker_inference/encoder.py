@@ -13,7 +13,7 @@ SUPPORTED_CONTENT_TYPES = {codecs.JSON, codecs.CSV, codecs.NPY}
 
 
 def encode(array_like: Any, content_type: str) -> str | bytes:
-    """The prediction in this type. Raises UnsupportedFormatError for another one."""
+    """The prediction in this type. Raises UnsupportedFormatError for an unsupported one."""
     kind = codecs.media_type(content_type)
     if kind not in SUPPORTED_CONTENT_TYPES:
         raise UnsupportedFormatError(content_type)

@@ -1,10 +1,10 @@
-"""Exceptions that handlers raise or catch. The server answers with their `status_code`."""
+"""Exceptions that handlers raise or catch. The server responds with their `status_code`."""
 
 from __future__ import annotations
 
 
 class BaseInferenceToolkitError(Exception):
-    """To be extended, for an answer with a status and a message of one's own."""
+    """Base class for errors with their own status and message."""
 
     def __init__(self, status_code: int, message: str, phrase: str) -> None:
         super().__init__(status_code, message, phrase)

@@ -17,7 +17,7 @@ from optml.serving.scoreboard import Scoreboard
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The end of a pipe from which the log can be read."""
+    """The end of a pipe to read the log from."""
     reader, writer = os.pipe()
     write = os.write
     monkeypatch.setattr(os, "write", lambda number, data: write(writer if number == 2 else number, data))

@@ -1,4 +1,4 @@
-"""Bytes to objects and back, and what a client accepts."""
+"""Codecs, and what a client accepts."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Row:
 
 @dataclass
 class Table:
-    """With what is no field, or nobody's business, and a method by which other objects are known."""
+    """A dataclass with attributes that are not fields, a private field, and a method that tables have."""
 
     columns: list[Any]
     seed: InitVar[int]
@@ -242,27 +242,27 @@ class Opaque:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "prediction", "named"),
+    ("kind", "prediction", "named"),
     [
-        (codecs.CSV, {"a": 1}, "this dict: a dict does not fit"),
-        (codecs.CSV, [{"a": 1}], "this list: a dict does not fit"),
-        (codecs.CSV, numpy.zeros((2, 2, 2)), "this ndarray: a list does not fit"),
-        (codecs.CSV, [[1, [2]]], "this list: a list does not fit"),
-        (codecs.TEXT, [1, 2], "this list: a list does not fit"),
+        (codecs.CSV, {"a": 1}, "this dict: a dict is not a single value"),
+        (codecs.CSV, [{"a": 1}], "this list: a dict is not a single value"),
+        (codecs.CSV, numpy.zeros((2, 2, 2)), "this ndarray: a list is not a single value"),
+        (codecs.CSV, [[1, [2]]], "this list: a list is not a single value"),
+        (codecs.TEXT, [1, 2], "this list: a list is not a single value"),
         (codecs.NPY, [{"a": 1}], "this list"),
     ],
 )
-def test_what_a_type_cannot_carry_is_refused(wanted: str, prediction: Any, named: str) -> None:
-    with pytest.raises(InferenceError, match=f"{wanted} cannot carry {named}") as refused:
-        codecs.encode(prediction, [wanted])
+def test_what_a_type_cannot_carry_is_refused(kind: str, prediction: Any, named: str) -> None:
+    with pytest.raises(InferenceError, match=f"{kind} cannot carry {named}") as refused:
+        codecs.encode(prediction, [kind])
     assert refused.value.status == 406
-    assert codecs.encode(prediction, [wanted, codecs.JSON])[1] == codecs.JSON
+    assert codecs.encode(prediction, [kind, codecs.JSON])[1] == codecs.JSON
 
 
-@pytest.mark.parametrize("wanted", [codecs.JSON, codecs.JSON_LINES, codecs.CSV, codecs.TEXT])
-def test_an_object_without_a_form_is_never_written_as_its_repr(wanted: str) -> None:
+@pytest.mark.parametrize("kind", [codecs.JSON, codecs.JSON_LINES, codecs.CSV, codecs.TEXT])
+def test_an_object_without_a_form_is_never_written_as_its_repr(kind: str) -> None:
     with pytest.raises(InferenceError, match="Opaque has no known form: convert it in output_fn") as refused:
-        codecs.encode([Opaque()] if wanted != codecs.TEXT else Opaque(), [wanted])
+        codecs.encode([Opaque()] if kind != codecs.TEXT else Opaque(), [kind])
     assert refused.value.status == 500
 
 
@@ -307,7 +307,7 @@ SENT = TYPED.flatmap(lambda typed: st.tuples(st.just(typed[0]), typed[1] | st.bi
 @given(SENT)
 @example((codecs.CSV, b"\n\xef\xbb\xbf,0.0"))
 def test_no_bytes_break_a_codec(sent: tuple[str, bytes]) -> None:
-    """Whatever a client sends is decoded or refused with 400; what was decoded comes out as it came in."""
+    """Whatever a client sends is decoded or refused with 400; decoded data survives the round trip."""
     content_type, body = sent
     try:
         decoded = codecs.decode(payload(body), content_type)
@@ -361,9 +361,9 @@ def test_what_is_nested_too_deep_to_be_written_is_no_fault_of_the_model() -> Non
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    for wanted in (codecs.JSON, codecs.JSON_LINES, codecs.CSV):
+    for kind in (codecs.JSON, codecs.JSON_LINES, codecs.CSV):
         with pytest.raises(InferenceError) as refused:
-            codecs.encode(deep, [wanted])
+            codecs.encode(deep, [kind])
         assert refused.value.status == 406
 
 

@@ -1,4 +1,4 @@
-"""Requests are the same however the network cuts them up, and as another parser reads them."""
+"""Requests are the same however the network splits them, and as another parser reads them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EMPTY = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Pipe:
-    """Stands for a socket: the connection under test only asks for its number."""
+    """A fake socket: the connection under test only asks for its file descriptor."""
 
     def fileno(self) -> int:
         return -1
@@ -40,7 +40,7 @@ def connect() -> Connection:
 
 
 def read(pieces: list[bytes]) -> list[Request]:
-    """Every request in these pieces, as the loop of a worker would see them."""
+    """Every request in these pieces, as a worker's loop would see them."""
     connection, found = connect(), []
     for piece in pieces:
         request = connection.receive(piece)
@@ -51,12 +51,12 @@ def read(pieces: list[bytes]) -> list[Request]:
 
 
 def requests(pieces: list[bytes]) -> list[tuple[str, bytes]]:
-    """The same by path and body."""
+    """Path and body of every request in these pieces."""
     return [(request.path, request.body.read()) for request in read(pieces)]
 
 
 def outcome(pieces: list[bytes]) -> object:
-    """All that can be told of the requests, or the status of the refusal."""
+    """All attributes of the requests, or the status of the refusal."""
     try:
         return [(r.method, r.target, r.version, r.headers, r.closes, r.body.read()) for r in read(pieces)]
     except InferenceError as refused:
@@ -200,7 +200,7 @@ MUTATED = [*(data for data, _ in ACCEPTED.values()), *(data for data, _ in REFUS
 
 
 class Seen:
-    """What llhttp calls with what it finds."""
+    """Callbacks for llhttp, which record what it finds."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -224,7 +224,7 @@ class Seen:
     ),
 )
 def test_what_is_taken_means_the_same_to_llhttp(whole: bytes, edits: list[tuple[int, int, bytes]]) -> None:
-    """The parser of Node.js refuses some of it, and reads nothing of it in another way."""
+    """The parser of Node.js may refuse it, but does not read it differently."""
     for at, length, new in edits:
         whole = whole[:at] + new + whole[at + length :]
     head = whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
@@ -253,7 +253,7 @@ def test_equal_heads_have_their_own_bodies() -> None:
 
 @given(data=st.binary(max_size=300))
 def test_no_bytes_break_the_parser(data: bytes) -> None:
-    """Garbage is waited on, or refused with a status of its own."""
+    """Garbage is incomplete, or refused with a status other than 500."""
     for prefix in (b"", CODED):
         status = outcome([prefix + data])
         assert isinstance(status, list) or (400 <= status < 600 and status != 500)  # type: ignore[operator]
@@ -270,7 +270,7 @@ def test_the_head_in_full() -> None:
     assert request.headers == [
         ("HOST", "x"),
         ("X-TWO", "one \xe9"),
-        ("X-TWO", "two"),  # and X_TWO is gone, which WSGI could not tell from it
+        ("X-TWO", "two"),  # X_TWO is removed: WSGI could not tell them apart
         ("CONTENT-LENGTH", "2"),
     ]
     assert (request.version, request.peer, request.body.read()) == ((1, 1), ("1.2.3.4", 5), b"[]")

@@ -1,4 +1,4 @@
-"""What the frameworks raise where CUDA fails, by name and text alone."""
+"""CUDA errors of the frameworks, by name and text only."""
 
 from __future__ import annotations
 

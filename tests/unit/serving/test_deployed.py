@@ -1,4 +1,4 @@
-"""A model of many whose process dies, or takes long to load."""
+"""One of many models, whose process dies or takes long to load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optml.serving.multimodel.deployed import Deployed
 
 
 def start_and_die(order: dict[str, Any], listener: int, reports: int) -> None:
-    """In place of the forkserver: a process that loads, and is gone before anybody connects to it."""
+    """A fake forkserver: the process loads the model, but dies before anything connects to it."""
     os.write(reports, b'0\n[200, ""]\n')
 
 
@@ -31,7 +31,7 @@ def test_a_process_that_dies_as_soon_as_it_is_loaded_is_an_error_of_its_model(tm
 
 
 def test_a_call_waits_no_longer_for_its_model_to_load_than_a_call_may_take(tmp_path: Path) -> None:
-    """Else a few calls to a model that takes minutes would leave none of the router's slots to others."""
+    """Otherwise a few calls to a model that loads for minutes would occupy all slots of the router."""
     loading, loaded = threading.Event(), threading.Event()
 
     def start_slowly(order: dict[str, Any], listener: int, reports: int) -> None:
@@ -59,7 +59,7 @@ def test_one_model_leaves_slots_of_the_router_to_others(monkeypatch: pytest.Monk
     with pytest.raises(InferenceError, match="died"):
         deployed.ask(timeout=10)
     answer = deployed.ask(timeout=10)
-    with pytest.raises(InferenceError, match="Model m has its share") as caught:
+    with pytest.raises(InferenceError, match="Model m has too many calls") as caught:
         deployed.ask(timeout=10)
     assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
     answer.close()

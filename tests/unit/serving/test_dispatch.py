@@ -1,4 +1,4 @@
-"""What is done beside the loop."""
+"""Requests that are handled beside the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections between the standby and the workers, and what the kernel has of a call."""
+"""Hand-over of connections between the standby and the workers, and calls left in the kernel."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exchange() -> Iterator[Exchange]:
 
 
 def standby_of(exchange: Exchange) -> Standby:
-    """That of two workers, which are ready."""
+    """The standby of two ready workers."""
     scoreboard = Scoreboard(2)
     for row in (0, 1):
         scoreboard.begin(row)
@@ -55,7 +55,7 @@ def standby_of(exchange: Exchange) -> Standby:
 
 
 def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connection]:
-    """A standby that has given a connection to worker 0."""
+    """A standby that has handed a connection to worker 0."""
     standby = standby_of(exchange)
     connection = standby.loop.adopt(server.dup())
     assert connection is not None and standby.place(connection)
@@ -63,7 +63,7 @@ def placed(exchange: Exchange, server: socket.socket) -> tuple[Standby, Connecti
 
 
 def kept(exchange: Exchange) -> tuple[socket.socket, int]:
-    """What worker 0 has taken, and its token."""
+    """The connection that worker 0 has taken, and its token."""
     taken, _ = exchange.take(0, 1) or (None, 0)
     assert taken is not None
     token = max(exchange.states(0))  # others are 0
@@ -133,7 +133,7 @@ def test_a_worker_keeps_what_no_standby_has_a_duplicate_of(
     if stops:
         standby.hand_over_rest()
     else:
-        standby_of(exchange)  # in the place of one that died
+        standby_of(exchange)  # replaces one that died
     assert not exchange.give_back(0, taken.fileno())
     assert exchange.receive() is None
     taken.close()
@@ -178,7 +178,7 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
 ) -> None:
     standby, connection = placed(exchange, pair[1])
     came = time.monotonic_ns()
-    time.sleep(0.11)  # longer than a worker is waited for
+    time.sleep(0.11)  # longer than the standby waits for a worker
     if dies:
         standby.scoreboard.end(0)
         standby.look_at_workers()
@@ -194,7 +194,7 @@ def test_a_call_keeps_its_clock_when_its_worker_is_silent_or_dies_before_it_take
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
-    """This process can open none meanwhile."""
+    """Leave this process no free file descriptor."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -223,7 +223,7 @@ def test_what_a_worker_has_no_number_for_is_refused(
 def test_what_a_worker_could_not_note_is_refused_as_well(
     exchange: Exchange, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its limit of open files may be higher than what the exchange has room for."""
+    """A worker's limit of open files may be higher than the exchange has room for."""
     monkeypatch.setattr("optml.serving.exchange.NUMBERS", 1)
     client, server = pair
     assert exchange.hand_over(0, server, 1, 7, 0)

@@ -1,4 +1,4 @@
-"""What a worker makes of the errors of its calls."""
+"""How a worker handles the errors of its calls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from optml.serving.execution import ClientGone, Execution
 def test_cuda_cannot_break_where_there_is_no_gpu(gpu: int | None, replaced: bool) -> None:
     posted: list[Any] = []
     host: Any = SimpleNamespace(gpu=gpu, loop=SimpleNamespace(post=posted.append), replace=None)
-    Execution(host)._notice(RuntimeError("CUDA error: device-side assert triggered"))
+    Execution(host)._check_cuda(RuntimeError("CUDA error: device-side assert triggered"))
     assert bool(posted) is replaced
 
 
 def test_a_stream_that_was_cut_is_no_fault_of_the_users() -> None:
     sock = socket.socket()
-    sock.close()  # as the loop does where a call is stuck
+    sock.close()  # as the loop does if a call is stuck
     host: Any = Mock()
     host.settings.timeout = 1.0
     with pytest.raises(ClientGone):

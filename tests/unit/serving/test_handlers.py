@@ -175,7 +175,7 @@ def test_async_handlers_run_on_one_loop() -> None:
     assert list(body) == [b"a", b"b", b"c"]
     body, _ = answer(model(predict_fn=chunks))
     assert next(body) == b"a"
-    body.close()  # as when the client is gone
+    body.close()  # as if the client were gone
     assert closed == [1, 1]
     assert not model(ping_fn=ping_fn).ping()
     assert len(threads) == 1 and threads != {threading.get_ident()}
@@ -254,7 +254,7 @@ def test_a_stream_fn_has_nothing_to_return() -> None:
     made.talk(stream, context)
     assert seen == ["stream", "model", context]
     assert made.has_stream and not model().has_stream
-    with pytest.raises(TypeError, match="a generator: give answers to"):
+    with pytest.raises(TypeError, match="a generator: send messages with"):
         model(stream_fn=lambda stream, model: (yield)).talk(stream, context)
 
 

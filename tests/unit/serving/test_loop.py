@@ -19,7 +19,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    owner: Any = Mock()  # it may read whatever comes, and answers nothing
+    owner: Any = Mock()  # reads everything and answers nothing
     loop = Loop(owner, Bodies(1000, 1 << 20), Mock())
     yield loop
     for connection in list(loop.connections.values()):
@@ -37,9 +37,9 @@ def test_a_connection_is_not_idle_before_its_answer_has_left(loop: Loop, pieces:
         client.settimeout(10)
         client.sendall(GET)
         loop.turn(10)
-        loop.now += 1000  # for so long it is being answered, and no call on a slot
+        loop.now += 1000  # seconds into its response, and it is no call on a slot
         for piece in pieces[:-1]:
-            server.send(piece)  # a slot sends the parts of a stream itself
+            server.send(piece)  # slots send the parts of a stream themselves
         loop.close_idle(set())
         loop.close_silent(set())
         assert loop.holds(connection)

@@ -1,4 +1,4 @@
-"""Bodies in memory, on disk, and at the end of both."""
+"""Bodies in memory, on disk, and when both are full."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_all_bodies_share_the_memory() -> None:
     another = filled(bodies, 1)
     assert is_on_disk(another) and another.read() == b"x"
     held.pop().close()
-    assert not is_on_disk(filled(bodies, KB))  # its room is free again
+    assert not is_on_disk(filled(bodies, KB))  # its memory is free again
     held[0].close()
     held[0].close()
-    del held, another  # what nobody closes is given back as well
+    del held, another  # unclosed payloads are released as well
     assert bodies.reserve(10 * KB)
 
 

@@ -1,4 +1,4 @@
-"""Whether user ml can serve, tried out in a child process."""
+"""Whether user ml can serve, tested in a child process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(ascii(privilege._why_not(1000, "/", ["/opt/ml/model"])))
 
 
 def try_out(unreadable: str, further: str = "") -> str:
-    """What is printed where this is what ml cannot read; by each process that gets as far."""
+    """What is printed if `unreadable` is what ml cannot read, by each process that gets that far."""
     return subprocess.run(
         [sys.executable, "-c", _TRY.format(unreadable=unreadable, further=further)],
         env={"PYTHONPATH": f"{optml.__path__[0]}/.."},
@@ -41,7 +41,7 @@ def test_a_name_that_is_no_utf_8_is_told_as_any_other() -> None:
 
 
 def test_who_cannot_be_tried_out_does_not_serve() -> None:
-    assert try_out("1 / 0") == "'cannot be tried out'\n"
+    assert try_out("1 / 0") == "'could not be tested'\n"
 
 
 def test_ml_serves_where_it_can_read_all() -> None:
@@ -49,12 +49,12 @@ def test_ml_serves_where_it_can_read_all() -> None:
 
 
 def test_who_cannot_be_told_to_stop_does_not_serve() -> None:
-    """As where the container has CAP_SETUID and CAP_SETGID, and no CAP_KILL."""
+    """As in a container with CAP_SETUID and CAP_SETGID, but without CAP_KILL."""
     kill = (
         "def kill(child, number): os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT); raise PermissionError"
     )
     further = f"{kill}\nos.kill = kill"
-    assert try_out("iter([])", further) == "'cannot be told to stop (without CAP_KILL)'\n"
+    assert try_out("iter([])", further) == "'cannot be signalled (without CAP_KILL)'\n"
     assert try_out('iter(["/a"])', further) == "'cannot read /a'\n"
 
 

@@ -1,4 +1,4 @@
-"""docs/serving.md says what the code does: every variable, handler, route and codec, and no other."""
+"""docs/serving.md matches the code: it lists every variable, handler, route and codec, and no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs/serving.md").read_text()
 
 
 def first_cells(heading: str) -> set[str]:
-    """What is set in code in the first column of the tables below a heading, up to the next one."""
+    """The code spans in the first column of the tables below a heading, up to the next one."""
     section = re.split(r"^#+ ", PAGE.partition(f"# {heading}\n")[2], maxsplit=1, flags=re.M)[0]
     rows = re.findall(r"^\| (`[^|]*)\|", section, re.M)
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}

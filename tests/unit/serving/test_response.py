@@ -1,4 +1,4 @@
-"""What handlers set becomes HTTP, or an error before anything is sent; nothing needs a socket."""
+"""What handlers set becomes HTTP, or an error before anything is sent, without a socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOSING = ask("POST", (1, 1), ("CONNECTION", "close"))
 
 
 class Wire(io.BytesIO):
-    """Stands for the socket that http.client reads."""
+    """A fake socket for http.client to read from."""
 
     def makefile(self, mode: str) -> Wire:
         return self
@@ -138,7 +138,7 @@ def test_one_content_type_and_every_cookie() -> None:
     ],
 )
 def test_where_there_is_no_body(request_: Request, status: int, body: bytes, length: str | None) -> None:
-    """In one piece and in parts of known length: the next answer on the connection is never mistaken."""
+    """Whole or in parts of known length, the next response on the connection is read correctly."""
     response = Response(status, b"abc")
     frames = Frames(response, request_, False, 3)
     for data in (

@@ -37,11 +37,11 @@ def test_the_names_of_the_platform() -> None:
 
 
 def test_where_the_code_lies() -> None:
-    given = {"SAGEMAKER_PROGRAM": "serving/handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/srv/code"}
-    settings = Settings(given)
+    environ = {"SAGEMAKER_PROGRAM": "serving/handlers.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/srv/code"}
+    settings = Settings(environ)
     assert settings.program == "handlers.py"
     assert settings.code_dirs[0] == "/srv/code/serving"
-    # A URL was unpacked by the platform already.
+    # The platform has already unpacked a URL.
     remote = Settings({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/sourcedir.tar.gz"})
     assert remote.code_dirs == Settings({}).code_dirs
     assert Settings({"SAGEMAKER_PROGRAM": "/srv/own.py"}).code_dirs == ("/srv", "/srv")
@@ -94,10 +94,10 @@ def test_the_page_is_off_where_the_platform_runs_us(environ: dict[str, str], sho
 
 
 class Noted(dict[str, str]):
-    """Variables that remember which of them were asked for."""
+    """Variables that record which of them were read."""
 
-    def __init__(self, given: Mapping[str, str] = {}) -> None:
-        super().__init__(given)
+    def __init__(self, environ: Mapping[str, str] = {}) -> None:
+        super().__init__(environ)
         self.names: set[str] = set()
 
     def get(self, name: str, default: str = "") -> str:  # type: ignore[override]

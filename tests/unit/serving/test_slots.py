@@ -20,7 +20,7 @@ def call(timeout: float = 60.0, waited: float = 0.0) -> Call:
 
 
 def slots_of(count: int, queue: int, run: Callable[[Call], None]) -> Slots:
-    """Slots that refuse nothing in place of a run."""
+    """Slots that must not refuse a call instead of running it."""
 
     def refuse(_: Call) -> None:
         raise AssertionError("refused")
@@ -68,7 +68,7 @@ def test_late_calls_are_given_once_and_never_run() -> None:
     later = time.monotonic() + 61
     assert set(slots.late(later)) == {first, waiting}
     assert slots.late(later) == []
-    assert slots.calls == [first]  # it has its slot until it ends
+    assert slots.calls == [first]  # it keeps its slot until it ends
     gate.set()
     last = call()
     slots.admit(last)
@@ -90,9 +90,9 @@ def test_only_a_run_of_its_own_makes_a_slot_stuck() -> None:
     assert ran.wait(10)
     now = time.monotonic()
     assert slots.late(now + 11) == [patient]  # its client has waited long enough
-    assert slots.stuck(now + 11) == []  # but it has run for 11 s
+    assert slots.stuck(now + 11) == []  # but it has run for only 11 s
     patient.pause()
-    assert slots.stuck(now + 1000) == []  # the client is waited for
+    assert slots.stuck(now + 1000) == []  # waits for the client
     patient.renew()
     assert slots.stuck(now + 61) == [patient]
     assert slots.count == 0 and not slots.admit(call())
@@ -116,7 +116,7 @@ def test_what_cannot_end_in_time_is_not_started() -> None:
     while hopeful not in ran:
         time.sleep(0.001)
     assert refused == [hopeless] and hopeless not in ran
-    assert not hopeless.claim()  # the right to answer is with who refuses
+    assert not hopeless.claim()  # the refusal has claimed it
 
 
 def test_without_slots_nothing_waits() -> None:
@@ -161,12 +161,12 @@ def test_what_waits_behind_sessions_is_given_up() -> None:
     slots.admit(held)
     assert running.wait(10) and slots.held
     slots.admit(waiting)
-    assert slots.give_up(now - 1) == []  # it has not waited for long
+    assert slots.give_up(now - 1) == []  # it has not waited long
     assert slots.give_up(now + 1) == [waiting]
-    assert slots.late(now + 100) == []  # a session lasts as long as both sides like
-    assert slots.stuck(now + 100) == [held]  # unless the user's code hangs
+    assert slots.late(now + 100) == []  # a session may last
+    assert slots.stuck(now + 100) == [held]  # unless user code hangs
     assert not slots.held and slots.calls == []
-    assert held.claim()  # the right to end it was open again
+    assert held.claim()  # its end can still be claimed
     gate.set()
 
 
@@ -225,7 +225,7 @@ def test_what_was_counted_outlives_the_worker() -> None:
 
 
 class Loop:
-    """A loop whose turns each admit the next call, or end it."""
+    """A loop that admits one call per turn."""
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
@@ -249,7 +249,7 @@ def watched(slots: Slots) -> Loop:
 
 
 def make_quick(loop: Loop, ran: SimpleQueue[int]) -> int:
-    """Have so many quick calls run that the loop's thread runs them; its number."""
+    """Run quick calls until the loop's thread runs them itself; returns its id."""
     for _ in range(100):
         loop.calls.put(call())
         runner = ran.get(timeout=10)
@@ -277,14 +277,14 @@ def test_quick_calls_run_on_the_thread_of_the_loop_and_slow_ones_free_it() -> No
     gates[slow] = threading.Event()
     loop.calls.put(slow)
     assert ran.get(timeout=10) == first
-    loop.calls.put(waiting := call())  # taken by a thread that has the loop meanwhile
+    loop.calls.put(waiting := call())  # admitted by the thread that now has the loop
     while waiting not in slots.calls:
         time.sleep(0.001)
     assert loop.threads[-1] != first
     assert set(slots.calls) == {slow, waiting}
     assert ran.empty()  # there is one slot
     gates[slow].set()
-    assert ran.get(timeout=10) == first  # which is a slot like any other now
+    assert ran.get(timeout=10) == first  # now an ordinary slot
     assert make_quick(loop, ran) == loop.threads[-1]
 
 
@@ -293,7 +293,7 @@ def test_many_quick_calls_lose_neither_the_loop_nor_a_call() -> None:
 
     def run(running: Call) -> None:
         if hash(running) % 7 == 0:
-            time.sleep(0.006)  # just as long as the loop waits for
+            time.sleep(0.006)  # just longer than the main thread waits
         ran.put(threading.get_ident())
 
     slots = slots_of(2, 1000, run)
@@ -305,7 +305,7 @@ def test_many_quick_calls_lose_neither_the_loop_nor_a_call() -> None:
 
 
 def test_the_loop_runs_no_call_while_another_is_being_answered() -> None:
-    """A call that ends its process would take the answer with it."""
+    """A call that ends the process would lose the other's response."""
     gate, ran = threading.Event(), []
 
     def run(running: Call) -> None:
@@ -314,7 +314,7 @@ def test_the_loop_runs_no_call_while_another_is_being_answered() -> None:
         ran.append(threading.get_ident())
 
     slots = slots_of(1, 5, run)
-    slots.admit(call())  # on a thread of its own: nobody knows yet that calls are quick
+    slots.admit(call())  # on its own thread, as calls are not known to be quick
     while slots.busy:
         time.sleep(0.001)
     slots._usual = 0.0

@@ -43,12 +43,12 @@ def test_one_worker_for_each_gpu(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("workers", "used", "count"),
     [
-        (8, 4, 8),  # GB in use, 1 of them before the first worker came
+        (8, 4, 8),  # GB in use, 1 of them before the first worker started
         (8, 8, 4),
         (16, 4, 16),
         (17, 4, 16),
-        (9, 15, 4),  # fewer than one a GPU are none
-        (8, 1, 8),  # it has no model there
+        (9, 15, 4),  # at least one per GPU
+        (8, 1, 8),  # the worker has no model there
         (4, 15, 4),
         (2, 15, 2),
         (8, 40, 8),  # more than there is
@@ -107,7 +107,7 @@ def test_a_child_runs_until_it_has_ended_and_not_until_it_is_reaped() -> None:
 
 
 class Deaths:
-    """A supervisor of two workers that forks none, and its clock."""
+    """A supervisor of two workers that does not fork, and its clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -153,7 +153,7 @@ def test_the_death_of_an_idle_worker_is_no_failure(monkeypatch: pytest.MonkeyPat
         deaths.die(after=1, state=READY)
     deaths.die(after=1)
     deaths.die(after=1, state=READY)
-    deaths.die(after=1)  # the one before has been forgotten for the one that was well
+    deaths.die(after=1)  # the death of an idle worker has reset the count
     with pytest.raises(HaltServer):
         deaths.die(after=1, state=READY, calls=1)
 

@@ -1,4 +1,4 @@
-"""How many clients a worker may have, and what one that leaves does with the calls that wait."""
+"""How many clients a worker may have, and what a retiring worker does with its waiting calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WSGI as PEP 3333 has it, without a socket."""
+"""WSGI as PEP 3333 specifies it, without a socket."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def request(method: str = "GET", *headers: tuple[str, str], body: bytes = b"") -
 
 
 def answer(app: Any, asked: Request | None = None) -> tuple[WSGIAnswer, Pieces]:
-    """What the application answers, by the pieces in which it leaves."""
+    """The application's response, and the pieces in which it is sent."""
     asked, pieces = asked or request(), []
-    given = WSGIAnswer(asked, pieces.append, False)
-    run(app, environ(asked, ("0.0.0.0", 8080), True), given)
-    return given, pieces
+    response = WSGIAnswer(asked, pieces.append, False)
+    run(app, environ(asked, ("0.0.0.0", 8080), True), response)
+    return response, pieces
 
 
 def test_an_application_by_the_book(recwarn: pytest.WarningsRecorder) -> None:
@@ -42,11 +42,11 @@ def test_an_application_by_the_book(recwarn: pytest.WarningsRecorder) -> None:
         )
         yield environ["wsgi.input"].read(10)
 
-    given, pieces = answer(validator(app), request("POST", ("CONTENT-LENGTH", "3"), body=b"abc"))
+    response, pieces = answer(validator(app), request("POST", ("CONTENT-LENGTH", "3"), body=b"abc"))
     status, headers, body, rest = received(b"".join(pieces))
     assert (status, body, rest) == (201, b"abc", b"")
     assert [value for name, value in headers if name == "Set-Cookie"] == ["a", "b"]
-    assert not given.closes
+    assert not response.closes
 
 
 def test_the_environ() -> None:
@@ -89,10 +89,10 @@ def test_parts_leave_as_they_come(length: str | None) -> None:
             yield part
 
     asked, pieces = request(), []
-    given = WSGIAnswer(asked, pieces.append, False)
-    run(app, environ(asked, ("0.0.0.0", 8080), True), given)
+    response = WSGIAnswer(asked, pieces.append, False)
+    run(app, environ(asked, ("0.0.0.0", 8080), True), response)
     assert sent_before == [0, 0, 1, 1]
-    assert received(b"".join(pieces))[2] == b"hello" and not given.closes
+    assert received(b"".join(pieces))[2] == b"hello" and not response.closes
 
 
 def test_write() -> None:
@@ -125,7 +125,7 @@ def test_a_head_has_no_body() -> None:
 
 
 class Parts:
-    """An iterable that fails on the way, and knows whether it was closed."""
+    """An iterable that may fail, and counts how often it is closed."""
 
     closed = 0
 
@@ -147,11 +147,11 @@ class Parts:
 
 @pytest.mark.parametrize("parts", [(), (b"a",), (OSError(),), (b"a", TimeoutError()), ("text",), (None,)])
 def test_what_it_gives_is_closed_however_it_ends(parts: tuple[Any, ...]) -> None:
-    given = Parts(*parts)
+    iterable = Parts(*parts)
 
     def app(environ: Any, start_response: Any) -> Parts:
         start_response("200 OK", [])
-        return given
+        return iterable
 
     fails = bool(parts) and not isinstance(parts[-1], bytes)
     try:
@@ -160,22 +160,22 @@ def test_what_it_gives_is_closed_however_it_ends(parts: tuple[Any, ...]) -> None
         assert fails
     else:
         assert not fails
-    assert given.closed == 1
+    assert iterable.closed == 1
 
 
 def test_what_is_sent_fails_and_it_is_closed() -> None:
-    given, asked = Parts(b"a"), request()
+    iterable, asked = Parts(b"a"), request()
 
     def app(environ: Any, start_response: Any) -> Parts:
         start_response("200 OK", [])
-        return given
+        return iterable
 
     def send(data: bytes) -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
         run(app, environ(asked, "", False), WSGIAnswer(asked, send, False))
-    assert given.closed == 1
+    assert iterable.closed == 1
 
 
 def test_an_error_replaces_what_has_not_been_sent() -> None:
@@ -225,6 +225,6 @@ def test_start_response_is_called_once() -> None:
         start_response("200 OK", [])
         return []
 
-    for app, message in ((twice, "twice"), (lambda environ, start: [b"a"], "before it calls")):
+    for app, message in ((twice, "twice"), (lambda environ, start: [b"a"], "before it called")):
         with pytest.raises(AssertionError, match=message):
             answer(app)

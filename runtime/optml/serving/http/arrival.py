@@ -1,6 +1,6 @@
 """Whether a whole request has arrived, without taking it from the kernel.
 
-A hint and no parser: what it cannot tell is read as usual, by the parser, which is strict.
+A hint, not a parser: what it does not recognize is read as usual, by the strict parser.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 import socket
 from typing import NamedTuple
 
-_LOOK = 64 << 10  # bytes of a request that the kernel keeps for us
+_PEEK_SIZE = 64 << 10  # most bytes of a request that is left in the kernel
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\n(transfer-encoding|expect):", re.IGNORECASE)
 _PING = b"GET /ping"
@@ -21,9 +21,9 @@ class Size(NamedTuple):
 
 
 def size_of_call(sock: socket.socket, path: str) -> Size | None:
-    """Bytes of the call that arrives, where its path begins like this; None for what is no small call."""
+    """Bytes of the arriving call, if its path has this prefix; None if it is not a small call."""
     try:
-        data = sock.recv(_LOOK, socket.MSG_PEEK)
+        data = sock.recv(_PEEK_SIZE, socket.MSG_PEEK)
     except OSError:
         return None
     head, end, body = data.partition(b"\r\n\r\n")
@@ -33,9 +33,9 @@ def size_of_call(sock: socket.socket, path: str) -> Size | None:
     length = _LENGTH.search(head + b"\r\n")
     size = int(length[1]) if length else 0
     whole = len(head) + len(end) + size
-    return Size(whole, max(0, size - len(body))) if whole <= _LOOK else None
+    return Size(whole, max(0, size - len(body))) if whole <= _PEEK_SIZE else None
 
 
 def await_bytes(sock: socket.socket, count: int) -> None:
-    """Have the socket be readable only when so many bytes are here, or the client has hung up."""
+    """Make the socket readable only when so many bytes have arrived, or the client has hung up."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)

@@ -1,6 +1,6 @@
-"""The body of a request, as its bytes arrive: of known length, or in chunks.
+"""The body of a request, as its bytes arrive: of known length, or chunked.
 
-`write` takes bytes and is true once the body is complete; what came after it is then in `rest`.
+`write` takes bytes and returns whether the body is complete; `rest` is then what came after it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Sized:
 
 
 class Chunked:
-    """A body in chunks. Extensions and trailers are read strictly, and then forgotten."""
+    """A chunked body. Extensions and trailers are parsed strictly, then discarded."""
 
     def __init__(self, payload: Payload) -> None:
         self.rest = b""
@@ -57,7 +57,7 @@ class Chunked:
         return next(self._reading)
 
     def _read(self) -> Iterator[bool]:
-        """Read what has arrived; gives False where more has to arrive first, and True at the end."""
+        """Parse what has arrived; yields False if more has to arrive first, and True at the end."""
         while missing := _size((yield from self._line(LINE_LIMIT))):
             while missing:
                 part = self._cut(missing)
@@ -74,7 +74,7 @@ class Chunked:
             room -= len(line) + 2
             for name, _ in parse_fields([line.decode("latin-1")]):
                 if name in _NOT_IN_TRAILERS:
-                    raise malformed(f"{name.title()} among the trailers")
+                    raise malformed(f"{name.title()} is not allowed in trailers")
         self.rest = bytes(self._pending)
         yield True
 
@@ -86,7 +86,7 @@ class Chunked:
         return self._cut(end + 2)[:-2]
 
     def _cut(self, count: int) -> bytes:
-        """The next bytes, so many at most."""
+        """Remove the next bytes, so many at most."""
         data = bytes(self._pending[:count])
         del self._pending[:count]
         return data
@@ -95,12 +95,12 @@ class Chunked:
 def _size(line: bytes) -> int:
     found = _SIZE_LINE.fullmatch(line)
     if found is None:
-        raise malformed("the size of a chunk is no hexadecimal number")
+        raise malformed("the size of a chunk is not a hexadecimal number")
     return int(found[1], 16)
 
 
 def check_unfinished(data: bytearray, limit: int, start: int = 0) -> None:
-    """Refuse a line that cannot end well: it is too long, or has ended with a bare LF."""
+    """Refuse an incomplete line that is too long, or has ended with a bare LF."""
     if len(data) > limit:
         raise InferenceError(f"Headers, trailers or a line of more than {limit} bytes.", 431)
     if _BARE_LF.search(data, start):

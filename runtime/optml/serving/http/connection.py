@@ -1,11 +1,11 @@
 """One client connection: bytes in, complete requests out, without ever waiting for the client.
 
-Reading happens piece by piece in the worker's loop, so that a slow client costs a socket and a few bytes, and
-neither a thread nor a slot.
+The worker's loop reads piece by piece, so a slow client costs a socket and a few bytes, but neither a thread
+nor a slot.
 
     request = connection.receive(data)         # a Request, or None while some of it is missing
-    request = connection.receive(b"")          # the next one, where connection.has_input
-    early = connection.take_input()            # what has come after a request that ends HTTP here
+    request = connection.receive(b"")          # the next one, if connection.has_input
+    early = connection.take_input()            # what came after a request that ends HTTP here
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _USUAL_HEAD = 2 << 10
 class Connection:
     """A socket and what has arrived on it.
 
-    `request` is the request whose body is being read, `answering` whether a complete one is here whose answer
-    has not ended, `closing` an answered connection that only waits for its client to hang up, `outgoing` the
-    rest of an answer that the socket would not take at once, `rest` whether the client has just been told to
-    come again later, `in_parts` whether its requests may come so.
+    `request` is the request whose body is being read, `answering` whether a complete one awaits the end of
+    its response, `closing` whether the connection only waits for its client to hang up, `outgoing` the rest
+    of a response that the socket did not take at once, `rest` whether a full queue has just refused the
+    client, `in_parts` whether its requests may arrive in parts.
     """
 
     __slots__ = (
@@ -52,40 +52,40 @@ class Connection:
         self.in_parts = True
         self._bodies = bodies
         self._inbox = bytearray()
-        self._searched = 0  # bytes of the inbox in which no head ends
+        self._searched = 0  # bytes of the inbox that contain no end of a head
         self._body: Sized | Chunked | None = None
 
     @property
     def has_input(self) -> bool:
-        """Whether bytes of a further request have arrived already."""
+        """Whether bytes of a further request have been read."""
         return bool(self._inbox)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing of a request was read from it, and one may come."""
+        """Whether no part of a request has been read, and one may come."""
         return self.request is None and not self._inbox and not self.closing
 
     def wants_to_continue(self) -> bool:
-        """Whether the client waits for a 100 before it sends the body; true once."""
+        """Whether the client waits for a 100 before it sends the body; true only once."""
         if self.request is None or not self.request.expects_continue:
             return False
         self.request.expects_continue = False
         return True
 
     def is_idle(self) -> bool:
-        """Whether nothing is on its way, after a last look at the socket."""
+        """Whether nothing is in progress; also peeks at the socket."""
         on_its_way = self.answering or self.outgoing or self.request is not None or self._inbox
         if on_its_way or self.closing:
             return False
         try:
             return not self.sock.recv(1, socket.MSG_PEEK)
-        except OSError:  # nothing there, or the client gone
+        except OSError:  # nothing there, or the client is gone
             return True
 
     def receive(self, data: bytes) -> Request | None:
-        """Take bytes from the client; the request, with its payload in `body`, once it is complete.
+        """Take bytes from the client. Returns the request, with its payload in `body`, once it is complete.
 
-        Raises InferenceError for a request that is not well formed, or for which there is no room.
+        Raises InferenceError for a malformed request, or one for which there is no room.
         """
         if self._body is None:
             head, data = self._cut_head(data)
@@ -100,20 +100,20 @@ class Connection:
         return request
 
     def take_input(self) -> bytes:
-        """What has arrived beyond the last request; it is the caller's now."""
+        """Remove and return what has been read after the last request."""
         data = bytes(self._inbox)
         self._inbox.clear()
         return data
 
     def drop(self) -> None:
-        """The client is gone or refused: give up what it was sending."""
+        """Discard what the client, now gone or refused, was sending."""
         if self.request is not None:
             self.request.body.close()
         self.request = self._body = None
         self._inbox.clear()
 
     def _cut_head(self, data: bytes) -> tuple[bytes, bytes]:
-        """A head up to and including its empty line, and what follows; nothing while it is not complete."""
+        """A head up to and including its empty line, and what follows; both empty while it is incomplete."""
         if self._inbox:
             self._inbox += data
             end = self._inbox.find(b"\r\n\r\n", self._searched)
@@ -129,7 +129,7 @@ class Connection:
         return data[: end + 4], data[end + 4 :]
 
     def _begin(self, head: bytes) -> None:
-        """Read a head; the request that it describes is the one whose body is read now."""
+        """Parse a head, and start to read the body of its request."""
         if len(head) > _HEAD_LIMIT:
             raise InferenceError(f"Headers of more than {_HEAD_LIMIT} bytes.", 431)
         request = _read_head(head).again() if len(head) <= _USUAL_HEAD else _read(head)
@@ -144,8 +144,8 @@ class Connection:
 
 
 def _read(head: bytes) -> Request:
-    return Request(*parse_head(head.removeprefix(b"\r\n")))  # an empty line before it is forgiven
+    return Request(*parse_head(head.removeprefix(b"\r\n")))  # an empty line before it is allowed
 
 
-# Most clients send the same head again and again: to know it is 10 times as fast as to read it.
+# Most clients repeat the same head: recognizing it is 10 times as fast as parsing it.
 _read_head = lru_cache(64)(_read)

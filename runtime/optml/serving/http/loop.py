@@ -1,6 +1,6 @@
-"""The loop of a process: connections, what arrives on them and what is sent, without ever waiting for either.
+"""The event loop of a process: reads from connections and writes to them, without ever blocking on either.
 
-It turns bytes into requests and sends answers; what becomes of a request is for its owner to decide.
+It turns bytes into requests and sends responses; its owner decides what happens to a request.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from .payload import Bodies
 from .request import Request
 from .response import as_bytes, failure
 
-TICK = 0.25  # seconds between two looks at the clock
+TICK = 0.25  # seconds between checks of the clock
 _SILENCE = 75.0  # seconds a client may send nothing; load balancers keep connections for 60
 _LINGER = 3.0  # seconds a refused client may go on sending, so that it can read the refusal
-_READ_SIZE = 256 << 10  # of the rest of a body
-_FIRST_READ = 64 << 10  # from twice that on, each buffer is mapped and unmapped by the kernel
+_READ_SIZE = 256 << 10  # bytes, of the rest of a body
+_FIRST_READ = 64 << 10  # bytes; from twice that, the C library by default maps and unmaps each buffer
 _WAITING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 _SENDING = select.EPOLLOUT | select.EPOLLONESHOT
 _END = select.EPOLLRDHUP | select.EPOLLONESHOT
 _NOTHING = select.EPOLLONESHOT
-_ASKED_FOR = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP  # others come without
+_ASKED_FOR = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP  # others come unasked
 
 
 class Owner(Protocol):
-    """What the loop asks of the process that it runs in."""
+    """What the loop calls in the process that it runs in."""
 
     def may_read(self, connection: Connection) -> bool:
-        """Something has arrived: whether to read it now. Otherwise the owner sees to the connection."""
+        """Whether to read now what has arrived. Otherwise the owner takes care of the connection."""
 
     def dispatch(self, connection: Connection, request: Request) -> None:
-        """A request is complete."""
+        """Handle a complete request."""
 
     def may_listen(self, connection: Connection) -> bool:
-        """All is answered: whether to await the next request now. From any thread."""
+        """Whether to await the next request now, after a complete response. Called from any thread."""
 
     def forget(self, connection: Connection) -> None:
-        """The connection is closed."""
+        """Drop a connection that is being closed."""
 
 
 class Loop:
-    """All methods are for the thread of the loop alone, but for `post` and `send`."""
+    """All methods are for the loop's thread only, except `post`, `send` and `listen`."""
 
     def __init__(self, owner: Owner, bodies: Bodies, journal: Journal) -> None:
         self.now = time.monotonic()
@@ -66,23 +66,23 @@ class Loop:
         self.watch(self._wake, self._run_posted)
 
     def turn(self, timeout: float) -> None:
-        """Handle what has happened, or wait for it."""
+        """Wait for events and handle them."""
         self.wait(timeout)
         while self.handle_next():
             pass
 
     def wait(self, timeout: float) -> None:
-        """Wait until something has happened that is not handled yet."""
+        """Wait for events, unless there are unhandled ones."""
         if not self._events:
             events = self._poller.poll(timeout)
             if len(events) > 1:
-                # New connections last: one may get the number of another that ends, and whose event is here.
+                # New connections last: one may get the file descriptor of another that an event here closes.
                 events.sort(key=lambda event: event[0] in self._actions and event[0] != self._wake)
             self._events.extend(events)
         self.now = time.monotonic()
 
     def handle_next(self) -> bool:
-        """Handle one thing that has happened; false when that was all."""
+        """Handle one event; false if there is none."""
         if not self._events:
             return False
         fd, happened = self._events.popleft()
@@ -94,7 +94,7 @@ class Loop:
         return True
 
     def post(self, action: Callable[[], None]) -> None:
-        """Have the loop do something; from any thread."""
+        """Have the loop run an action. May be called from any thread."""
         self._posted.put(action)
         os.eventfd_write(self._wake, 1)
 
@@ -103,7 +103,7 @@ class Loop:
         while not self._posted.empty():
             self._posted.get()()
 
-    # Other things to wait for
+    # Other file descriptors
 
     def watch(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action
@@ -116,7 +116,7 @@ class Loop:
     # Connections
 
     def adopt(self, sock: socket.socket) -> Connection | None:
-        """Take over a connection; None where its client is gone already."""
+        """Take over a connection; None if its client is already gone."""
         try:
             sock.setblocking(False)
             peer, server = sock.getpeername(), sock.getsockname()
@@ -129,7 +129,7 @@ class Loop:
         return connection
 
     def listen(self, connection: Connection) -> None:
-        """Wait for more from the client; from any thread."""
+        """Wait for more from the client. May be called from any thread."""
         self._poller.modify(connection.fd, _WAITING)
 
     def await_end(self, connection: Connection) -> None:
@@ -137,15 +137,15 @@ class Loop:
         self._poller.modify(connection.fd, _END)
 
     def leave(self, connection: Connection) -> None:
-        """Wait for nothing: what is read now may be a call, which has the connection until it is answered."""
+        """Wait for nothing: what is read now may be a call, which owns the connection until its response."""
         self._poller.modify(connection.fd, _NOTHING)
 
     def holds(self, connection: Connection) -> bool:
-        """Whether it is open; its number may belong to another by now."""
+        """Whether the connection is open; its file descriptor may be another's by now."""
         return self.connections.get(connection.fd) is connection
 
     def close(self, connection: Connection, shut: bool = True) -> None:
-        """Close it, on the other side as well: another process may hold a duplicate that stays open."""
+        """Close a connection. `shut`: for its duplicates in other processes, too."""
         if not self.holds(connection):
             return
         self._owner.forget(connection)
@@ -156,11 +156,11 @@ class Loop:
             try:
                 connection.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was faster
+                pass  # the client was first
         connection.sock.close()
 
     def close_silent(self, busy: Container[Connection]) -> None:
-        """Close connections whose clients have sent nothing for long, but for those that wait for us."""
+        """Close connections whose clients have been silent too long, unless they wait for a response."""
         for connection in list(self.connections.values()):
             allowed = _LINGER if connection.closing else _SILENCE
             waits = connection.answering or connection in busy
@@ -168,13 +168,13 @@ class Loop:
                 self.close(connection)
 
     def close_idle(self, busy: Container[Connection]) -> None:
-        """Close connections on which nothing is on its way."""
+        """Close connections on which nothing is in progress."""
         for connection in list(self.connections.values()):
             if connection not in busy and connection.is_idle():
                 self.close(connection)
 
     def read(self, connection: Connection) -> None:
-        """Read what has arrived, and act on the request that it completes."""
+        """Read what has arrived, and dispatch the request that it completes."""
         try:
             data = connection.sock.recv(_READ_SIZE if connection.request else _FIRST_READ)
         except BlockingIOError:
@@ -190,7 +190,7 @@ class Loop:
             self._take(connection, data)
 
     def _on_event(self, connection: Connection) -> None:
-        """The client has sent something, or can take more of its answer."""
+        """The client has sent something, or can take more of its response."""
         connection.seen = self.now
         if connection.outgoing:
             self._flush(connection)
@@ -213,17 +213,17 @@ class Loop:
         except OSError:
             self.close(connection)
 
-    # Answers
+    # Responses
 
     def reject(self, connection: Connection, error: InferenceError) -> None:
-        """Answer what is malformed or too large, and read no more."""
+        """Send an error response, and read no more."""
         id = self._journal.new_id()
         self._journal.note(connection.request, error.status, id)
         connection.drop()
         self.send(connection, *as_bytes(failure(error, id), None, True))
 
     def send(self, connection: Connection, data: bytes, then_close: bool) -> None:
-        """Send what the socket takes, the loop sends the rest; then await the next request, or close."""
+        """Send a response: at once what the socket takes, the rest by the loop. Then listen or close."""
         connection.seen = time.monotonic()  # the client has been waiting, not silent
         try:
             sent = connection.sock.send(data) if data else 0
@@ -243,7 +243,7 @@ class Loop:
             self.listen(connection)
 
     def _flush(self, connection: Connection) -> None:
-        """Send more of an answer, and go on with the connection when all is sent."""
+        """Send more of a response, and go on with the connection when all is sent."""
         if not self.holds(connection):
             return
         try:
@@ -261,7 +261,7 @@ class Loop:
             self.close(connection)
 
     def _hang_up(self, connection: Connection) -> None:
-        """Say that no more will come and let the client close: cutting it off could lose the answer."""
+        """Shut down sending and let the client close: closing at once could lose the response."""
         connection.closing = True
         connection.seen = self.now
         connection.sock.shutdown(socket.SHUT_WR)

@@ -1,7 +1,7 @@
 """The bodies of requests: in memory while they are small and few, else in files under /tmp.
 
-Bodies that arrive in pieces share so much memory in each worker, however many clients send theirs at once and
-however slowly.
+Bodies that arrive in pieces share a fixed amount of memory in each worker, however many clients send at the
+same time, and however slowly.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ... import machine
 from ..errors import InferenceError
 from ..settings import MB
 
-SPOOL_SIZE = 2 << 20  # bytes of a body kept in memory: an array of 1 MiB with its header, and some
-_MOST_MEMORY = 256 << 20  # for all bodies of all workers, where files are not memory, too
+SPOOL_SIZE = 2 << 20  # bytes of a body kept in memory: enough for an array of 1 MiB with its header
+_MOST_MEMORY = 256 << 20  # bytes, for all bodies of all workers, unless files are in memory, too
 
 
 class Bodies:
-    """What the bodies of one worker may take: `limit` bytes each, and those that come in pieces `memory`.
+    """Limits of one worker's bodies, in bytes: `limit` for each, `memory` for all that arrive in pieces.
 
-    `files_are_memory`: what is spooled lies in memory as well (a tmpfs), and counts.
+    `files_are_memory`: spooled bodies are in memory as well (a tmpfs), and count.
     """
 
     def __init__(self, limit: float, memory: float, files_are_memory: bool = False) -> None:
@@ -33,7 +33,7 @@ class Bodies:
         self._lock = threading.Lock()
 
     def reserve(self, size: int) -> bool:
-        """Count bytes that are to lie in memory; false when there is no room for them."""
+        """Reserve memory for so many bytes; false if there is no room."""
         with self._lock:
             if size > self._free:
                 return False
@@ -57,7 +57,7 @@ UNLIMITED = Bodies(math.inf, math.inf)
 
 
 def bodies_of_worker(limit: int, workers: int) -> Bodies:
-    """The share of one of so many workers: together a quarter of the memory that there is."""
+    """The share of one worker; all together may use a quarter of the memory."""
     memory = (machine.memory_limit() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 4
     files_are_memory = _is_tmpfs(os.environ.get("TMPDIR") or "/tmp")
     if not files_are_memory:
@@ -66,7 +66,7 @@ def bodies_of_worker(limit: int, workers: int) -> Bodies:
 
 
 class Payload:
-    """Bytes as they arrive, then bytes or a file for whoever reads them."""
+    """A body: written as it arrives, then read as bytes or as a file."""
 
     __slots__ = ("_bodies", "_data", "_file", "_reserved", "_spooled", "size")
 
@@ -79,11 +79,11 @@ class Payload:
         self.size = 0
 
     def fill(self, data: bytes) -> None:
-        """Take a body that is complete at once, as most are: it waits for no client, so it may."""
+        """Take a body that is complete at once, as most are. It waits for no client, so it needs no room."""
         self._data, self.size = data, len(data)
 
     def write(self, data: bytes) -> None:
-        """Add bytes. Raises InferenceError when they are too many, or when there is no room for them."""
+        """Add bytes. Raises InferenceError if they are too many (413) or there is no room for them (503)."""
         if not data:
             return
         self._bodies.check_length(self.size + len(data))
@@ -95,7 +95,7 @@ class Payload:
             self._write_to_disk(data)
 
     def read(self) -> bytes:
-        """The whole body; read from disk once, when it lies there."""
+        """The whole body, read from disk each time if it is there."""
         if self._file is None:
             return self._data
         self._file.seek(0)
@@ -109,7 +109,7 @@ class Payload:
         return self._file
 
     def close(self) -> None:
-        """Give back what it takes; more than once does no harm."""
+        """Release memory and file. May be called more than once."""
         self._release()
         if self._file is not None:
             self._file.close()
@@ -162,5 +162,5 @@ def _is_tmpfs(directory: str) -> bool:
                 if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}":
                     return mount.partition(" - ")[2].startswith(("tmpfs", "ramfs"))
     except OSError:
-        pass  # then it will be found out by the first large body
+        pass  # then the first large body will show
     return False

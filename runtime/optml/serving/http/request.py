@@ -1,7 +1,7 @@
-"""A request, and what its head says of the body and the connection.
+"""A request, and what its head says about the body and the connection.
 
-The rules are those of RFC 9110 and RFC 9112, read strictly: whatever another server on the way could
-understand in a different way is refused, because it could hide a second request.
+The rules are those of RFC 9110 and RFC 9112, applied strictly: whatever a proxy could interpret differently
+is refused, because it could hide a second request.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NOT_IN_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 _READ_HERE = frozenset(
     ("ACCEPT", "CONNECTION", "CONTENT-LENGTH", "CONTENT-TYPE", "EXPECT", "HOST", "TRANSFER-ENCODING")
 )
-_LISTS = ("ACCEPT", "CONNECTION")  # may come more than once, which means what one with commas does
+_LISTS = ("ACCEPT", "CONNECTION")  # may be repeated, which is the same as one with commas
 _NOT_A_LAST_CODING = ("", "compress", "deflate", "gzip", "identity")
 
 
 class Request:
     """Method, path, query, version, headers and body; names of headers are in upper case.
 
-    `path` is as the client wrote it, without the query; `length` are the bytes of the body, None for one in
-    chunks; `body` is the Payload; `closes` whether the client has the connection end with the answer. Raises
-    InferenceError for a head that breaks a rule.
+    `path` is as the client sent it, without the query; `length` is the body's in bytes, None if chunked;
+    `body` is the Payload; `closes` is whether the client wants the connection to close after the response.
+    Raises InferenceError for a head that breaks a rule.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Request:
         self.method = method
         self.target = target
         self.path, self.query = _split(method, target)
-        self.version = min(version, (1, 1))  # an answer never has a higher one than the server
+        self.version = min(version, (1, 1))  # a response has at most the server's
         self.headers, known = _checked(headers)
         if "HOST" not in known and self.version == (1, 1):
             raise malformed("no Host header")
@@ -57,7 +57,7 @@ class Request:
         self.body: Any = None
 
     def again(self) -> Request:
-        """Another one with the same head, without its body."""
+        """Another request with the same head, without its body."""
         other: Request = Request.__new__(Request)
         other.method, other.target, other.path, other.query = self.method, self.target, self.path, self.query
         other.version, other.headers, other.length = self.version, self.headers, self.length
@@ -82,12 +82,12 @@ def parse_head(head: bytes) -> tuple[str, str, tuple[int, int], list[tuple[str, 
 
 
 def parse_fields(lines: list[str]) -> list[tuple[str, str]]:
-    """Headers or trailers, a line each; a line that continues another is refused."""
+    """Headers or trailers, one per line; a line that continues another is refused."""
     fields = []
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not NAME.fullmatch(name):
-            raise malformed("a line of the headers does not begin with a name and a colon")
+            raise malformed("a header line does not begin with a name and a colon")
         if _NOT_IN_VALUE.search(value):
             raise malformed(f"a control character in the header {name}")
         fields.append((name.upper(), value.strip(" \t")))
@@ -99,7 +99,7 @@ def malformed(what: str) -> InferenceError:
 
 
 def _checked(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """The headers without those that WSGI could take for others, and the ones that this module reads."""
+    """The headers without those that are ambiguous in WSGI, and the ones that this module interprets."""
     if len(headers) > HEADERS_LIMIT:
         raise InferenceError(f"More than {HEADERS_LIMIT} headers.", 431)
     kept: list[tuple[str, str]] = []
@@ -112,7 +112,7 @@ def _checked(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], dic
             if name in known and name not in _LISTS:
                 raise malformed(f"more than one {name.title()} header")
             known[name] = f"{known[name]},{value}" if name in known else value
-        if "_" not in name:  # X_A and X-A are one variable of WSGI
+        if "_" not in name:  # X_A and X-A are the same variable of WSGI
             kept.append(header)
     return kept, known
 
@@ -122,35 +122,35 @@ def _split(method: str, target: str) -> tuple[str, str]:
     if target[0] != "/" and target != "*" and method != "CONNECT":
         scheme, mark, rest = target.partition("://")
         if not scheme or not mark:
-            raise malformed("the target is no path")
+            raise malformed("the target is not a path")
         authority, mark, query = rest.partition("?")
         target = f"/{authority.partition('/')[2]}{mark}{query}"
     elif target == "*" and method != "OPTIONS":
-        raise malformed("the target * is for OPTIONS alone")
+        raise malformed("the target * is only for OPTIONS")
     path, _, query = target.partition("#")[0].partition("?")
     return path, query
 
 
 def _length(coding: str | None, length: str | None, version: tuple[int, int]) -> int | None:
-    """Bytes of the body, None for one in chunks. Two ways to tell where it ends are one too many."""
+    """Bytes of the body, None if it is chunked. Refuses a head that specifies its end in two ways."""
     if coding is None:
         if length is None:
             return 0
         if not (length.isascii() and length.isdigit()):
-            raise malformed("Content-Length is no number")
+            raise malformed("Content-Length is not a number")
         return int(length) if len(length) < 20 else 1 << 63  # int() takes no more than 4,300 digits
     if length is not None or version < (1, 1):
-        raise malformed("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+        raise malformed("Transfer-Encoding together with Content-Length, or in HTTP/1.0")
     codings = [name.strip(" \t") for name in coding.lower().split(",")]
     if codings == ["chunked"]:
         return None
     if "chunked" in codings[:-1] or codings[-1] in _NOT_A_LAST_CODING:
-        raise malformed("the last Transfer-Encoding must be chunked, and no other")
-    raise InferenceError("No Transfer-Encoding but chunked is decoded here.", 501)
+        raise malformed("the last Transfer-Encoding, and no other, must be chunked")
+    raise InferenceError("The only supported Transfer-Encoding is chunked.", 501)
 
 
 def _closes(connection: str, method: str, version: tuple[int, int]) -> bool:
-    if method == "CONNECT":  # what follows is no HTTP, whatever the answer
+    if method == "CONNECT":  # what follows is not HTTP, whatever the response
         return True
     if not connection:
         return version < (1, 1)
@@ -162,5 +162,5 @@ def _expects_continue(expect: str | None, version: tuple[int, int]) -> bool:
     if expect is None:
         return False
     if expect.lower() != "100-continue":
-        raise InferenceError("The only expectation that this server meets is 100-continue.", 417)
+        raise InferenceError("The only supported expectation is 100-continue.", 417)
     return version == (1, 1)  # in HTTP/1.0 it has no meaning

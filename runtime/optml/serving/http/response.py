@@ -1,4 +1,4 @@
-"""Answers as bytes, made without a socket: whole in one piece, or in frames as their parts come.
+"""Responses as bytes, without a socket: whole, or in frames as their parts are produced.
 
     response = Response(200, body, headers, content_type)   # raises InvalidResponse before anything is sent
     data, closes = as_bytes(response, request, close)       # whole
@@ -6,7 +6,7 @@
     frames = Frames(response, request, close)               # in parts
     frames.head, frames.frame(part), frames.end(), frames.closes
 
-Where an answer ends and whether the connection does is ours to say, so handlers cannot.
+The server decides about framing and whether the connection closes, so handlers cannot.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _STATUS = re.compile(r"([2-5]\d\d)(?: .*)?", re.ASCII | re.DOTALL)
 _WITHOUT_BODY = (204, 304)
 _EMPTY = 205  # has a length, which is 0
-# What frames a message or concerns one connection alone (RFC 9110, 7.6.1).
+# Headers that frame a message or concern only one connection (RFC 9110, 7.6.1).
 _OURS = frozenset(
     ("connection", "content-length", "date", "keep-alive", "proxy-connection", "te", "trailer")
     + ("transfer-encoding",)
@@ -37,14 +37,14 @@ _OURS = frozenset(
 
 
 class InvalidResponse(ValueError):
-    """A handler has set what HTTP cannot carry."""
+    """A handler has set an invalid status or header."""
 
 
 class Response:
     """Status, body and headers, checked; the length of the body is added when it is sent.
 
-    `status` may be a number or a text that begins with one. A Content-Type among the headers comes before
-    `content_type`; of several the last one holds.
+    `status` may be a number or a text that begins with one. A Content-Type in the headers takes precedence
+    over `content_type`, and the last one over earlier ones.
     """
 
     __slots__ = ("body", "headers", "lines", "status")
@@ -72,7 +72,7 @@ class Response:
 
 
 class Frames:
-    """An answer in parts: of known length, in chunks, or up to the end of the connection."""
+    """A response in parts: of known length, chunked, or until the connection closes."""
 
     def __init__(self, response: Response, request: Request, close: bool, length: int | None = None) -> None:
         if response.status == _EMPTY:
@@ -90,20 +90,20 @@ class Frames:
         self.head = b"%b%b%b\r\n" % (prefix, response.lines, framing)
 
     def frame(self, part: bytes) -> bytes:
-        """A part on the wire; what is beyond the length is cut off."""
+        """A part as it is sent; what exceeds the length is cut off."""
         if self._left is not None:
             part = part[: self._left]
             self._left -= len(part)
         return b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
 
     def end(self) -> bytes:
-        """What ends the answer; where it is shorter than its length, only the connection's end can."""
+        """The end of the response; if it is shorter than its length, only a closed connection can end it."""
         self.closes = self.closes or bool(self._left)
         return b"0\r\n\r\n" if self._chunked else b""
 
 
 def as_bytes(response: Response, request: Request | None, close: bool) -> tuple[bytes, bool]:
-    """The answer on the wire, and whether the connection ends with it. No request: none could be read."""
+    """The response as it is sent, and whether the connection then closes. `request`: None if unreadable."""
     close = close or request is None or request.closes
     prefix = _prefix(response.status, close, int(time.time()))
     if response.status in _WITHOUT_BODY:
@@ -114,7 +114,7 @@ def as_bytes(response: Response, request: Request | None, close: bool) -> tuple[
 
 
 def failure(error: BaseException, id: str) -> Response:
-    """The answer for an exception."""
+    """The response to an exception."""
     known = as_inference_error(error) or fault(error, id)
     body = error_body(known.status, str(known), id)
     try:
@@ -124,10 +124,10 @@ def failure(error: BaseException, id: str) -> Response:
 
 
 def fault(error: BaseException, id: str) -> InferenceError:
-    """The answer to a fault of the handler; the details go to the log alone."""
+    """The error response to a fault of the handler; the details go only to the log."""
     if isinstance(error, InvalidResponse):
         log(f"request {id} failed: {error}")
-        return InferenceError("The model set what HTTP cannot carry; the log tells more.", 500)
+        return InferenceError("The model set an invalid status or header; the log tells more.", 500)
     lines = "".join(traceback.format_exception(error))
     log(f"request {id} failed\n{lines.rstrip()}")
     return InferenceError(f"The model raised {type(error).__name__}; the log tells more.", 500)
@@ -139,13 +139,13 @@ def _checked_status(status: int | str) -> int:
     text = status if isinstance(status, str) else str(index(status)) if hasattr(status, "__index__") else ""
     found = _STATUS.fullmatch(text)
     if found is None:
-        raise InvalidResponse(f"status {status!r} is not one of an answer: set a number from 200 to 599")
+        raise InvalidResponse(f"status {status!r} is not valid in a response: set a number from 200 to 599")
     return int(found[1])
 
 
 @lru_cache(256)
 def _line(name: str, value: str) -> bytes:
-    """A header on the wire. Names are checked apart from values, so that neither can pass for both."""
+    """A header as it is sent. Name and value are checked separately, so that neither can pass for both."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidResponse(f"a header cannot have the name {name!r}: use letters, digits and -")
     if not _VALUE.fullmatch(value):
@@ -160,7 +160,7 @@ def _report_once(name: str) -> None:
 
 @lru_cache(64)
 def _prefix(status: int, close: bool, now: int) -> bytes:
-    """Status line, Date and Connection, which many answers of a second have in common."""
+    """Status line, Date and Connection, which many responses within a second share."""
     connection = "close" if close else "keep-alive"
     date = formatdate(now, usegmt=True)
     return f"HTTP/1.1 {status} {phrase(status)}\r\nDate: {date}\r\nConnection: {connection}\r\n".encode()

@@ -1,10 +1,10 @@
-"""WSGI (PEP 3333) without a socket: the environ of a request, and what an application answers.
+"""WSGI (PEP 3333) without a socket: the environ of a request, and the application's response.
 
-    answer = WSGIAnswer(request, send, close)        # send(bytes) puts them on the wire, head first
+    answer = WSGIAnswer(request, send, close)        # send(bytes) gets the head first
     run(app, environ(request, server, multiprocess), answer)
     answer.response, answer.closes
 
-An error before the first `send` can still be answered as any other; after it, only the end of the connection
+An error before the first `send` can still be answered like any other; after it, only a closed connection
 tells the client.
 """
 
@@ -26,8 +26,8 @@ _OWN_NAMES = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"
 
 
 def environ(request: Request, server: Any, multiprocess: bool) -> dict[str, Any]:
-    """What the application learns of the request; `server` is the address that the client has reached."""
-    host, port = server[:2] if isinstance(server, tuple) else ("localhost", 80)  # of a Unix socket
+    """The environ of a request; `server` is the address that the client has connected to."""
+    host, port = server[:2] if isinstance(server, tuple) else ("localhost", 80)  # else a Unix socket
     variables = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -54,7 +54,7 @@ def environ(request: Request, server: Any, multiprocess: bool) -> dict[str, Any]
 
 
 class WSGIAnswer:
-    """The answer of an application, which may set its length. Sends nothing before there is something."""
+    """The response of an application, which may set its length. Nothing is sent before the first part."""
 
     def __init__(self, request: Request, send: Callable[[bytes], None], close: bool) -> None:
         self.response: Response | None = None
@@ -66,7 +66,7 @@ class WSGIAnswer:
 
     @property
     def closes(self) -> bool:
-        """Whether the connection ends with the answer, which is complete."""
+        """Whether the connection closes after the response, which is complete."""
         assert self._frames is not None
         return self._frames.closes
 
@@ -76,13 +76,13 @@ class WSGIAnswer:
         if exc_info is not None and self._frames is not None:
             raise exc_info[1].with_traceback(exc_info[2])
         if exc_info is None and self.response is not None:
-            raise AssertionError("start_response is called twice")
+            raise AssertionError("the application called start_response twice")
         self._length = None
         others = []
         for name, value in headers:
             if name.lower() == "content-length":
                 if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
-                    raise InvalidResponse(f"Content-Length {value!r} is no number")
+                    raise InvalidResponse(f"Content-Length {value!r} is not a number")
                 self._length = int(value)
             else:
                 others.append((name, value))
@@ -91,22 +91,22 @@ class WSGIAnswer:
 
     def write(self, part: bytes) -> None:
         if not isinstance(part, bytes):
-            raise TypeError(f"an application answers bytes, not a {type(part).__name__}")
+            raise TypeError(f"an application must return bytes, not a {type(part).__name__}")
         if part:
             self._put(part)
 
     def finish(self) -> None:
-        """That was all."""
+        """Complete the response."""
         if self._length is None and self._request.method != "HEAD":
-            self._length = 0  # counts where nothing has been sent yet
+            self._length = 0  # has an effect only if nothing has been sent yet
         self._put(None)
 
     def _put(self, part: bytes | None) -> None:
-        """Send a part, or what ends the answer; the head goes before whichever is the first."""
+        """Send a part or, for None, the end of the response; the head goes before whichever is first."""
         data = b""
         if self._frames is None:
             if self.response is None:
-                raise AssertionError("the application answers before it calls start_response")
+                raise AssertionError("the application returned data before it called start_response")
             self._frames = Frames(self.response, self._request, self._close, self._length)
             data = self._frames.head
         data += self._frames.end() if part is None else self._frames.frame(part)
@@ -115,7 +115,7 @@ class WSGIAnswer:
 
 
 def run(app: App, variables: dict[str, Any], answer: WSGIAnswer) -> None:
-    """Have the application answer; what it gives is closed, however it ends."""
+    """Run the application and send its response, whose iterable is always closed."""
     parts = app(variables, answer.start_response)
     try:
         for part in parts:
@@ -126,6 +126,6 @@ def run(app: App, variables: dict[str, Any], answer: WSGIAnswer) -> None:
 
 
 def close(parts: Any) -> None:
-    """Have a generator, or whatever iterates over the parts of an answer, let go of what it uses."""
+    """Close a generator, or any other iterable of a response's parts that can be closed."""
     if hasattr(parts, "close"):
         parts.close()

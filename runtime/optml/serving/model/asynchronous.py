@@ -1,4 +1,4 @@
-"""Handlers that are `async`: on one event loop for each worker, whose thread starts with their first call."""
+"""Async handlers, on one event loop per worker, whose thread starts with their first call."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _END = object()
 
 
 def settled(result: Any) -> Any:
-    """What a handler returned; awaited where it is awaitable, and an async generator as one that is not."""
+    """The result of a handler, awaited if it is awaitable; an async generator as an ordinary one."""
     if hasattr(result, "__await__"):
         result = _run(result)
-    return _in_turn(result) if hasattr(result, "__anext__") else result
+    return _as_generator(result) if hasattr(result, "__anext__") else result
 
 
-def _in_turn(chunks: AsyncIterator[Any]) -> Iterator[Any]:
+def _as_generator(chunks: AsyncIterator[Any]) -> Iterator[Any]:
     try:
         while (chunk := _run(anext(chunks, _END))) is not _END:
             yield chunk
@@ -38,14 +38,14 @@ def _run(awaitable: Awaitable[Any]) -> Any:
 
 @cache
 def _loop() -> tuple[Any, Any]:
-    asyncio = import_module("asyncio")  # by a function, which finds the user's: their code awaits its futures
+    asyncio = import_module("asyncio")  # by this function, to get the user's: user code awaits its futures
     loop = asyncio.new_event_loop()
     threading.Thread(target=_keep_running, args=(loop,), name="async handlers", daemon=True).start()
     return asyncio, loop
 
 
 def _keep_running(loop: Any) -> None:
-    """Run the loop of all calls, whatever one of them does: asyncio lets these two exceptions through."""
+    """Keep the loop running for all calls: asyncio lets these two exceptions of any one stop it."""
     while True:
         try:
             loop.run_forever()
@@ -53,4 +53,4 @@ def _keep_running(loop: Any) -> None:
             pass
 
 
-os.register_at_fork(after_in_child=_loop.cache_clear)  # the thread stays behind
+os.register_at_fork(after_in_child=_loop.cache_clear)  # the thread does not survive a fork

@@ -26,7 +26,7 @@ def media_type(header: str) -> str:
     """The bare media type of a Content-Type: `Text/CSV; charset=utf-8` → `text/csv`."""
     bare = header
     if ";" in header:
-        from werkzeug.http import parse_options_header  # late: start-up, and most types have no options
+        from werkzeug.http import parse_options_header  # late: slow; most types have no parameters
 
         bare = parse_options_header(header)[0]
     bare = bare.strip().lower()
@@ -35,7 +35,7 @@ def media_type(header: str) -> str:
 
 @lru_cache(maxsize=256)
 def accepted(header: str, default: str) -> tuple[str, ...]:
-    """The media types of an Accept header, best first; a missing one or `*/*` means the default."""
+    """The media types of an Accept header, best first; the default for a missing header or `*/*`."""
     if header in ("", "*/*"):
         return (default,)
     if not any(mark in header for mark in ",;*"):
@@ -46,10 +46,10 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
     ranges = parse_accept_header(header, MIMEAccept)
     if not ranges:  # nothing but commas
         return (default,)
-    # What a range like `text/*` means is decided among what can be encoded, the default first.
+    # A range like `text/*` stands for the types that can be encoded, the default first.
     offers = (default, *ENCODERS)
     found: list[str] = []
-    for name, quality in sorted(ranges, key=lambda each: -each[1]):  # werkzeug puts the specific first
+    for name, quality in sorted(ranges, key=lambda each: -each[1]):  # werkzeug puts specific ranges first
         if quality <= 0:
             continue
         if "*" in str(name):
@@ -61,11 +61,11 @@ def accepted(header: str, default: str) -> tuple[str, ...]:
 
 
 def decode(payload: Payload, content_type: str) -> Any:
-    """The body as an object. Raises InferenceError: 415 for an unknown type, 400 for bytes that are not one.
+    """The body as an object. Raises InferenceError: 415 for an unknown type, 400 for an invalid body.
 
-    JSON becomes an array where it is a rectangle of numbers and there is numpy, else Python objects, as JSON
-    Lines do; CSV an array of shape (rows, columns), or rows without numpy; NPY an array; NPZ a dict of
-    arrays; text a str; octets bytes.
+    JSON becomes an array if it is a regular array of numbers and numpy is installed, else Python objects, as
+    JSON Lines do; CSV an array of shape (rows, columns), or a list of rows if it contains text or numpy is
+    missing; NPY an array; NPZ a dict of arrays; text a str; octets bytes.
     """
     decoder = DECODERS.get(content_type)
     if decoder is None:
@@ -75,27 +75,27 @@ def decode(payload: Payload, content_type: str) -> Any:
         return decoder(payload)
     except (InferenceError, MemoryError):
         raise
-    except Exception as error:  # parsers raise anything on a client's bytes: numpy lets TokenError through
+    except Exception as error:  # parsers may raise anything: numpy lets TokenError through
         raise InferenceError(f"The body is not valid {content_type}: {error}") from error
 
 
 def encode(prediction: Any, accept: Iterable[str]) -> tuple[bytes, str]:
-    """The prediction in the first media type that can carry it.
+    """The prediction in the first media type that can represent it, and that type.
 
-    Raises InferenceError: 406 where no accepted type can, 500 for an object that we know no way to write.
+    Raises InferenceError: 406 if no accepted type can, 500 for an object that no type can represent.
     """
     if isinstance(prediction, (bytes, bytearray, memoryview)):
         return bytes(prediction), OCTETS
     status, unfit = 406, ""
-    for wanted in accept:
-        encoder = ENCODERS.get(wanted)
+    for kind in accept:
+        encoder = ENCODERS.get(kind)
         if encoder is None:
             continue
         try:
-            return encoder(prediction), wanted
+            return encoder(prediction), kind
         except (TypeError, ValueError, RecursionError) as error:
             status = 500 if isinstance(error, TypeError) else 406
-            unfit = f"{wanted} cannot carry this {type(prediction).__name__}: {error}. "
+            unfit = f"{kind} cannot carry this {type(prediction).__name__}: {error}. "
     types = ", ".join(accept) or "the accepted types"
     raise InferenceError(f"{unfit}None of {types} can be sent; possible: {', '.join(ENCODERS)}.", status)
 

@@ -1,4 +1,4 @@
-"""What a handler may ask about its call, and say about the answer."""
+"""The context of a call: what a handler may read, and what it may set in the response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[
 
 
 class Headers(dict[str, str]):
-    """Request headers; names match in any case and are given in lower case."""
+    """Request headers; names are case-insensitive, and stored in lower case."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class Headers(dict[str, str]):
 
 
 class ResponseHeaders(dict[str, str]):
-    """Headers of an answer: a dict for handlers, whose items name a header twice where a response does."""
+    """Response headers: a dict for handlers, but its items repeat headers that a response repeats."""
 
     _more: tuple[tuple[str, str], ...] = ()
 
     def replace(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Set the headers of a whole response, which may name one several times, as it does for cookies."""
+        """Set the headers of a whole response, which may repeat a name, as for cookies."""
         self._more = ()
         new: dict[str, str] = {}
         for name, value in pairs:
@@ -52,7 +52,7 @@ class ResponseHeaders(dict[str, str]):
 
 
 class ToolkitContext:
-    """Names that contexts of the toolkits have, for handlers written for those.
+    """Names that the contexts of the inference toolkits have, for handlers written for them.
 
     A call here is a batch of one: indexes are ignored, and the only request processor is the context itself.
     """
@@ -100,7 +100,7 @@ class ToolkitContext:
 
 
 class _NoMetrics:
-    """Takes any `add_counter`, `add_time` and so on; /metrics has what the server measures itself."""
+    """Discards `add_counter`, `add_time` and so on; /metrics has only the server's own counters."""
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("add_"):
@@ -109,12 +109,11 @@ class _NoMetrics:
 
 
 class Context(ToolkitContext):
-    """What a handler may ask about its call, and say about the answer.
+    """What a handler may read about its call, and set in the response.
 
-    `request_headers` (names in any case), `request_id`, `model_dir`, `gpu_id` (an index or None),
-    `additional_model_data` (a folder for each name), `traceparent` (the W3C trace context of the caller, or
-    None); `path` and `query` as the client of a WebSocket chose them;
-    `status` and `response_headers` may be set by the handler.
+    To read: `request_headers` (names are case-insensitive), `request_id`, `model_dir`, `gpu_id` (an index or
+    None), `additional_model_data` (name → folder), `traceparent` (the caller's W3C trace context, or None);
+    in stream_fn also the request's `path` and `query`. To set: `status` and `response_headers`.
     """
 
     __slots__ = (
@@ -142,7 +141,7 @@ class Context(ToolkitContext):
 
     @property
     def request_headers(self) -> Headers:
-        if self._headers is None:  # most calls never look
+        if self._headers is None:  # most handlers never read them
             self._headers = Headers(self._pairs)
         return self._headers
 

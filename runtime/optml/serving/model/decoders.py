@@ -1,6 +1,6 @@
 """Bytes to Python objects, a function for each media type.
 
-Pickled arrays are always refused: unpickling a client's bytes would run a client's code.
+Pickled arrays are always refused: unpickling a client's bytes could run the client's code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..http.payload import Payload
 from . import optional
 
-_DIMENSIONS = 32  # of an array that JSON may bring, the most that every numpy takes
+_DIMENSIONS = 32  # most dimensions of an array from JSON, which every numpy supports
 _NUMBERS = {int, float}
 
 
@@ -29,7 +29,7 @@ def decode_json(payload: Payload) -> Any:
 
 
 def _are_numbers(values: list[Any], dimensions: int = 1) -> bool:
-    """Whether a list holds numbers alone, or lists of them. numpy would make others into texts or objects."""
+    """Whether a list has only numbers, or lists of them; numpy would convert others to texts or objects."""
     kinds = set(map(type, values))
     if kinds == {list}:
         return dimensions < _DIMENSIONS and all(_are_numbers(each, dimensions + 1) for each in values)
@@ -44,12 +44,12 @@ def decode_csv(payload: Payload) -> Any:
     numpy = optional.find("numpy")
     if numpy is not None:
         body = payload.file()
-        if body.read(len(BOM_UTF8)) != BOM_UTF8:  # which spreadsheets put in front
+        if body.read(len(BOM_UTF8)) != BOM_UTF8:  # which spreadsheets put first
             body.seek(0)
         try:
             array = numpy.loadtxt(body, delimiter=",", ndmin=2, comments=None, encoding="utf-8")
         except ValueError:
-            pass  # not numbers alone: rows of text
+            pass  # not only numbers: rows of text
         else:
             if not array.size:
                 raise ValueError("there are no rows")

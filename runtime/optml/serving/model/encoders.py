@@ -1,8 +1,8 @@
 """Python objects to bytes, a function for each media type.
 
-Data frames and their columns, of pandas, polars or pyarrow, are known by their methods. What a type cannot
-carry is refused, and never written as its `repr`: TypeError where we know no way to write the object in any
-type, ValueError where another type could carry it.
+Data frames and their columns, of pandas, polars or pyarrow, are recognized by their methods. An object that a
+type cannot represent is refused, never written as its `repr`: TypeError if no type can represent the object,
+ValueError if another type could.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _CELLS = {str, int, float, bool, type(None)}
 def encode_json(prediction: Any) -> bytes:
     orjson = optional.find("orjson")
     if orjson is not None:
-        ours = orjson.OPT_PASSTHROUGH_DATACLASS  # else it writes attributes that are no fields
+        ours = orjson.OPT_PASSTHROUGH_DATACLASS  # else it writes attributes that are not fields
         try:
             return bytes(
                 orjson.dumps(prediction, _plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | ours)
             )
         except TypeError:
-            pass  # what orjson cannot, json may: whole numbers above 64 bits
+            pass  # json may be able to: integers above 64 bits
     try:
         text = _AS_ORJSON(prediction)
     except ValueError:
         text = _AS_ORJSON(_with_null_for_nan(prediction))
-    return text.encode(errors="backslashreplace")  # half a surrogate pair, which JSON escapes in the same way
+    return text.encode(errors="backslashreplace")  # a lone surrogate, which JSON escapes in the same way
 
 
 def _with_null_for_nan(value: Any) -> Any:
@@ -54,18 +54,18 @@ def encode_csv(prediction: Any) -> bytes:
     from types import SimpleNamespace
 
     lines: list[str] = []
-    writer = csv.writer(SimpleNamespace(write=lines.append))  # by its \r\n it quotes either of them in a cell
+    writer = csv.writer(SimpleNamespace(write=lines.append))  # with \r\n it quotes cells with either
     for row in _rows_of_values(prediction):
         cells = _rows(row)
         writer.writerow(cells if set(map(type, cells)) <= _CELLS else map(_cell, cells))
     text = "".join(f"{line[:-2]}\n" for line in lines)
     if text.startswith("\ufeff"):
-        text = f"\ufeff{text}"  # readers take the first for a mark, and drop it
-    return text.encode(errors="replace")  # JSON may bring half a surrogate pair
+        text = f"\ufeff{text}"  # readers take the first for a byte-order mark and drop it
+    return text.encode(errors="replace")  # JSON may bring a lone surrogate
 
 
 def _rows_of_values(prediction: Any) -> list[Any]:
-    """As `_rows`, but of a table the values alone. Its columns may have equal names."""
+    """Like `_rows`, but of a table only the values, because its columns may have equal names."""
     if hasattr(prediction, "itertuples"):  # pandas
         return list(prediction.itertuples(index=False, name=None))
     if hasattr(prediction, "iter_rows"):  # polars
@@ -76,10 +76,10 @@ def _rows_of_values(prediction: Any) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A value that is text when it is written. Raises ValueError for one of several values."""
+    """A single value, to be written as text. Raises ValueError for several."""
     plain = _plain(value)
     if type(plain) not in _CELLS:
-        raise ValueError(f"a {type(value).__name__} does not fit into one place")
+        raise ValueError(f"a {type(value).__name__} is not a single value")
     return plain
 
 
@@ -103,7 +103,7 @@ def _rows(prediction: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value in the words of JSON, which has none for arrays, tensors and their scalars, tables, times."""
+    """A value as JSON types, of which arrays, tensors and their scalars, tables and times are none."""
     if type(value) in _CELLS or isinstance(value, dict):
         return value
     if isinstance(value, (list, tuple, set, frozenset, range)):
@@ -112,11 +112,11 @@ def _plain(value: Any) -> Any:
         return value.decode()
     if isinstance(value, Enum):
         return value.value
-    if hasattr(value, "__dataclass_fields__"):  # before its methods, which may have the names below
+    if hasattr(value, "__dataclass_fields__"):  # before its methods, which may have names like those below
         names = (field.name for field in fields(value) if field.name[0] != "_")
         return {name: getattr(value, name) for name in names if hasattr(value, name)}
     if getattr(getattr(value, "dtype", None), "kind", "") == "M" and type(value).__module__ == "numpy":
-        value = value.astype("datetime64[us]")  # in other units these are whole numbers, or days alone
+        value = value.astype("datetime64[us]")  # tolist() makes other units integers or dates
     for method in ("to_dicts", "to_pylist", "tolist", "to_list"):  # polars, pyarrow, numpy and all, polars
         if hasattr(value, method):
             return getattr(value, method)()
@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # pandas
         return value.to_dict(orient="records")
     if hasattr(value, "isoformat"):
-        return value.isoformat() if value == value else None  # pandas' NaT equals nothing
+        return value.isoformat() if value == value else None  # pandas' NaT does not equal itself
     if hasattr(value, "as_integer_ratio"):  # Decimal, Fraction
         return float(value)
     if hasattr(value, "urn"):  # UUID
@@ -136,4 +136,4 @@ def _plain(value: Any) -> Any:
 
 _AS_ORJSON = json.JSONEncoder(
     default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-).encode  # to bytes like those of orjson
+).encode  # the same output as orjson's

@@ -1,4 +1,4 @@
-"""The user's handlers and their defaults: a model that turns a payload into an answer."""
+"""The user's handlers and their defaults: a model that turns a payload into a response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ARGUMENTS = {
     "model_warmup_fn": 1,
     "execution_parameters_fn": 0,
 }
-_ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # reach input_fn as str, by the rule of the toolkits
+_ENCODED_AS_TEXT = (codecs.JSON, codecs.CSV)  # passed to input_fn as str, as in the toolkits
 
 
 class Model:
@@ -81,37 +81,37 @@ class Model:
             warm_up(self.model, context)
 
     def talk(self, stream: Stream, context: Context) -> None:
-        """Have the user's stream_fn talk with a client. Raises whatever it raises."""
+        """Run the user's stream_fn. Raises whatever it raises."""
         assert self._stream is not None
         left = self._stream(stream, self.model, context)
         if left is not None:  # a generator, most likely
-            raise TypeError(f"stream_fn returned a {type(left).__name__}: give answers to stream.send")
+            raise TypeError(f"stream_fn returned a {type(left).__name__}: send messages with stream.send")
 
     def ping(self) -> bool:
-        """Whether the user's ping_fn calls the model healthy; anything but False and None does."""
+        """Whether the model is healthy: there is no ping_fn, or it returns anything but False and None."""
         return self._ping is None or self._ping(self.model, Context([], "ping", None)) not in (False, None)
 
     def execution_parameters(self) -> Any:
-        """What the user's execution_parameters_fn says, an object or a response; None where there is none."""
+        """What the user's execution_parameters_fn returns, an object or a response; None without one."""
         fn = self._execution_parameters
         return fn(Context([], "execution-parameters", None)) if fn else None
 
     def answer(
         self, payload: Payload, content_type: str, accept: str, context: Context
     ) -> tuple[Body, str | None]:
-        """Body and media type of the answer to one call; a body that is not bytes is streamed.
+        """Body and media type of the response to one call; a body that is not bytes is streamed.
 
-        The type is None where the handler gave a whole response, whose headers are in the context.
+        The type is None if the handler returned a whole response, whose headers are in the context.
         """
         content_type = codecs.media_type(content_type) or codecs.JSON
-        wanted = codecs.accepted(accept, self._default_accept)
-        types = wanted or (self._default_accept,)  # where the client takes none, a handler may know better
+        accepted = codecs.accepted(accept, self._default_accept)
+        types = accepted or (self._default_accept,)  # if the client accepts none, a handler may choose
         best = types[0]
         if self._transform:
-            body = _as_handlers_expect(payload, content_type)
+            body = _read_body(payload, content_type)
             return _finished(self._transform(self.model, body, content_type, best, context), types, context)
         if self._input:
-            data = self._input(_as_handlers_expect(payload, content_type), content_type, context)
+            data = self._input(_read_body(payload, content_type), content_type, context)
         else:
             data = codecs.decode(payload, content_type)
         prediction = self._predict(data, self.model, context)
@@ -120,12 +120,12 @@ class Model:
         if inspect.isgenerator(prediction):
             return _streamed(prediction, best)
         if isinstance(prediction, (bytes, bytearray, memoryview)) and accept and "*" not in accept:
-            return bytes(prediction), best  # the handler knows what the client asks for
-        return codecs.encode(prediction, wanted)
+            return bytes(prediction), best  # trust the handler to know what the client accepts
+        return codecs.encode(prediction, accepted)
 
 
 def find_program(settings: Settings) -> str:
-    """The file with the handlers. Raises UserError, which says what to write, where there is none."""
+    """The file with the handlers. If there is none, raises UserError, which tells what to write."""
     if not os.path.isdir(paths.MODEL):
         raise UserError(f"there is no {paths.MODEL}: mount a folder with the model there")
     for directory in settings.code_dirs:
@@ -146,7 +146,7 @@ def find_program(settings: Settings) -> str:
 
 
 def load_program(path: str) -> ModuleType:
-    """Import the file under its own name, so that pickles which name it find their classes."""
+    """Import the file under its own name, so that pickles that refer to it find their classes."""
     directory, name = os.path.split(path)
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -166,21 +166,21 @@ def load_program(path: str) -> ModuleType:
 
 
 def load_model(program: str, settings: Settings, gpu_id: int | None) -> Model:
-    """The model behind the handlers in this file, whose loggers write to stderr from now on."""
+    """Load the model with the handlers in this file. Their loggers write to stderr from now on."""
     logging.basicConfig(level=settings.log_level)
     return Model(load_program(program), settings, gpu_id)
 
 
 def _handler(module: ModuleType, name: str) -> Callable[..., Any] | None:
-    """The handler as a function that always takes the context, or None where the user has none."""
+    """The handler as a function that always takes the context, or None if the user defines none."""
     fn: Callable[..., Any] | None = getattr(module, name, None)
     if fn is None:
         return None
     if not callable(fn):
         raise UserError(f"{name} in {module.__file__} is not a function: define it with `def`")
     if name == "stream_fn" and (inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)):
-        # Its stream blocks, and with it would the loop of all.
-        raise UserError(f"stream_fn in {module.__file__} is async: define it with `def`, it has a thread")
+        # Its stream blocks, and so would the event loop of all calls.
+        raise UserError(f"stream_fn in {module.__file__} is async: define it with `def`, it gets a thread")
     count = _ARGUMENTS[name]
     parameters = inspect.signature(fn).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -199,7 +199,7 @@ def _default_predict(data: Any, model: Any, context: Context) -> Any:
     raise TypeError(f"a {type(model).__name__} has no predict method: define predict_fn(data, model)")
 
 
-def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
+def _read_body(payload: Payload, content_type: str) -> bytes | str:
     body = payload.read()
     if content_type not in _ENCODED_AS_TEXT:
         return body
@@ -210,7 +210,7 @@ def _as_handlers_expect(payload: Payload, content_type: str) -> bytes | str:
 
 
 def _finished(result: Any, types: tuple[str, ...], context: Context) -> tuple[Body, str | None]:
-    """What output_fn or transform_fn returned: a payload, (payload, type), a response, or a generator."""
+    """Body and type of a result of output_fn or transform_fn: a body, (body, type), response or generator."""
     typed = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str)
     accept = types[0]
     if typed:
@@ -231,7 +231,7 @@ def _finished(result: Any, types: tuple[str, ...], context: Context) -> tuple[Bo
 
 
 def _streamed(chunks: Iterator[Any], accept: str, typed: bool = False) -> tuple[Body, str]:
-    """The chunks as they come. Where they are objects each is a line of JSON, whatever the client accepts."""
+    """The chunks as they are produced. Objects become a line of JSON each, whatever the client accepts."""
     first = next(chunks, b"")
     in_lines = not typed and not isinstance(first, (str, bytes, bytearray, memoryview))
     return _in_bytes(first, chunks), codecs.JSON_LINES if in_lines else accept

@@ -1,4 +1,4 @@
-"""Libraries that are used where the user has installed them."""
+"""Libraries that are used if the user has installed them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InferenceError
 
 @cache
 def find(name: str) -> Any:
-    """The user's module of this name, or None; imported when first needed, since numpy takes 120 ms."""
+    """The user's module of this name, or None; imported when first needed, because numpy takes 120 ms."""
     try:
         return import_module(name)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Install what the user's code needs, once, before any worker starts."""
+"""Install the requirements of user code, once, before any worker starts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from ... import paths
 from ...report import UserError, log
 
-_PACKAGES = "/tmp/optml-packages"  # where the interpreter's own folder is not writable
+_PACKAGES = "/tmp/optml-packages"  # if the interpreter's own folder is not writable
 
 
 def find_requirements(program: str | None) -> str | None:
-    """The requirements.txt beside the handlers, else the one of the model."""
+    """The requirements.txt beside the handlers, else the model's."""
     folders = [os.path.dirname(program)] if program else []
     for folder in [*folders, f"{paths.MODEL}/code", paths.MODEL]:
         path = f"{folder}/requirements.txt"
@@ -23,15 +23,15 @@ def find_requirements(program: str | None) -> str | None:
 
 
 def install(path: str, folder: str | None = None) -> None:
-    """Install a requirements.txt into this interpreter, or into a folder that it alone looks into.
+    """Install a requirements.txt into this interpreter, or into a folder that only this process uses.
 
-    Raises UserError with the installer's own words.
+    Raises UserError with the installer's message.
     """
-    import subprocess  # takes 2 ms, and few install anything
+    import subprocess  # takes 2 ms, and is rarely needed
     import sysconfig
 
     log(f"installing {path}")
-    # Isolated, because pip would find a logging.py of the user's in the directory that it works in.
+    # Isolated, because pip would otherwise import a logging.py of the user from its working directory.
     command = [sys.executable, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["-r", path]
     if folder is None and not os.access(sysconfig.get_path("purelib"), os.W_OK):
@@ -42,7 +42,7 @@ def install(path: str, folder: str | None = None) -> None:
     environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
     done = subprocess.run(
         command,
-        cwd=os.path.dirname(path),  # which `./a.whl` is relative to
+        cwd=os.path.dirname(path),  # `./a.whl` is relative to it
         env=environment,
         stdout=2,
         stderr=subprocess.PIPE,

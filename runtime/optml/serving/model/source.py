@@ -1,4 +1,4 @@
-"""The user's code where it lies in S3 or in an archive: fetched once, before any worker starts."""
+"""User code in S3 or in an archive: fetched once, before any worker starts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..settings import Settings
 
 
 def fetch_code(settings: Settings) -> None:
-    """Replace the code's address in the settings by the folder it was unpacked into. Raises UserError."""
+    """Replace the code's address in the settings with the folder it is unpacked to. Raises UserError."""
     remote = settings.submitted.startswith("s3://")
     if not remote and not os.path.isfile(settings.submitted):
         return  # a folder, or none
     if remote and os.path.isfile(f"{paths.MODEL}/code/{settings.program}"):
-        return  # the platform has unpacked it there
+        return  # the platform has already unpacked it there
     settings.submitted = _fetch(settings.submitted)
 
 
 def _fetch(address: str) -> str:
-    """Fetch in a child process, so that this one keeps nothing of what boto3 imports and holds."""
+    """Fetch in a child process, so that this one does not keep what boto3 imports and allocates."""
     receiver, sender = os.pipe()
     if os.fork() == 0:
         answer = {"error": "the process that fetched the code died"}

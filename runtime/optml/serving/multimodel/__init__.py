@@ -1,1 +1,1 @@
-"""Many models behind one port, each in a process of its own."""
+"""Many models behind one port, each in its own process."""

@@ -1,7 +1,7 @@
-"""One model of a multi-model server: the process that has it, and calls on their way there and back.
+"""One model of a multi-model server: its process, and the calls forwarded to it.
 
-Each model is a process (see `forkserver`) with a socket; a call is passed on to it as it came, and its answer
-as it comes. A process that has died is started again by the next call.
+Each model has a process (see `forkserver`) with a Unix socket. Calls are forwarded unchanged, and responses
+as they arrive. The next call restarts a process that has died.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..errors import InferenceError
 from ..execution import over_time
 from ..worker import DRAIN
 
-_GRACE = 10.0  # seconds beyond its deadline after which a call is given up: its process holds the interpreter
-_DEATH = 1.0  # seconds that a killed process may take to be gone
+_GRACE = 10.0  # seconds past a call's deadline until it is given up: the model holds the interpreter lock
+_DEATH = 1.0  # seconds for a killed process to be gone
 _OURS = frozenset(
     ("host", "date", "connection", "keep-alive", "content-length", "transfer-encoding")
     + ("expect", "upgrade")
@@ -35,32 +35,32 @@ _OURS = frozenset(
 
 
 class Process:
-    """The process of a model, as seen through its pipe, which ends when the process has freed its memory."""
+    """The process of a model, seen through its pipe, which closes when the process has freed its memory."""
 
     def __init__(self, path: str, pipe: int) -> None:
         self.path = path
         self._pipe = os.fdopen(pipe, "rb")
         self._ended = select.poll()
-        self._ended.register(pipe, 0)  # tells the end alone
+        self._ended.register(pipe, 0)  # reports only the end
         self._pid = int(self._pipe.readline() or 0)
 
     def report(self) -> tuple[int, str] | None:
-        """How loading went; None where the process died."""
+        """Status and message of the load; None if the process died."""
         line = self._pipe.readline()
         return tuple(json.loads(line)) if line else None
 
     def ended(self, timeout: float = 0.0) -> bool:
-        """Whether it is gone, within this time."""
+        """Whether the process is gone, or will be within `timeout` seconds."""
         return bool(self._ended.poll(timeout * 1000))
 
     def end(self, grace: float = 0.0) -> None:
-        """Have it finish its calls, for this long at most; then end it and whatever it has started."""
+        """Let it finish its calls for up to `grace` seconds; then kill it and all that it has started."""
         if not self.ended():
             self._signal(os.kill, signal.SIGTERM)
             self.ended(grace)
         self._signal(os.killpg, signal.SIGKILL)
         self.ended(_DEATH)
-        self._pid = 0  # another process may have it from now on
+        self._pid = 0  # it may be another process's from now on
 
     def _signal(self, send: Any, number: int) -> None:
         if self._pid:
@@ -71,7 +71,7 @@ class Process:
 
 
 class Deployed:
-    """One model of the server, which has so many calls on their way to it at most."""
+    """One model of the server, with `most` calls at most on their way to it."""
 
     def __init__(self, name: str, url: str, home: str, gpu: int | None, start: Any, most: int) -> None:
         self.name = name
@@ -89,14 +89,14 @@ class Deployed:
         return {"modelName": self.name, "modelUrl": self.url}
 
     def load(self) -> None:
-        """Start a process. Raises InferenceError when the model does not load."""
+        """Start a process. Raises InferenceError if the model does not load."""
         with self._lock:
             self._load()
 
     def unload(self) -> None:
-        """End all processes; calls that run are finished before."""
+        """End all processes, after their running calls."""
         self._gone = True
-        for process in self._processes:  # also the one that is loading
+        for process in self._processes:  # also one that is loading
             process.end(DRAIN + 1)
         with self._lock:
             for process in self._processes:
@@ -104,9 +104,9 @@ class Deployed:
             shutil.rmtree(self._home, ignore_errors=True)
 
     def ask(self, timeout: float) -> Response:
-        """Pass the request on, and the answer back. Raises InferenceError when the process dies."""
+        """Forward the request, and return the response. Raises InferenceError if the process dies."""
         if not self._places.acquire(blocking=False):
-            raise InferenceError(f"Model {self.name} has its share of all calls.", 503, {"Retry-After": "1"})
+            raise InferenceError(f"Model {self.name} has too many calls already.", 503, {"Retry-After": "1"})
         try:
             answer = self._ask(timeout)
         except BaseException:
@@ -120,11 +120,11 @@ class Deployed:
         kills = machine.oom_kills()
         try:
             process = self._connect(connection, timeout)
-        except OSError:  # it is gone again, so soon after it was loaded
+        except OSError:  # it died as soon as it was loaded
             connection.close()
             raise self._died("answered", kills) from None
         try:
-            body = request.environ["wsgi.input"]  # complete, a file
+            body = request.environ["wsgi.input"]  # a file, complete
             length = body.seek(0, os.SEEK_END)
             body.seek(0)
             headers = {name: value for name, value in request.headers if name.lower() not in _OURS}
@@ -144,22 +144,22 @@ class Deployed:
         return Response(_pieces(connection, answer), answer.status, kept)
 
     def _connect(self, connection: _Connection, timeout: float) -> Process:
-        if not self._lock.acquire(timeout=timeout):  # it takes longer to load than a call may take
+        if not self._lock.acquire(timeout=timeout):  # loading takes longer than a call may
             raise over_time(timeout)
         try:
-            return self._reached(connection)
+            return self._live_process(connection)
         finally:
             self._lock.release()
 
-    def _reached(self, connection: _Connection) -> Process:
-        """The process that takes calls, connected to; a new one where there is none."""
+    def _live_process(self, connection: _Connection) -> Process:
+        """Connect to the process that takes calls; starts a new one if there is none."""
         if self._gone:
             raise InferenceError(f"Model not found: {self.name}", 404)
         try:
             if all(process.ended() for process in self._processes[-1:]):
                 raise ConnectionError
             connection.open(self._processes[-1].path)
-        except OSError:  # it died, or finishes its last calls
+        except OSError:  # it has died, or is finishing its last calls
             connection.close()
             self._load()
             connection.open(self._processes[-1].path)
@@ -170,7 +170,7 @@ class Deployed:
             raise InferenceError(f"Model not found: {self.name}", 404)
         for process in self._processes:
             if process.ended():
-                process.end()  # what it has started may be left
+                process.end()  # processes that it has started may be left
         self._processes = [process for process in self._processes if not process.ended()]
         os.makedirs(self._home, exist_ok=True)
         path = f"{self._home}/{next(self._numbers)}"
@@ -193,14 +193,14 @@ class Deployed:
             raise InferenceError(message, status)
 
     def _died(self, before: str, kills: int) -> InferenceError:
-        time.sleep(0.01)  # the kernel counts a kill a moment after it
+        time.sleep(0.01)  # the kernel counts a kill with a delay
         if machine.oom_kills() > kills:
             return InferenceError(f"Not enough memory: model {self.name} was killed before it {before}.", 507)
         return InferenceError(f"The process of model {self.name} died before it {before}.", 500)
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over the socket of a model."""
+    """HTTP over the Unix socket of a model."""
 
     def open(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX)

@@ -1,8 +1,8 @@
 """The forkserver: a process that forks one child for each model of a multi-model server.
 
-It is forked from the router while that has one thread and no flask, and has imported all that a worker needs.
-A child is a worker of one model on a socket of its own, so that slots, deadlines, streams and refusals are
-those of any worker. The child tells its process id, then how its start went; its pipe ends when it does.
+It is forked while the router has one thread and no flask, but has imported all that a worker needs. A child
+is a worker with one model and its own socket, so slots, deadlines, streams and refusals work as in any other.
+It reports its process id, then the result of its start; its pipe closes when it ends.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from ..settings import Settings
 from ..worker import Worker
 
 _PR_SET_DUMPABLE = 4
-_FIRST_TO_GO, _SOON_TO_GO = 1000, 500  # when memory runs out: who loads, then any model, never the router
+_OOM_LOADING, _OOM_LOADED = 1000, 500  # OOM scores: first a loading model, then any, never the router
 
 
 def fork_forkserver(router: Worker, home: str) -> socket.socket:
-    """The socket that takes orders: JSON (`url`, `packages`, `gpu`), a listening socket, a pipe to report."""
+    """Fork it. Returns a socket for orders: JSON (`url`, `packages`, `gpu`), a listener, a report pipe."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
         return ours
     try:
         ours.close()
-        _tend(router, theirs)
+        _fork_on_demand(router, theirs)
     finally:
         shutil.rmtree(home, ignore_errors=True)
         os._exit(0)
 
 
-def _tend(router: Worker, orders: socket.socket) -> None:
-    """Fork on demand until the router is gone, then end all children."""
+def _fork_on_demand(router: Worker, orders: socket.socket) -> None:
+    """Fork on demand until the router is gone, then kill all children."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the router lets running calls finish first
     for listener in router.sockets:
         listener.close()
-    import ctypes  # only here
+    import ctypes  # needed only here
 
-    # After giving up root the files of this process in /proc are root's, unless it says otherwise.
+    # After giving up root, this process's files in /proc belong to root unless it is dumpable.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     children: set[int] = set()
     while True:
@@ -63,12 +63,12 @@ def _tend(router: Worker, orders: socket.socket) -> None:
             break
         try:
             child = os.fork()
-        except OSError as error:  # so many processes, or so little memory: the other models live on
+        except OSError as error:  # too many processes or too little memory: other models continue
             _refuse(fds[1], error)
         else:
             if child == 0:
                 orders.close()
-                _be_model(router, json.loads(order), *fds)
+                _run_model(router, json.loads(order), *fds)
             children.add(child)
         for fd in fds:
             os.close(fd)
@@ -76,11 +76,11 @@ def _tend(router: Worker, orders: socket.socket) -> None:
         try:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # forked a moment ago, and not yet the leader of a group: it sees that we are gone
+            pass  # just forked, and not yet the leader of a group: it notices that we are gone
 
 
 def _refuse(reports: int, error: OSError) -> None:
-    """Report, in place of a child, that there is none."""
+    """Report, in the child's place, that it cannot be started."""
     message = f"No process can be started for the model: {error.strerror}."
     log_error(message)
     os.write(reports, b"0\n")
@@ -97,9 +97,9 @@ def _reaped() -> set[int]:
     return reaped
 
 
-def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
+def _run_model(router: Worker, order: dict[str, Any], listener: int, reports: int) -> NoReturn:
     try:
-        os.setsid()  # a group that can be ended with all that the model starts
+        os.setsid()  # a group, to be killed with all that the model starts
         os.write(reports, b"%d\n" % os.getpid())
         os.set_inheritable(reports, False)
         paths.MODEL = order["url"]
@@ -111,19 +111,19 @@ def _be_model(router: Worker, order: dict[str, Any], listener: int, reports: int
         worker.row, worker.pid, worker.reports = 0, os.getpid(), reports
         worker.init_process()
     except BaseException as error:
-        # All of it before the report, upon which the router ends this process.
+        # Log everything before the report, after which the router ends this process.
         if isinstance(error, UserError):
             log_error(str(error))
         else:
             traceback.print_exc()
         sys.stdout.flush()
-        _report(reports, *_told(error))
+        _report(reports, *_load_failure(error))
     finally:
         os._exit(1)
 
 
 class ModelWorker(Worker):
-    """Reports once its loop runs, when nothing of its start can fail any more."""
+    """Reports success once its loop runs, when its start can no longer fail."""
 
     reports: int
 
@@ -140,24 +140,24 @@ class ModelApp(Application):
 
     def __init__(self, settings: Settings, packages: str, gpu: int | None) -> None:
         self.settings = settings
-        settings.access_log, settings.multi_model = "off", False  # of this process alone
+        settings.access_log, settings.multi_model = "off", False  # in this process only
         self.packages = packages
         self.gpu = gpu
         self.scoreboard = Scoreboard(1)
         self.scoreboard.begin(0)
 
     def drop_privileges(self) -> None:
-        """The router has."""
+        """Do nothing: the router already has."""
 
     def load(self, worker: Worker) -> None:
-        _set_oom_score(_FIRST_TO_GO)
+        _set_oom_score(_OOM_LOADING)
         self.program = find_program(self.settings)
         if os.path.isdir(self.packages):  # an earlier process of this model has installed them
             sys.path.insert(1, self.packages)
         elif path := find_requirements(self.program):
             install(path, self.packages)
         worker.model = load_model(self.program, self.settings, None if self.gpu is None else 0)
-        _set_oom_score(_SOON_TO_GO)
+        _set_oom_score(_OOM_LOADED)
 
     def gpus_of(self, row: int) -> list[str]:
         return [] if self.gpu is None else [self.settings.gpus[self.gpu].id]
@@ -167,7 +167,7 @@ def _report(reports: int, status: int, message: str) -> None:
     os.write(reports, json.dumps([status, message]).encode() + b"\n")
 
 
-def _told(error: BaseException) -> tuple[int, str]:
+def _load_failure(error: BaseException) -> tuple[int, str]:
     """Status and message for a model that does not load."""
     if isinstance(error, UserError):
         return 400, str(error)
@@ -181,4 +181,4 @@ def _set_oom_score(score: int) -> None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(score))
     except OSError:
-        pass  # then the kernel chooses by size alone
+        pass  # then the kernel chooses by size only

@@ -1,7 +1,4 @@
-"""The router of a multi-model server: which models there are.
-
-A flask application in the slots of the only worker.
-"""
+"""The router of a multi-model server: a flask application in the slots of the only worker."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from ..errors import InferenceError
 from ..worker import Worker
 from .deployed import Deployed
 
-_PAGE = 100  # models in one answer
-_SHARE = 7 / 8  # of the router's slots for one model: more than the calls that its process takes by default
+_PAGE = 100  # models in one response
+_SHARE = 7 / 8  # most of the router's slots for one model: more than the calls its process takes by default
 
 
 def create_router(worker: Worker, forkserver: socket.socket, home: str) -> Flask:
-    """The routes of a multi-model server on top of the control plane."""
+    """The control plane, with the routes of a multi-model server."""
     models = Models(worker, forkserver, home)
     app = create_app(worker, models.names)
 
@@ -89,13 +86,13 @@ class Models:
         return sorted(self._models.copy())
 
     def page(self, after: str, limit: int) -> tuple[list[Deployed], bool]:
-        """The models whose names follow `after`, and whether there are more."""
+        """At most `limit` models whose names follow `after`, and whether there are more."""
         found = (model for name, model in sorted(self._models.copy().items()) if name > after)
         page = list(islice(found, limit))
         return page, next(found, None) is not None
 
     def register(self, name: str, url: str) -> None:
-        """Load a model. Raises InferenceError: 409 for a known name, 404 for no such path, or what failed."""
+        """Load a model. Raises InferenceError: 409 for a known name, 404 for no folder, or why it failed."""
         if not os.path.isdir(url):
             raise InferenceError(f"There is no folder {url}.", 404)
         with self._lock:
@@ -115,7 +112,7 @@ class Models:
             raise
 
     def unregister(self, name: str) -> None:
-        """Forget a model, let its calls finish, and come back when its memory is free."""
+        """Remove a model and let its calls finish. Returns when its memory is free."""
         with self._lock:
             model = self.get(name)
             del self._models[name]
@@ -129,5 +126,5 @@ class Models:
         try:
             socket.send_fds(self._forkserver, [json.dumps(order).encode()], [listener, reports])
         except OSError as error:
-            self._worker.alive = False  # without a forkserver the models are gone: begin anew
+            self._worker.alive = False  # without a forkserver the models are gone: start again
             raise InferenceError("The server is being replaced.", 503, {"Retry-After": "1"}) from error

@@ -1,1 +1,1 @@
-"""The names of users are all in `framework`."""
+"""All names that scripts use are in `framework`."""

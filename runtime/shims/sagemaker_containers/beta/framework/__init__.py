@@ -1,4 +1,4 @@
-"""The modules that scripts use, and three that they import and use nothing of."""
+"""The modules that scripts use, and three that they import without using them."""
 
 from types import ModuleType
 

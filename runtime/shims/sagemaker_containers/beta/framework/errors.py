@@ -4,7 +4,7 @@ from sagemaker_inference.errors import UnsupportedFormatError
 
 
 class ClientError(Exception):
-    """A fault of the user's code: answered with 500."""
+    """A fault of user code: answered with 500."""
 
 
 __all__ = ["ClientError", "UnsupportedFormatError"]

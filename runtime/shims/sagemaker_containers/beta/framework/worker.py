@@ -1,4 +1,4 @@
-"""`Response`: a whole answer, JSON unless it says otherwise."""
+"""`Response`: a whole response, JSON by default."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from optml.serving.model.codecs import JSON
 
 try:
     from werkzeug.wrappers import Response as Base
-except ImportError:  # a training image, where a script that also serves only imports this
+except ImportError:  # a training image, where a script that also serves may import this
     Base = object  # type: ignore[misc,assignment]
 
 
 class Response(Base):
-    """As flask's, but that the second argument is the type that was once given there, and is ignored."""
+    """Like flask's, but the second argument, `accept`, is ignored; it is kept for older scripts."""
 
     default_mimetype = JSON
 
