@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from optml import gpus
+from optml.serving import admin
 from optml.serving.model import codecs, handlers
 from optml.serving.model.context import Context, ToolkitContext
+from optml.serving.scoreboard import Scoreboard
 from tests.support.matrix import ROOT
 from tests.unit.serving.test_settings import _variables
 
@@ -36,6 +43,15 @@ def test_every_route_is_documented() -> None:
     described = json.loads((ROOT / "runtime/optml/serving/openapi.json").read_text())["paths"]
     routes = {f"{method.upper()} {path}" for path, item in described.items() for method in item}
     assert first_cells("Routes") == {route for route in routes if "PARAMETERS" not in route}
+
+
+def test_every_metric_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "memory", lambda: [gpus.Gpu(0, "GPU-0", memory=2, used=1)])
+    worker: Any = SimpleNamespace(
+        scoreboard=Scoreboard(1), slots=SimpleNamespace(count=1), settings=SimpleNamespace(gpus=["0"])
+    )
+    lines = admin._metrics(worker)
+    assert first_cells("Metrics and logs") == {line.split()[2] for line in lines if line.startswith("# TYPE")}
 
 
 def test_every_codec_is_documented() -> None:
