@@ -19,7 +19,7 @@ from .http.payload import bodies_of_worker
 from .scoreboard import CALLS, GENERATION, RETIRING, STATE
 
 _ASLEEP = 2.0  # seconds between checks of the clock in the idle process of one of many models
-_REST = 0.1  # seconds for which a client is not read after a refusal by a full queue
+_REST = 0.3  # seconds for which a client is not read after a refusal by a full queue
 
 
 class Intake:
@@ -45,7 +45,7 @@ class Intake:
     def patience(self) -> float:
         """Seconds for which the loop may wait for events."""
         if self._resting:
-            return _REST / 5
+            return _REST / 10
         return TICK if self._exchange or self.loop.connections else _ASLEEP
 
     # New connections

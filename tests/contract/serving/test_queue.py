@@ -289,6 +289,23 @@ def test_all_clients_wait_alike_though_most_came_to_one_worker(image: str, ml: P
         assert max(calls) < 2 * min(calls), calls  # it would be 3 if workers did not pass calls on
 
 
+def test_a_client_that_calls_again_at_once_is_not_refused_all_the_time(image: str, ml: Path) -> None:
+    """Refusals cost the CPU that running calls need. Such a client is read again when there is room."""
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": 1, "SAGEMAKER_MODEL_JOB_QUEUE_SIZE": 0}
+    with Server(image, ml, NARRATOR, **settings) as server, requests.Session() as client:
+        client.headers["Content-Type"] = "application/json"
+        assert call(server, client, "first", 0) == 200  # the connection is the worker's
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(ask, server, "running", 1.5)
+            server.wait_for_log("begin running")
+            statuses = [call(server, client, "again", 0)]
+            while statuses[-1] == 503:
+                statuses.append(call(server, client, "again", 0))
+            assert running.result() == 200
+        assert statuses[-1] == 200
+        assert 1 <= statuses.count(503) <= 20, statuses
+
+
 def test_a_client_that_hangs_up_while_its_call_waits_has_it_not_run(image: str, ml: Path) -> None:
     with (
         Server(image, ml, NARRATOR, SAGEMAKER_MODEL_SERVER_WORKERS=1) as server,
