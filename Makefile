@@ -276,7 +276,7 @@ emulator:
 .PHONY: test-tools
 test-tools: build-all
 	@command -v chromium-headless-shell chromium >/dev/null || scripts/apt-install chromium-headless-shell || \
-	    echo 'no browser: the tests of the server's page will be skipped' >&2
+	    echo 'no browser: the tests of the page will be skipped' >&2
 	@command -v gcc >/dev/null || scripts/apt-install gcc libc6-dev
 
 .venv/made: scripts/venv

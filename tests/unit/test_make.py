@@ -38,6 +38,14 @@ def test_a_variant_that_does_not_exist_is_refused() -> None:
     assert "DEBIAN=potato is unknown; choose one of: trixie bookworm" in refused.stderr
 
 
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "lock", "clean", "sbom", "verify-reproducible"])
+def test_recipes_are_valid_shell(target: str) -> None:
+    recipes = make("--dry-run", "--always-make", target)
+    assert recipes.returncode == 0, recipes.stderr
+    checked = subprocess.run(["bash", "-n"], input=recipes.stdout, capture_output=True, text=True)
+    assert checked.stderr == ""
+
+
 def test_push_wants_to_know_where_to() -> None:
     refused = make("push")
     assert refused.returncode != 0
