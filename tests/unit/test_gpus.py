@@ -244,7 +244,7 @@ def test_the_state_tells_a_lost_gpu_first(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_state_tells_memory_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECC", "3")
-    assert "3 memory errors that could not be corrected" in gpus.state()
+    assert "3 uncorrected memory errors" in gpus.state()
 
 
 @pytest.mark.parametrize("call", STATE)
