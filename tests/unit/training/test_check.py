@@ -71,7 +71,7 @@ def test_no_part_of_the_report_holds_a_secret(job: Ml, variables: dict[str, str]
 
 def test_half_a_pair_in_a_secret_is_wrong_as_in_any_other(job: Ml) -> None:
     job.config("hyperparameters.json", '{"api_key": "abcdef\\ud800ghi", "sagemaker_program": "train.py"}')
-    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or half a pair)"
+    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or a lone surrogate)"
     assert check(job, 1)["wrong"] == [reason]
     assert job.train("--check").stdout.endswith("Something is wrong.\n")
     assert job.train().returncode == 1
@@ -85,7 +85,7 @@ MPI = {"sagemaker_mpi_enabled": "true"}
     ("variables", "parameters", "words"),
     [
         ({"SAGEMAKER_STOP_TIMEOUT": "2min"}, {}, "SAGEMAKER_STOP_TIMEOUT is '2min'"),
-        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.zip"}, {}, "'s3://bucket/code.zip' is no .tar.gz"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.zip"}, {}, "code.zip' is not a .tar.gz"),
         ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3:///code.tar.gz"}, {}, "'s3:///code.tar.gz' is no S3 address"),
         ({"SAGEMAKER_TRAINING_USER": "nobody"}, MPI, "SAGEMAKER_TRAINING_USER does not work with MPI"),
         ({}, {**MPI, "sagemaker_mpi_num_processes": "abc"}, "sagemaker_mpi_num_processes is 'abc'"),
@@ -145,9 +145,7 @@ def test_every_broken_file_is_named(job: Ml) -> None:
 
 def test_code_that_is_still_elsewhere_is_not_fetched(job: Ml) -> None:
     report = check(job, 0, SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/code.tar.gz")
-    assert report["notes"] == [
-        "the code comes from s3://bucket/code.tar.gz when the job runs: not looked into"
-    ]
+    assert report["notes"] == ["the code comes from s3://bucket/code.tar.gz when the job runs: not examined"]
     assert report["argv"][1] == "train.py"
 
 
@@ -164,7 +162,7 @@ def test_the_launcher(job: Ml, parameter: str) -> None:
 def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
     job.config("hyperparameters.json", {f"h{number}": "x" * 2400 for number in range(1200)})
     wrong = check(job, 1)["wrong"]
-    assert any("there are 1200 hyperparameters; SageMaker takes 100" in problem for problem in wrong)
+    assert any("there are 1200 hyperparameters; SageMaker allows 100" in problem for problem in wrong)
     assert any("the longest is SM_HP_H" in problem for problem in wrong)
 
 
@@ -172,11 +170,11 @@ def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
     ("hyperparameters", "wrong"),
     [
         ({"a": "x" * 2500}, []),
-        ({"a": "x" * 2501}, ["hyperparameter 'a' has 2501 characters; SageMaker takes 2500"]),
+        ({"a": "x" * 2501}, ["hyperparameter 'a' has 2501 characters; SageMaker allows 2500"]),
         (dict.fromkeys(map(str, range(100)), "1"), []),
         (
             dict.fromkeys(map(str, range(101)), "1"),
-            ["there are 101 hyperparameters; SageMaker takes 100"],
+            ["there are 101 hyperparameters; SageMaker allows 100"],
         ),
     ],
     ids=["2500 characters", "2501 characters", "100", "101"],
@@ -189,7 +187,7 @@ def test_the_limits_of_a_request(ml: Ml, hyperparameters: dict[str, str], wrong:
 
 def test_a_variable_that_no_request_can_hold_is_noted(job: Ml) -> None:
     notes = check(job, 0, LONG="x" * 513, SHORT="x" * 512)["notes"]
-    assert notes == ["variable LONG has 513 characters; a request to SageMaker takes 512"]
+    assert notes == ["variable LONG has 513 characters; a request to SageMaker allows 512"]
 
 
 def test_for_people(job: Ml) -> None:
