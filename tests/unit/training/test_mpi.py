@@ -28,7 +28,7 @@ def test_the_agent_passes_on_whole_lines_of_the_hosts_of_the_job_alone() -> None
     assert not any(each.returncode for each in done)
     assert sorted(lines.decode().splitlines()) == [f'{host} a;b "c" {long}' for host in hosts]
     stranger = subprocess.run([*agent.split(), "algo-1", "x"], capture_output=True, text=True)
-    assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is none of the hosts of this job\n")
+    assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is not a host of this job\n")
 
 
 @pytest.mark.parametrize(("number", "known"), [(2, True), (32767, True), (32768, False), (37309, False)])

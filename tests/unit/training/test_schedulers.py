@@ -431,7 +431,7 @@ def test_an_index_that_is_no_number_breaks_no_line() -> None:
 
 
 def test_mpirun_needs_names() -> None:
-    with pytest.raises(UserError, match=r"AWS Batch gives mpirun no names .* resourceconfig.json"):
+    with pytest.raises(UserError, match=r"does not give mpirun the hosts' names.* resourceconfig.json"):
         argv(BATCH, framework_parameters={"sagemaker_mpi_enabled": True})
 
 
@@ -456,6 +456,5 @@ def test_a_contradiction_ends_the_job(ml: Ml) -> None:
     done = ml.train(**{**BATCH, **SKYPILOT, "SKYPILOT_NODE_RANK": "2"})
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        ml.failure
-        == "host 2 of 4, by AWS Batch, but host 3 of 4, by SkyPilot; remove what is wrong of the two"
+        ml.failure == "host 2 of 4, by AWS Batch, but host 3 of 4, by SkyPilot; remove the one that is wrong"
     )
