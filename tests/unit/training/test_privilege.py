@@ -107,5 +107,5 @@ def test_who_cannot_become_another_says_so(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(privilege, "which", lambda _: setpriv)
-    with pytest.raises(UserError, match="cannot become SAGEMAKER_TRAINING_USER=nobody: that takes root"):
+    with pytest.raises(UserError, match="cannot become SAGEMAKER_TRAINING_USER=nobody: that needs root"):
         privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})

@@ -232,7 +232,7 @@ hashes = {{ sha256 = "{digest}" }}
         ),
         (
             {"pyproject.toml": "[project]\ndependencies = "},
-            ["pyproject.toml cannot be understood", "correct it"],
+            ["pyproject.toml is invalid", "correct it"],
         ),
         (
             {"pyproject.toml": pyproject("absent-package")},
@@ -299,7 +299,7 @@ def test_what_is_chosen(tmp_path: Path, files: dict[str, str], expected: list[st
 
 def test_dependencies_that_are_no_texts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = [1]\n")
-    with pytest.raises(UserError, match="must be an array of texts"):
+    with pytest.raises(UserError, match="must be an array of strings"):
         program.steps(str(tmp_path))
 
 
@@ -318,4 +318,4 @@ def test_tasks_that_share_a_container_install_one_after_the_other(
         os.close(folder)
         result = task.result(60)
     assert result.returncode == 0, result.stderr
-    assert "another task of this container installs: waiting for it" in result.stderr
+    assert "another task in this container is installing: waiting for it" in result.stderr

@@ -140,9 +140,9 @@ def test_bad_configuration_is_one_line(ml: Ml, name: str, content: str, said: st
         ({"SAGEMAKER_PROGRAM": "ls", "PATH": "/absent"}, "no python3 on PATH"),
         (
             {"SAGEMAKER_SUBMIT_DIRECTORY": "s3://b/code.zip"},
-            "'s3://b/code.zip' is no .tar.gz; pack it as one",
+            "'s3://b/code.zip' is not a .tar.gz; pack it as one",
         ),
-        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/code.tar.bz2"}, "'/code.tar.bz2' is no .tar.gz; pack it as one"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/code.tar.bz2"}, "'/code.tar.bz2' is not a .tar.gz; pack it as one"),
         ({"SAGEMAKER_SUBMIT_DIRECTORY": "a\nb"}, r"the submit directory 'a\nb'"),
         ({"SAGEMAKER_TRAINING_USER": "9" * 5000, "SAGEMAKER_PROGRAM": "ls"}, "no such user"),
     ],
