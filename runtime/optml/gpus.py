@@ -41,9 +41,9 @@ def find(visible: str | None) -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES selects, or all if it is unset; none without a driver."""
     devices = machine.devices("nvidia") if _has_driver() else []
     found = [Gpu(index, str(index)) for index in range(len(devices))]
-    if _can_ask():
+    if _can_query():
         try:
-            found = _asked(len(devices))
+            found = _listed(len(devices))
         except (OSError, ValueError) as error:
             log(f"NVML does not tell the GPUs ({error}): /dev has {len(devices)}")
     return found if visible is None else _visible(found, visible)
@@ -60,7 +60,7 @@ def for_one_process(gpus: list[Gpu]) -> list[Gpu]:
 def memory() -> list[Gpu]:
     """The GPUs with the memory now in use, from NVML; empty if it does not answer."""
     try:
-        return _asked(0) if _can_ask() else []
+        return _listed(0) if _can_query() else []
     except (OSError, ValueError):
         return []
 
@@ -79,7 +79,7 @@ def are_open() -> bool:
 def state() -> str:
     """What may be wrong with the GPUs, in one line; empty if NVML reports nothing."""
     try:
-        return "; ".join(_ask("state") if _can_ask() else ())
+        return "; ".join(_query("state") if _can_query() else ())
     except OSError as error:
         return f"NVML does not tell the state of the GPUs ({error})"
 
@@ -89,13 +89,13 @@ def _has_driver() -> bool:
     return any(os.path.exists(f"{machine.DEV}/{name}") for name in ("nvidiactl", "dxg"))
 
 
-def _can_ask() -> bool:
+def _can_query() -> bool:
     return _has_driver() and os.path.exists(f"{paths.DEPS}/pynvml.py")  # not in every image
 
 
-def _asked(files: int) -> list[Gpu]:
+def _listed(files: int) -> list[Gpu]:
     """The GPUs that NVML reports. Raises OSError if it fails, ValueError if its answer is impossible."""
-    first, *lines = _ask("list")
+    first, *lines = _query("list")
     count, driver, cuda = first.split("\t")
     if files and not 0 < int(count) <= files:  # WSL2 has no files
         raise ValueError(f"it counts {count}")
@@ -132,7 +132,7 @@ def _visible(gpus: list[Gpu], visible: str) -> list[Gpu]:
     return list(chosen.values())
 
 
-def _ask(verb: str) -> list[str]:
+def _query(verb: str) -> list[str]:
     """The output of `nvml.py`, a separate process: a broken driver may hang or crash its caller.
 
     Raises OSError with the output if it fails.

@@ -18,7 +18,7 @@ _FILE = f"{paths.CONFIG}/{RESOURCES}"
 INDEX = "JOB_COMPLETION_INDEX"
 
 # schedulers.py is imported only if the name of a variable begins with one of these.
-_SPEAK = (
+_PREFIXES = (
     *("PET_", "WORLD_SIZE", "RANK", "NNODES", "OMPI_C", "SLURM_", "JAX_", "DMLC_"),
     *("AWS_BATCH_JOB_N", "SKYPILOT_N"),
 )
@@ -57,7 +57,7 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
     Raises UserError if a source is invalid, or if two do not agree.
     """
     hosts, current = _hosts(resources), resources.get("current_host")
-    if not any(name.startswith(_SPEAK) for name in environ):
+    if not any(name.startswith(_PREFIXES) for name in environ):
         return _of_file(hosts, current, environ, []) if hosts else None
     from . import schedulers
 

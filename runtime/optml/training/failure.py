@@ -19,15 +19,15 @@ _NVML_PATIENCE = 5.0
 OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")
 
 
-def end(error: BaseException, fd: int, tells: bool, own_files: "tuple[str, ...]") -> None:
+def end(error: BaseException, fd: int, reports: bool, own_files: "tuple[str, ...]") -> None:
     """Report the exception, unless a child of the program raised it, and end as the interpreter would.
 
     If this returns, the caller re-raises the exception.
     """
     error.__traceback__ = trace = _trace_of_program(error, own_files)
-    if tells:
+    if reports:
         try:
-            _tell(fd, *(_of_exit(error) if isinstance(error, SystemExit) else _of(error)))
+            _report(fd, *(_of_exit(error) if isinstance(error, SystemExit) else _of(error)))
         except Exception:
             pass  # no reader, or an exception with odd attributes: its traceback is on stderr
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
@@ -96,18 +96,18 @@ def _state_of_gpus(head: str) -> str:
     import subprocess
 
     program = [sys.executable, "-I", "-S", f"{_HOME}/lib/optml/nvml.py", f"{_HOME}/deps", "state"]
-    asked = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    query = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        told = asked.communicate(timeout=_NVML_PATIENCE)[0]
+        answer = query.communicate(timeout=_NVML_PATIENCE)[0]
     except subprocess.TimeoutExpired as error:
-        asked.kill()  # not waited for: it may hang in the kernel
-        told = error.output or b""
-    state = "; ".join(told.decode("utf-8", "replace").splitlines()[1:])
+        query.kill()  # not waited for: it may hang in the kernel
+        answer = error.output or b""
+    state = "; ".join(answer.decode("utf-8", "replace").splitlines()[1:])
     rank, host = os.environ.get("RANK"), os.environ.get("SM_CURRENT_HOST", "this host")
     return f"; GPUs{f' of rank {rank} on {host}' if rank else ''}: {state}" if state else ""
 
 
-def _tell(fd: int, head: str, trace: str) -> None:
+def _report(fd: int, head: str, trace: str) -> None:
     head += _state_of_gpus(head)
     if fd >= 0:
         # In bytes: the pipe, read after the end, holds 64 KiB, or 4 KiB for a user with many pipes.

@@ -50,7 +50,7 @@ def mpirun(
     """
     # mpirun knows its own host only by the system's hostname, and would reach any other by ssh.
     hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
-    told = options(job, hosts, processes)
+    flags = options(job, hosts, processes)
     orders = ""
     # Under the names of Open MPI 4 and of 5, which launches through PRRTE.
     settings = {
@@ -73,7 +73,7 @@ def mpirun(
         }
         if _known_to_prrte(job.network_interface):
             settings["PRTE_MCA_prte_if_include"] = job.network_interface
-    return [need("mpirun"), *told, *argv], {**settings, **environment}, orders
+    return [need("mpirun"), *flags, *argv], {**settings, **environment}, orders
 
 
 def options(job: Job, hosts: list[str], processes: int) -> list[str]:

@@ -18,17 +18,17 @@ def expand(names: str, most: int) -> list[str]:
     if "[" in end or not all("[" in part for part in parts):
         raise UserError(f"the list of nodes {names!r} has brackets that do not match; {_HINT}")
     found: list[str] = []
-    begun = [""]  # prefixes of the names not yet ended by a comma
+    prefixes = [""]  # of the names not yet ended by a comma
     for part in [*parts, f"{end},"]:
         text, bracket, ranges = part.partition("[")
         first, *others = text.split(",")
-        begun = [name + first for name in begun]
+        prefixes = [name + first for name in prefixes]
         if others:
-            found += [*begun, *others[:-1]]
-            begun = others[-1:]
+            found += [*prefixes, *others[:-1]]
+            prefixes = others[-1:]
         if bracket:
             numbers = _numbers(ranges, most)
-            begun = [name + number for name in begun for number in numbers][:most]
+            prefixes = [name + number for name in prefixes for number in numbers][:most]
     return [name for name in found if name][:most]
 
 

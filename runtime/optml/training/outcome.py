@@ -153,9 +153,9 @@ def _exception(output: str) -> tuple[str, str]:
         # Launchers prefix each line with a name: "[rank0]: Traceback …".
         prefix = before.rpartition("\n")[2]
         lines = [line.removeprefix(prefix) for line in trace.split("\n")[1:]]
-        told = next(filter(_names_exception, lines), "")
-        if told and not told.startswith(_OF_LAUNCHERS):
-            return told.strip(), header + trace
+        exception = next(filter(_names_exception, lines), "")
+        if exception and not exception.startswith(_OF_LAUNCHERS):
+            return exception.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
     import re  # only here
 

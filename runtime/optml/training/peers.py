@@ -28,7 +28,7 @@ class Peers:
         self._host_of = {fd: host for host, fd in links.items()}
         if orders:  # from mpirun's agent, not a host; also open for writing, so that it never ends
             self._host_of[os.open(orders, os.O_RDWR | os.O_CLOEXEC)] = ""
-        self._begun = dict.fromkeys(self._host_of, "")
+        self._partial = dict.fromkeys(self._host_of, "")
 
     @property
     def fds(self) -> list[int]:
@@ -42,7 +42,7 @@ class Peers:
             piece = os.read(fd, 4096).decode("utf-8", "surrogateescape")
         except OSError:
             piece = ""
-        *lines, self._begun[fd] = (self._begun[fd] + piece).split("\n")
+        *lines, self._partial[fd] = (self._partial[fd] + piece).split("\n")
         for line in lines:
             self.hear(host, line)
         if not piece:

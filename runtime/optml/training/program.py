@@ -9,7 +9,7 @@ from .job import Job
 from .record import Record
 
 # Run if no program is named and exactly one of these exists.
-_OBVIOUS = ("train.py", "train", "train.sh")
+_DEFAULTS = ("train.py", "train", "train.sh")
 
 # How requirements.txt names its own project.
 _ITSELF = (".", "./", "-e .", "-e ./", "--editable .", "--editable=.")
@@ -77,7 +77,7 @@ def find(job: Job, directory: str, named: str | None = None) -> Program:
     if job.training_module:
         kind = "function" if ":" in job.training_module else "module"
         return Program(directory=directory, name=job.training_module, kind=kind, python=python)
-    name = job.program or named or _obvious(directory)
+    name = job.program or named or _default(directory)
     if name.startswith((f"{directory}/", "./")):
         name = os.path.relpath(os.path.join(directory, name), directory)
     kind = _kind(directory, name)
@@ -95,8 +95,8 @@ def which(command: str) -> str | None:
     return None
 
 
-def _obvious(directory: str) -> str:
-    names = [name for name in _OBVIOUS if os.path.isfile(f"{directory}/{name}")]
+def _default(directory: str) -> str:
+    names = [name for name in _DEFAULTS if os.path.isfile(f"{directory}/{name}")]
     if len(names) == 1:
         log(f"SAGEMAKER_PROGRAM is not set; running {names[0]}")
         return names[0]

@@ -100,11 +100,11 @@ class FirstHost(Host):
         deadline = time.monotonic() + patience
         ends = [guest.end for guest in self._here.values() if guest.end]
         end = min(ends, default=f"{self.current} {code}")
-        told: set[str] = set()
-        while self._others - told and time.monotonic() < deadline:
-            for host in self._here.keys() - told:
+        informed: set[str] = set()
+        while self._others - informed and time.monotonic() < deadline:
+            for host in self._here.keys() - informed:
                 self._here[host].answer(end)
-                told.add(host)
+                informed.add(host)
             self._receive()
 
     def _receive(self) -> None:
@@ -136,7 +136,7 @@ class Guest:
         self.host, self.end = "", ""
         """Its name, once authenticated, and `HOST CODE` if it has ended."""
         self._key, self._challenge, self._their_challenge = key, os.urandom(16).hex(), ""
-        self._said = ""
+        self._received = ""
         _send(self.link, self._challenge)
         self.link.setblocking(False)
 
@@ -146,10 +146,10 @@ class Guest:
             piece = self.link.recv(_LONGEST_LINE).decode("ascii", "replace")
         except OSError:
             piece = ""
-        self._said += piece
-        if "\n" not in self._said:
-            return not piece or len(self._said) > _LONGEST_LINE
-        self.host, self._their_challenge, self.end = introduction(self._key, self._challenge, self._said)
+        self._received += piece
+        if "\n" not in self._received:
+            return not piece or len(self._received) > _LONGEST_LINE
+        self.host, self._their_challenge, self.end = introduction(self._key, self._challenge, self._received)
         self.link.setblocking(True)
         return True
 
@@ -211,9 +211,9 @@ class OtherHost(Host):
             if end:
                 link.close()
                 return link
-            told, _, proof = f" {_line(link)}".rpartition(" ")
-            if keys.proves(self._key, proof, ours, told.strip()):
-                _check_end(told.strip())
+            answer, _, proof = f" {_line(link)}".rpartition(" ")
+            if keys.proves(self._key, proof, ours, answer.strip()):
+                _check_end(answer.strip())
                 link.settimeout(None)
                 return link
         except (OSError, UnicodeError):

@@ -47,7 +47,7 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
     log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
-    with _alone(venv):
+    with _locked(venv):
         if not uv and any(step.only_uv for step in steps):
             uv = _fetch_uv(program, environment)
         for step in steps:
@@ -55,7 +55,7 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
 
 
 @contextmanager
-def _alone(environment: str) -> Iterator[None]:
+def _locked(environment: str) -> Iterator[None]:
     """One installer at a time: under Slurm and mpirun, several tasks may share a container."""
     folder = os.open(environment, os.O_RDONLY)
     try:
@@ -129,7 +129,7 @@ def _reason(lines: list[str]) -> str:
     telling = [number for number in starts if lines[number].strip() not in _VAGUE] or starts
     if not telling:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
-    built = _last_words_of_a_build(lines)
+    built = _last_line_of_a_build(lines)
     # pip's first error is the most useful, but after a failed build the last one, which names the package.
     first = telling[-1 if built and "[stderr]" not in map(str.strip, lines) else 0]
     parts = [lines[first]]
@@ -143,7 +143,7 @@ def _reason(lines: list[str]) -> str:
     return f"{text.removesuffix('See above for output.').rstrip(' .')}: {built}" if built else text
 
 
-def _last_words_of_a_build(lines: list[str]) -> str:
+def _last_line_of_a_build(lines: list[str]) -> str:
     """The last line of a package's failed build; empty if none failed."""
     stripped = [line.strip() for line in lines]
     if "[end of output]" in stripped:  # pip

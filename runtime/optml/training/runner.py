@@ -56,12 +56,12 @@ def _code(text: str, variables: "dict[str, Any]") -> None:
     exec(compile(text, "<string>", "exec", dont_inherit=True), variables)
 
 
-def _end(error: BaseException, fd: int, tells: bool) -> None:
+def _end(error: BaseException, fd: int, reports: bool) -> None:
     """End a program that failed, with code that only failures need."""
     path = os.path.join(os.path.dirname(__file__), "failure.py")
     failure: dict[str, Any] = {"__file__": path}
     exec(compile(_frozen_importlib_external.SourceFileLoader("", path).get_data(path), path, "exec"), failure)
-    failure["end"](error, fd, tells, (__file__, path))
+    failure["end"](error, fd, reports, (__file__, path))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ class Supervisor:
     def _hear(self, peers: Peers, fd: int) -> bool:
         more = peers.read(fd)
         if peers.stopped and not self.stopped:
-            self._take(peers.stopped)
+            self._handle(peers.stopped)
         return more
 
     def _signal_ranks(self, number: int, program: Child, peers: Peers) -> None:
@@ -185,13 +185,13 @@ class Supervisor:
 
     def _let_all_end(self, program: Child) -> None:
         """Wait for the program and everything that it has started; kill what does not end in time."""
-        told = {-program.pid}
+        signalled = {-program.pid}
 
         def over() -> bool:
             left = orphans(self._children) if program.ended else set()
-            for orphan in left - told:
+            for orphan in left - signalled:
                 send(orphan, signal.SIGTERM)
-            told.update(left)
+            signalled.update(left)
             return program.ended and not left
 
         until = self._programs_end() if self.stopped else time.monotonic() + _PATIENCE
@@ -214,12 +214,12 @@ class Supervisor:
             for fd, _ in self._poll.poll(None if pause == _FOREVER else pause * 1000):
                 if fd == self._awake:
                     for number in os.read(fd, 1 << 16):
-                        self._take(number)
+                        self._handle(number)
                 elif fd in self._readers and not self._readers[fd]():
                     self._forget(fd)
             self._reap()
 
-    def _take(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         """Handle one signal."""
         if number in _STOPPING and not self.stopped:
             self.stopped, self._stopped_at = number, time.monotonic()

@@ -118,7 +118,7 @@ class Preparation:
         self.over = False
         """Whether the program runs, or never will."""
         self._fds: list[int] = []
-        self._heard = b""
+        self._received = b""
         self._socket, its_socket = socket.socketpair()
         self.stderr, its_stderr = os.pipe()
         self.report, its_report = os.pipe()
@@ -132,13 +132,13 @@ class Preparation:
         its_socket.close()
         os.close(its_stderr)
         os.close(its_report)
-        supervisor.watch(self._socket.fileno(), self._hear)
+        supervisor.watch(self._socket.fileno(), self._receive)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the child has reported: `phase`; `failed`, if so; `name`, `hidden` and others at the end."""
         facts: dict[str, Any] = {}
-        messages = io.BytesIO(self._heard)
+        messages = io.BytesIO(self._received)
         try:
             while True:
                 facts.update(marshal.load(messages))
@@ -155,12 +155,12 @@ class Preparation:
         """The connections to other hosts, by host."""
         return dict(zip(self.facts.get("links", ()), self._fds, strict=False))
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
         descriptor = socket.CMSG_SPACE(4)  # one per message
         piece, ancillary, *_ = self._socket.recvmsg(1 << 16, descriptor, socket.MSG_CMSG_CLOEXEC)
         for _, _, fd in ancillary:
             self._fds.append(int.from_bytes(fd, sys.byteorder))
-        self._heard += piece
+        self._received += piece
         self.over = not piece
         return bool(piece)
 

@@ -18,7 +18,7 @@ NOBODY = pwd.getpwnam("nobody")
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+def owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
     """The owner that each path gets, as root, with checkpoints among which a link leads out of them."""
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "epoch").mkdir(parents=True)
@@ -39,7 +39,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[in
 
 
 @pytest.mark.parametrize("name", ["nobody", str(NOBODY.pw_uid)])
-def test_it_has_no_privileges_and_cannot_gain_any(given: Any, name: str) -> None:
+def test_it_has_no_privileges_and_cannot_gain_any(owners: Any, name: str) -> None:
     argv, environment = privilege.drop(["train", "x"], {"SAGEMAKER_TRAINING_USER": name, "HOME": "/root"})
     assert argv[0] == "/usr/bin/setpriv"
     assert set(argv[1:-3]) == {
@@ -51,23 +51,23 @@ def test_it_has_no_privileges_and_cannot_gain_any(given: Any, name: str) -> None
 
 
 def test_it_owns_what_it_writes_and_no_target_of_a_link(
-    given: dict[str, tuple[int, int]], tmp_path: Path
+    owners: dict[str, tuple[int, int]], tmp_path: Path
 ) -> None:
     privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
     parts = ("model", "checkpoints", "checkpoints/epoch", "checkpoints/epoch/1", "checkpoints/link")
-    assert given == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
+    assert owners == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
 
 
-def test_the_checkpoints_are_those_of_the_job(given: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+def test_the_checkpoints_are_those_of_the_job(owners: dict[str, tuple[int, int]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/1").touch()
     user = {"SAGEMAKER_TRAINING_USER": "nobody"}
     launch(a_job(checkpoint_dir=f"{tmp_path}/mine"), a_program(), [], user)
-    assert sorted(given) == [f"{tmp_path}/{part}" for part in ("mine", "mine/1", "model")]
+    assert sorted(owners) == [f"{tmp_path}/{part}" for part in ("mine", "mine/1", "model")]
 
 
 def test_the_user_owns_the_pipes_so_that_the_program_can_open_its_stderr(
-    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owners: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owners: dict[int, tuple[int, int]] = {}
 
@@ -95,15 +95,15 @@ def test_the_user_owns_the_pipes_so_that_the_program_can_open_its_stderr(
     os.close(stderr)
 
 
-def test_the_current_user_needs_nothing(given: Any) -> None:
+def test_the_current_user_needs_nothing(owners: Any) -> None:
     variables = {"SAGEMAKER_TRAINING_USER": "root"}
     assert privilege.drop(["train"], variables) == (["train"], variables)
-    assert given == {}
+    assert owners == {}
 
 
 @pytest.mark.parametrize(("user", "setpriv"), [(1000, "/usr/bin/setpriv"), (0, None)])
 def test_a_user_that_cannot_become_another_is_an_error(
-    given: Any, monkeypatch: pytest.MonkeyPatch, user: int, setpriv: str | None
+    owners: Any, monkeypatch: pytest.MonkeyPatch, user: int, setpriv: str | None
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(privilege, "which", lambda _: setpriv)
