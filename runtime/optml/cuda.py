@@ -61,7 +61,7 @@ def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str =
 
 
 def _driver_problem(driver: str, cuda: int, wheel: str, serving: bool, root: str) -> str:
-    """Empty if it suffices. NVIDIA's forward-compatibility package can replace a newer driver."""
+    """Empty if it suffices or is unknown, or NVIDIA's forward-compatibility package makes up for it."""
     release, oldest = _release(driver), OLDEST_DRIVER[cuda]
     if not release or release >= oldest:
         return ""
@@ -85,7 +85,7 @@ def _driver_problem(driver: str, cuda: int, wheel: str, serving: bool, root: str
 
 
 def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int], wheel: str) -> str:
-    """Empty if CUDA supports it, or its capability is unknown. An unknown minor version fits any GPU."""
+    """Empty if supported, or of unknown capability. An unknown minor version counts as the last."""
     capability = tuple(int(part) for part in gpu["capability"].split(".") if part.isdigit())
     if len(capability) != 2:
         return ""

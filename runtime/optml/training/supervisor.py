@@ -42,7 +42,7 @@ class Ended(Record):
     """How a program ended."""
 
     code: int
-    """Its exit code, or 128 + N where signal N killed it."""
+    """Its exit code, or 128 + N if signal N killed it."""
     signal: int
     """The signal that killed it, or 0."""
     stopped: int
