@@ -1,4 +1,4 @@
-"""optml: the runtime of the training and serving images, and the job as user code sees it.
+"""optml: the runtime of the training and serving images, and the training job for user code.
 
     import optml
 
@@ -24,9 +24,9 @@ _job: Job | None = None
 
 
 def job() -> Job:
-    """The training job that this container runs, read from /opt/ml and the environment at the first call.
+    """The training job of this container, read from /opt/ml and the environment on the first call.
 
-    Raises optml.UserError where a file of /opt/ml/input/config cannot be understood.
+    Raises optml.UserError if a file in /opt/ml/input/config is invalid.
     """
     global _job
     if _job is None:

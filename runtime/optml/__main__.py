@@ -1,4 +1,4 @@
-"""What the entry point starts, as `python3 …/optml/__main__.py train`; for people: `python -m optml`."""
+"""Run by the entry point as `python3 …/optml/__main__.py train`, and by people as `python -m optml`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Nothing but us and the standard library, until the user's code comes.
+    # Import only optml and the standard library until user code runs.
     _package, _standard = os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.__file__)
     _users_path = [entry for entry in sys.path if entry != _package]
     sys.path[:] = [entry for entry in sys.path if entry.startswith(_standard) and "-packages" not in entry]
@@ -16,18 +16,18 @@ if __name__ == "__main__":
 from optml.report import UserError, log_error
 
 _USAGE = """usage: python -m optml env                          the job as this container sees it, as JSON
-       python -m optml check [--json] [ARGUMENT...]  what `train` would run, and all that is wrong with it"""
+       python -m optml check [--json] [ARGUMENT...]  what `train` would run, and everything wrong with it"""
 
 
 def main(argv: list[str]) -> int:
-    """Run one verb and return the exit code of the container."""
+    """Run one verb and return the container's exit code."""
     verb, *rest = argv or ["--help"]
     try:
         if verb == "train":
-            gc.set_threshold(10_000)  # no collection before the program has started
+            gc.set_threshold(10_000)  # no collection before the program starts
             from optml.training.train import train
 
-            os._exit(train(rest))  # nothing is left to clean up, and a signal changes nothing more
+            os._exit(train(rest))  # nothing to clean up, and a late signal cannot change the code
         if verb == "mpirun":
             from optml.training.launcher import mpirun
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         if verb == "serve":
             from optml import house
 
-            house.isolate(_users_path)  # the interpreter is the user's, too
+            house.isolate(_users_path)  # user code runs in this interpreter
             from optml.serving.server import serve
 
             return serve(rest)

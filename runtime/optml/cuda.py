@@ -1,7 +1,7 @@
-"""Do the host's driver and its GPUs fit the CUDA that the user's wheels were built for?
+"""Whether the host's driver and GPUs support the CUDA version of the user's wheels.
 
-A driver that is too old shows itself at the first kernel only, often as an endpoint that never becomes
-healthy. Both sides can be read before anything is imported: the driver from /proc or NVML, CUDA from the
+A driver that is too old fails only at the first kernel, often as an endpoint that never becomes healthy.
+Both versions can be read before anything is imported: the driver's from /proc or NVML, CUDA's from the
 wheels' metadata.
 """
 
@@ -18,13 +18,13 @@ from .machine import read
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
-# CUDA major version → the oldest compute capability that it builds for, and the first number of a compute
-# capability → the first CUDA that builds for it. Source:
+# CUDA major version → the oldest compute capability that it supports, and major compute capability → the
+# first CUDA version that supports it. Source:
 # https://docs.nvidia.com/datacenter/tesla/drivers/cuda-toolkit-driver-and-architecture-matrix.html
 _OLDEST_GPU = {11: (3, 5), 12: (5, 0), 13: (7, 5)}
 _FIRST_CUDA = {9: (11, 8), 10: (12, 8), 11: (13, 0), 12: (12, 8)}
 
-# SageMaker's AMIs and their drivers, the oldest first, for endpoints and for batch transform. Source:
+# SageMaker's AMIs and their drivers, oldest first, for endpoints and for batch transform. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html and
 # API_TransformResources.html there
 AMIS = {
@@ -39,17 +39,17 @@ AMIS = {
     },
 }
 
-# A wheel's folder of metadata as it names CUDA: torch-2.4.1+cu121, nvidia_cuda_runtime_cu12-12.4.127,
-# nvidia_cuda_runtime-13.0.48, jax_cuda12_plugin-0.4.31, cupy_cuda12x-13.3.0. Some tell the minor, too.
+# How a wheel's metadata folder names CUDA: torch-2.4.1+cu121, nvidia_cuda_runtime_cu12-12.4.127,
+# nvidia_cuda_runtime-13.0.48, jax_cuda12_plugin-0.4.31, cupy_cuda12x-13.3.0. Some have the minor version.
 _NAMES_CUDA = re.compile(r"(?:\+cu|^nvidia_cuda_runtime(?:_cu\d\d)?-|_cuda)(\d\d)\.?(\d*)")
 _NEEDS_CUDA = re.compile(r"^Requires-Dist: nvidia-cuda-runtime(?:-cu|\s*[=~>]=\s*)(\d\d)", re.M)
 
 
 def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str = "") -> list[str]:
-    """A line for the driver and each GPU that does not fit the wheels of this Python, with what to do.
+    """One line, with the remedy, for the driver and for each GPU that does not support the wheels' CUDA.
 
-    `python` is the path of the interpreter that runs the user's code, `gpus` what is known of the GPUs.
-    Where no wheel brings CUDA all fits.
+    `python` is the path of the interpreter that runs user code, `gpus` has the facts of each GPU. Empty if
+    no wheel brings CUDA.
     """
     cuda, wheel = installed_cuda(python, root)
     if cuda[0] not in OLDEST_DRIVER:
@@ -61,7 +61,7 @@ def problems(python: str, serving: bool, gpus: list[dict[str, Any]], root: str =
 
 
 def _driver_problem(driver: str, cuda: int, wheel: str, serving: bool, root: str) -> str:
-    """Empty where it fits. NVIDIA's forward-compatibility package stands in for a newer driver."""
+    """Empty if it suffices or is unknown, or NVIDIA's forward-compatibility package makes up for it."""
     release, oldest = _release(driver), OLDEST_DRIVER[cuda]
     if not release or release >= oldest:
         return ""
@@ -85,7 +85,7 @@ def _driver_problem(driver: str, cuda: int, wheel: str, serving: bool, root: str
 
 
 def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int], wheel: str) -> str:
-    """Empty where it fits, or where its capability or the minor version of CUDA is not known."""
+    """Empty if supported, or of unknown capability. An unknown minor version counts as the last."""
     capability = tuple(int(part) for part in gpu["capability"].split(".") if part.isdigit())
     if len(capability) != 2:
         return ""
@@ -107,17 +107,17 @@ def _gpu_problem(gpu: dict[str, Any], cuda: tuple[int, int], wheel: str) -> str:
 
 
 def driver_version(root: str = "") -> str:
-    """The version of the loaded driver, such as 535.183.01, as its kernel module tells; empty without one."""
+    """The version of the loaded kernel driver, such as 535.183.01; empty without one."""
     found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", read(f"{root}/proc/driver/nvidia/version"))
     return found[1] if found else ""
 
 
 def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int], str]:
-    """The highest CUDA that a wheel of this Python brings and which wheel; major version 0 without.
+    """The highest CUDA version that a wheel of this Python brings, and that wheel; 0 without one.
 
-    The minor version is -1 where the wheel does not tell it."""
+    The minor version is -1 if the wheel does not name it."""
     found = ((0, -1), "")
-    # Not resolved: a virtual environment is where the link lies.
+    # Not resolved: the link lies in the virtual environment.
     prefix = os.path.dirname(os.path.dirname(python))
     for folder in glob.glob(f"{root}{prefix}/lib/python3*/*-packages/*.dist-info"):
         wheel = os.path.basename(folder).removesuffix(".dist-info")
@@ -126,7 +126,7 @@ def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int], str]:
         elif wheel.startswith("onnxruntime_gpu-") and (
             named := _NEEDS_CUDA.search(read(f"{folder}/METADATA"))
         ):
-            cuda = int(named[1]), -1  # the only wheel that names CUDA in its requirements alone
+            cuda = int(named[1]), -1  # the only wheel that names CUDA only in its requirements
         else:
             continue
         found = max(found, (cuda, wheel))
@@ -134,7 +134,7 @@ def installed_cuda(python: str, root: str = "") -> tuple[tuple[int, int], str]:
 
 
 def _compatibility_packages(root: str, oldest: int) -> list[str]:
-    """Folders of NVIDIA's package for older drivers, made from a driver that is new enough.
+    """Folders of NVIDIA's forward-compatibility package from a driver that is new enough.
 
     https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html
     """
@@ -147,12 +147,12 @@ def _compatibility_packages(root: str, oldest: int) -> list[str]:
 
 
 def _is_loaded(folder: str, root: str) -> bool:
-    """Whether the loader looks there, by LD_LIBRARY_PATH or by its cache."""
+    """Whether LD_LIBRARY_PATH or the loader's cache has this folder."""
     in_path = folder in os.environ.get("LD_LIBRARY_PATH", "").split(":")
     return in_path or f"{folder}/libcuda.so.1" in read(f"{root}/etc/ld.so.cache")
 
 
 def _release(driver: str) -> int:
-    """535 of 535.183.01; 0 for what is no version."""
+    """535 for 535.183.01; 0 if it is not a version."""
     release = driver.partition(".")[0]
     return int(release) if release.isdecimal() else 0

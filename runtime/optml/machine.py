@@ -1,7 +1,7 @@
-"""Facts of the machine as this container may use it: CPUs, memory, network, device files.
+"""What this container may use of the machine: CPUs, memory, network, device files.
 
-The host's numbers are wrong in a container with limits, so the control groups are read, version 1
-and version 2 alike. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/.
+The host's numbers are wrong in a container with limits, so the control groups are read, both version 1
+and version 2. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_LIMIT = 1 << 62
 
 
 def cpu_count(root: str = "") -> int:
-    """CPUs that this process may use at once: its affinity, cut by the CPU quota, rounded up."""
+    """CPUs that this process may use: the lower of its affinity and its CPU quota, rounded up."""
     count = len(os.sched_getaffinity(0))
     for directory in _cgroups("cpu", root):
         quota, period = _cpu_quota(directory)
@@ -31,7 +31,7 @@ def cpu_count(root: str = "") -> int:
 
 
 def memory_limit(root: str = "") -> int | None:
-    """Bytes of memory that this container may use, or None where nothing limits it."""
+    """Bytes of memory that this container may use, or None if unlimited."""
     limits = []
     for directory in _cgroups("memory", root):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -42,7 +42,7 @@ def memory_limit(root: str = "") -> int | None:
 
 
 def oom_kills(root: str = "") -> int:
-    """How many processes of this container the kernel has killed for want of memory so far."""
+    """How many processes of this container the kernel has killed so far for lack of memory."""
     kills = 0
     for directory in _cgroups("memory", root):
         for name in ("memory.events", "memory.oom_control"):
@@ -54,7 +54,7 @@ def oom_kills(root: str = "") -> int:
 
 
 def network_interface(named: object) -> str:
-    """The interface of this name, if this container has it; else that of the default route, or any.
+    """The named interface if this container has it, else that of the default route, else any.
 
     Local mode of the SageMaker SDK 3.x names `ethwe`, which its containers do not have.
     """
@@ -69,10 +69,10 @@ def network_interface(named: object) -> str:
 
 
 def _cgroups(controller: str, root: str) -> Iterator[str]:
-    """The directories whose limits hold for this process: its own control group and all above it.
+    """The directories whose limits apply to this process: its control group and all ancestors.
 
     A container may see its own group mounted as the root (version 1, or a private namespace), while
-    /proc/self/cgroup still gives the host's path: directories that do not exist are passed over.
+    /proc/self/cgroup still gives the host's path: directories that do not exist are skipped.
     """
     for line in read(f"{root}/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -98,7 +98,7 @@ def _cpu_quota(directory: str) -> tuple[int, int]:
 
 
 def devices(prefix: str) -> list[str]:
-    """The device files of this name and a number."""
+    """The device files named `prefix` and a number."""
     names = os.listdir(DEV)
     return sorted(name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit())
 
@@ -111,7 +111,7 @@ def _number(text: str) -> int:
 
 
 def read(path: str) -> str:
-    """The text of a file, empty where it cannot be read."""
+    """The text of a file; empty if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -120,9 +120,9 @@ def read(path: str) -> str:
 
 
 def listen(port: int, backlog: int) -> socket.socket:
-    """Listen on every address of this container: of IPv6 and IPv4, or of IPv4 where there is no other.
+    """Listen on every address of this container: IPv6 and IPv4, or IPv4 alone if there is no IPv6.
 
-    Raises OSError where the port cannot be had.
+    Raises OSError if the port cannot be bound.
     """
     import socket
 

@@ -1,11 +1,11 @@
-"""Asks NVML about the GPUs: `nvml.py DEPS list` for facts, `nvml.py DEPS state` for what may have gone wrong.
+"""Query NVML: `nvml.py DEPS list` for facts of the GPUs, `nvml.py DEPS state` for what may have gone wrong.
 
-A program of its own, because what a broken driver does to it (hang, crash, an error in any call) must not
-happen to whoever asks; `gpus.py` does, and the runner of a training program. It needs no more than Python.
+A separate program, because what a broken driver does to it (hang, crash, an error in any call) must not
+happen to its callers: `gpus.py` and the runner of a training program. It needs only Python.
 
-`list` prints how many GPUs there are, driver and CUDA, then a line for each GPU or slice of one (MIG): index,
-UUID, name, bytes of memory, bytes in use, compute capability. Tabs part the fields; one that the driver
-does not tell is empty. `state` prints sentences. The first line of both tells that NVML is being asked.
+`list` prints the number of GPUs, the driver and the CUDA version, then a line for each GPU or MIG slice:
+index, UUID, name, bytes of memory, bytes in use, compute capability. Tabs separate the fields; an unknown
+one is empty. `state` prints sentences. The first line of both says that the query has begun.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from typing import Any
 
 _GIB = 1 << 30
-_SHOWN = 3  # GPUs whose state is worth the room in a reason
+_SHOWN = 3  # GPUs whose state fits in a failure reason
 
-# A line of the kernel's log: microseconds since the start of the machine, the GPU's place, and the Xid.
+# A record of the kernel log: microseconds since boot, the GPU's PCI address, and the Xid.
 _XID = re.compile(r"^\d+,\d+,(\d+),.*;.*NVRM: Xid \((.*?)\): (\d+)", re.M)
 
 # Source: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
 _XIDS = {
     8: "the GPU stopped processing: a kernel ran too long",
     13: "the program did in a kernel what the GPU cannot do, often an index out of bounds",
-    31: "the program used an address of the GPU's memory that is not its own",
+    31: "the program used an invalid address of the GPU's memory",
     43: "the GPU stopped processing for this program",
     45: "the driver ended the program's work after another error",
-    48: "an error of the GPU's memory that cannot be corrected: replace the host",
-    63: "the GPU sets a part of its memory aside after errors: reset it",
-    64: "the GPU cannot set bad memory aside: replace the host",
-    74: "an error of NVLink: check the host",
+    48: "an uncorrectable error of the GPU's memory: replace the host",
+    63: "the GPU retires a part of its memory after errors: reset it",
+    64: "the GPU cannot retire bad memory: replace the host",
+    74: "an NVLink error: check the host",
     79: "the GPU has fallen off the bus: replace the host",
-    94: "an error of the GPU's memory hit this program alone: start it again",
-    95: "an error of the GPU's memory may have hit every program: reset the GPU",
-    119: "the GPU's own processor does not answer: reset the GPU",
-    120: "the GPU's own processor failed: reset the GPU",
+    94: "an error of the GPU's memory affected only this program: restart it",
+    95: "an error of the GPU's memory may have affected every program: reset the GPU",
+    119: "the GPU's system processor does not answer: reset the GPU",
+    120: "the GPU's system processor failed: reset the GPU",
 }
 
 
@@ -53,7 +53,7 @@ def facts(nvml: Any) -> list[str]:
         gpu = nvml.nvmlDeviceGetHandleByIndex(index)
         if (_optional(nvml.nvmlDeviceGetMigMode, gpu) or (0,))[0]:
             for part in range(_optional(nvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
-                # Places without a slice, or with one that is not ours, have no handle.
+                # Empty places, and slices that are not ours, have no handle.
                 if (handle := _optional(nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, part)) is not None:
                     lines.append(_line(nvml, index, handle, gpu))
         else:
@@ -76,9 +76,9 @@ def _line(nvml: Any, index: int, device: Any, gpu: Any) -> str:
 
 
 def state(nvml: Any) -> list[str]:
-    """The GPUs that are lost, or hold errors, and those with the fullest memory."""
+    """The GPUs that are lost or have errors, and those with the fullest memory."""
     found = []
-    for index in range(min(nvml.nvmlDeviceGetCount(), 128)):  # a driver that tells more is wrong
+    for index in range(min(nvml.nvmlDeviceGetCount(), 128)):  # only a broken driver counts more
         try:
             gpu = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
@@ -91,19 +91,19 @@ def state(nvml: Any) -> list[str]:
         for process in _optional(nvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ():
             words.append(f"{(process.usedGpuMemory or 0) / _GIB:.1f} GiB by process {process.pid}")
         fullness = memory.used / (memory.total or 1)
-        # Uncorrected ones, since the driver was loaded.
+        # Uncorrected errors since the driver was loaded.
         if ecc := _optional(nvml.nvmlDeviceGetTotalEccErrors, gpu, 1, 0):
-            words.append(f"{ecc} memory errors that could not be corrected")
+            words.append(f"{ecc} uncorrected memory errors")
             fullness = 2.0
         name = _text(_optional(nvml.nvmlDeviceGetName, gpu))
         found.append((fullness, f"GPU {index} ({name}): {', '.join(words)}"))
     found.sort(key=lambda entry: -entry[0])
-    more = [f"{len(found) - _SHOWN} more GPUs with less"] if len(found) > _SHOWN else []
+    more = [f"{len(found) - _SHOWN} more GPUs with less in use"] if len(found) > _SHOWN else []
     return [sentence for _, sentence in found[:_SHOWN]] + more
 
 
 def xids(log: str = "/dev/kmsg") -> list[str]:
-    """What the driver has written into the kernel's log since our parent started, where that can be read."""
+    """What the driver has logged since our parent started; empty if the kernel log cannot be read."""
     try:
         fd = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -113,7 +113,7 @@ def xids(log: str = "/dev/kmsg") -> list[str]:
         try:
             record = os.read(fd, 8192)
         except BrokenPipeError:
-            continue  # records were overwritten before we came to read them
+            continue  # records were overwritten before we read them
         except OSError:
             break  # no more
         if not record:
@@ -127,13 +127,13 @@ def xids(log: str = "/dev/kmsg") -> list[str]:
 
 
 def _start_of(pid: int) -> float:
-    """Seconds after the start of the machine at which this process began."""
+    """When this process started, in seconds since boot."""
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _optional(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What not every driver and GPU can tell, or None."""
+    """The result, or None if the driver or GPU has none."""
     try:
         return call(*arguments)
     except Exception:
@@ -153,7 +153,7 @@ def main(deps: str, verb: str) -> None:
     for line in (state if verb == "state" else facts)(pynvml):
         print(line)
     sys.stdout.flush()
-    os._exit(0)  # nothing of the driver is to be put in order, which takes time and may hang
+    os._exit(0)  # without the driver's cleanup, which takes time and may hang
 
 
 if __name__ == "__main__":

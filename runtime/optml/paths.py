@@ -1,4 +1,4 @@
-"""Where everything lies: the paths of the `/opt/ml` contract and of the runtime itself.
+"""The paths of the `/opt/ml` contract and of the runtime itself.
 
 The contract's root is `/opt/ml`, or `SAGEMAKER_BASE_DIR`. Source:
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
@@ -24,6 +24,6 @@ FAILURE = f"{OUTPUT}/failure"
 SUCCESS = f"{OUTPUT}/success"
 CHECKPOINTS = f"{BASE}/checkpoints"
 
-# The runtime's own house: the package, and beside it what it depends on.
+# The runtime: the package, and beside it its dependencies.
 LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEPS = f"{os.path.dirname(LIB)}/deps"

@@ -1,4 +1,4 @@
-"""The gate of the bench, and its page, with runs that are made up."""
+"""The benchmarks' gate and page, with made-up runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PUBLISHED = [run_of(rate=120, time=90), run_of(rate=125, time=80), run_of(rate=1
     [
         ({"rate": 120, "time": 85}, []),
         ({"rate": 95, "time": 105}, []),  # a noisy machine
-        ({"rate": 84, "time": 85}, []),  # 0.76 of the least that was published
+        ({"rate": 84, "time": 85}, []),  # 0.76 of the lowest that was published
         ({"rate": 80, "time": 85}, ["rate"]),
         ({"rate": 120, "time": 125}, ["time"]),
         ({"rate": 60, "time": 300}, ["rate", "time"]),
@@ -45,7 +45,7 @@ def test_the_gate_names_what_is_lost(
     assert all("× peer, published are" in line for line in lines)
 
 
-def test_a_peer_that_is_not_there_now_is_not_compared() -> None:
+def test_an_absent_peer_is_not_compared() -> None:
     now = run_of(rate=10, time=1000)
     for row in now.rows:
         del row.values["peer"]
@@ -76,10 +76,10 @@ def test_the_page_has_the_rows_that_are_lost_first(tmp_path: Path, monkeypatch: 
     assert "Fewer than three runs" in (tmp_path / "page.md").read_text()
 
 
-def test_what_is_quoted_is_the_median_of_the_runs_own_ratios(
+def test_the_quoted_figure_is_the_median_of_the_runs_own_ratios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ratio of a run's medians is another: 2 here, outside the spread."""
+    """The ratio of the medians differs: 2 here, outside the spread."""
     runs = [run_of(rate=0) for _ in range(3)]
     for run in runs:
         run.rows[0].values = {"optml": [100.0, 300.0, 200.0], "peer": [100.0, 100.0, 400.0]}
@@ -91,9 +91,7 @@ def test_what_is_quoted_is_the_median_of_the_runs_own_ratios(
     assert "| 200 | 100 | peer | 1.00 × | 1.00–1.00 |" in (tmp_path / "PAGE").read_text()
 
 
-def test_what_is_published_was_written_from_the_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_published_figures_come_from_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = {name: getattr(page, name).read_text() for name in ("PAGE", "README")}
     for name, text in published.items():
         monkeypatch.setattr(page, name, tmp_path / name)

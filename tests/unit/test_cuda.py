@@ -1,4 +1,4 @@
-"""Whether the driver fits the CUDA of the installed wheels, read from the files of a made-up machine."""
+"""Whether the driver supports the installed wheels' CUDA, read from the files of a made-up machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def machine(root: Path, driver: str, *wheels: str, text: str = PROPRIETARY) -> s
 
 @pytest.mark.parametrize("text", [PROPRIETARY, OPEN])
 @pytest.mark.parametrize("version", ["470.256.02", "535.54.03", "580.65.06", "570.86"])
-def test_the_driver_is_what_the_kernel_module_tells(tmp_path: Path, text: str, version: str) -> None:
+def test_the_driver_is_that_of_the_kernel_module(tmp_path: Path, text: str, version: str) -> None:
     assert driver_version(machine(tmp_path, version, text=text)) == version
 
 
@@ -65,8 +65,8 @@ def test_the_cuda_of_a_wheel(tmp_path: Path, wheel: str, cuda: tuple[int, int]) 
     assert found == (cuda, wheel if cuda[0] else "")
 
 
-def test_the_wheel_that_tells_most_counts(tmp_path: Path) -> None:
-    """Of JAX the plugin names the major version alone, and NVIDIA's runtime beside it the minor one, too."""
+def test_the_most_precise_wheel_counts(tmp_path: Path) -> None:
+    """JAX's plugin names only the major version; NVIDIA's runtime beside it also the minor one."""
     root = machine(tmp_path, "", "jax_cuda12_plugin-0.7.2", "nvidia_cuda_runtime_cu12-12.9.79")
     assert installed_cuda(PYTHON, root) == ((12, 9), "nvidia_cuda_runtime_cu12-12.9.79")
 
@@ -87,7 +87,7 @@ def test_onnxruntime_names_cuda_in_its_requirements(tmp_path: Path, need: str, c
 
 
 def problem(root: str, serving: bool = True, *gpus: dict[str, str]) -> str:
-    """The only one, or none."""
+    """The only problem, if any."""
     lines = problems(PYTHON, serving, list(gpus), root)
     assert len(lines) <= 1 and not any("\n" in line for line in lines)
     return "".join(lines)
@@ -122,7 +122,7 @@ def test_a_driver_that_is_too_old_for_training(tmp_path: Path) -> None:
     assert "Ami" not in line
 
 
-def test_the_driver_of_wsl2_is_what_nvml_tells(tmp_path: Path) -> None:
+def test_the_driver_of_wsl2_is_that_of_nvml(tmp_path: Path) -> None:
     line = problem(machine(tmp_path, "", "torch-2.13.0+cu130"), False, gpu("8.6", "560.94"))
     assert line.startswith("the NVIDIA driver 560.94 of this host")
 
@@ -132,7 +132,7 @@ def test_the_driver_of_wsl2_is_what_nvml_tells(tmp_path: Path) -> None:
     [
         ("525.60.13", ("torch-2.4.1+cu121",)),
         ("525.60.13", ("nvidia_cuda_runtime_cu12-12.9.79",)),  # minor-version compatibility
-        ("580.65.06", ("torch-2.4.1+cu121", "nvidia_cuda_runtime-13.0.48")),  # newer than need be
+        ("580.65.06", ("torch-2.4.1+cu121", "nvidia_cuda_runtime-13.0.48")),  # newer than needed
         ("470.256.02", ("torch-2.13.0+cpu",)),
         ("470.256.02", ()),
         ("", ("torch-2.4.1+cu121",)),
@@ -165,7 +165,7 @@ def test_nothing_is_wrong(tmp_path: Path, driver: str, wheels: tuple[str, ...]) 
             "9.0",
             "newer than CUDA 11.3, which torch-1.12.0+cu113 brings: install wheels for CUDA 11.8",
         ),
-        ("cupy_cuda12x-13.3.0", "12.0", ""),  # of its minor version nothing is known
+        ("cupy_cuda12x-13.3.0", "12.0", ""),  # its minor version is unknown
         ("cupy_cuda11x-13.3.0", "12.0", "newer than CUDA 11, which"),
         ("torch-2.13.0+cu130", "", ""),
         ("torch-2.13.0+cu130", "-1.0", ""),
@@ -183,7 +183,7 @@ def test_a_gpu_that_the_wheels_were_not_built_for(
 
 @pytest.mark.parametrize("found", ["by path", "by cache", "not"])
 @pytest.mark.parametrize(("made_from", "new_enough"), [("550.54.15", True), ("520.61.05", False)])
-def test_the_forward_compatibility_package_stands_in_for_the_driver_where_it_is_loaded(
+def test_the_forward_compatibility_package_replaces_the_driver_if_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_from: str, new_enough: bool, found: str
 ) -> None:
     root = machine(tmp_path, "470.256.02", "torch-2.4.1+cu121")
@@ -203,7 +203,7 @@ def test_the_forward_compatibility_package_stands_in_for_the_driver_where_it_is_
 
 
 def test_the_amis_are_those_of_the_platform() -> None:
-    """botocore has SageMaker's own description: names, and the driver of each."""
+    """botocore has SageMaker's own description: each name with its driver."""
     archive = zipfile.ZipFile(of_the_images("botocore"))
     (name,) = (name for name in archive.namelist() if re.search(r"/data/sagemaker/.*/service-2", name))
     shapes = json.loads(gzip.decompress(archive.read(name)))["shapes"]

@@ -1,4 +1,4 @@
-"""The lock of Debian's packages, against an archive that moves on."""
+"""The lock of Debian packages, with an archive that moves on."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Archive:
         (self.checkout / "images/base").mkdir(parents=True)
         (self.checkout / "images/base/Dockerfile").write_text("ARG ROOTFS\nFROM ${ROOTFS}\n")
         (self.checkout / "images/base/packages").write_text("tool  # a reason\n")
-        # This archive is signed by nobody.
+        # This archive is not signed.
         (directory / "apt.conf").write_text(
             'Acquire::AllowInsecureRepositories "true";\nAPT::Get::AllowUnauthenticated "true";\n'
         )
 
     def publish(self, **versions: str) -> None:
-        """Hold these packages and no others."""
+        """Hold exactly these packages."""
         shutil.rmtree(self.directory / "debian", ignore_errors=True)
         pool = self.directory / "debian/pool"
         stanzas = []
@@ -114,14 +114,14 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         server.shutdown()
 
 
-def test_what_is_locked_is_fetched_with_all_that_it_needs_and_no_more(archive: Archive) -> None:
+def test_locked_packages_are_fetched_with_exactly_their_dependencies(archive: Archive) -> None:
     fetched = archive.debs("fetch", "potato", "amd64")
     assert fetched.returncode == 0, fetched.stderr
     assert archive.fetched() == {"essential": "1", "library": "2:1.0+x", "tool": "1"}
     assert not archive.differs.exists()
 
 
-def test_nothing_is_asked_for_twice(archive: Archive) -> None:
+def test_nothing_is_requested_twice(archive: Archive) -> None:
     archive.debs("fetch", "potato", "amd64")
     archive.publish()
     again = archive.debs("fetch", "potato", "amd64")
@@ -129,7 +129,7 @@ def test_nothing_is_asked_for_twice(archive: Archive) -> None:
     assert archive.fetched()["library"] == "2:1.0+x"
 
 
-def test_an_archive_that_moved_on_is_taken_as_it_is_and_what_differs_is_said(archive: Archive) -> None:
+def test_an_archive_that_moved_on_is_used_and_the_differences_are_reported(archive: Archive) -> None:
     archive.publish(**AFTER)
     fetched = archive.debs("fetch", "potato", "amd64")
     assert fetched.returncode == 0, fetched.stderr
@@ -139,7 +139,7 @@ def test_an_archive_that_moved_on_is_taken_as_it_is_and_what_differs_is_said(arc
     assert "make lock" in fetched.stderr
 
 
-def test_the_archive_of_old_versions_is_asked_before(archive: Archive, tmp_path: Path) -> None:
+def test_the_archive_of_old_versions_is_tried_first(archive: Archive, tmp_path: Path) -> None:
     date = (archive.checkout / "images/base/packages.lock").read_text().split("archive: ")[1].split()[0]
     shutil.copytree(tmp_path / "debian", tmp_path / f"archive/debian/{date}")
     archive.publish(**AFTER)
@@ -159,7 +159,7 @@ def test_push_refuses_what_differs_from_the_lock(archive: Archive) -> None:
     assert f"run make lock:\n{archive.differs.read_text()}" in refused.stderr
 
 
-def test_a_renewed_lock_differs_no_more(archive: Archive) -> None:
+def test_a_renewed_lock_no_longer_differs(archive: Archive) -> None:
     archive.publish(**AFTER)
     archive.debs("fetch", "potato", "amd64")
     archive.debs("lock", "potato")
@@ -168,7 +168,7 @@ def test_a_renewed_lock_differs_no_more(archive: Archive) -> None:
     assert archive.fetched()["library"] == "2:1.1"
 
 
-def test_a_package_that_is_not_the_locked_one_is_not_taken(archive: Archive, tmp_path: Path) -> None:
+def test_a_package_that_is_not_the_locked_one_is_refused(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "debian/pool/tool_1_all.deb").write_bytes(b"another")
     fetched = archive.debs("fetch", "potato", "amd64")
     assert fetched.returncode == 1

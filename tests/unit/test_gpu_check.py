@@ -1,4 +1,4 @@
-"""scripts/gpu-check on a machine without GPU and torch: what it does, and that it tells the rest."""
+"""scripts/gpu-check on a machine without GPU and torch: what it does, and that it names the rest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_checkout_brings_the_runtime_and_what_it_needs(tmp_path: Path) -> None
 
 
 def test_gpus_that_torch_does_not_use_are_a_failure(tmp_path: Path) -> None:
-    """A build of PyTorch for CPUs trains well on a machine with GPUs, by gloo."""
+    """A CPU build of PyTorch trains on a machine with GPUs, through gloo."""
     check = runpy.run_path(str(ROOT / "scripts/gpu-check"))
     (tmp_path / "data").mkdir()
     found = {"backend": "gloo", "sum": 3, "expected sum": 3, "losses": [8, 1]}

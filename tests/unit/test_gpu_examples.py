@@ -14,7 +14,7 @@ EXAMPLES = ROOT / "examples/gpu"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.Dockerfile")), ids=lambda path: path.stem)
-def test_a_dockerfile_stands_on_an_image_of_ours_and_pins_what_it_installs(path: Path) -> None:
+def test_a_dockerfile_builds_on_our_image_and_pins_what_it_installs(path: Path) -> None:
     text = path.read_text()
     (image,) = re.findall(r"^(?:ARG IMAGE=|FROM optml/)([a-z-]+)$", text, re.M)
     assert (ROOT / "images" / image / "Dockerfile").is_file()
@@ -27,12 +27,12 @@ def test_a_dockerfile_stands_on_an_image_of_ours_and_pins_what_it_installs(path:
     [
         ("535.54.03", "580.65.06", True),
         ("580.65.06", "580.65.06", False),
-        ("590.44.01", "580.65.06", False),  # never in the way of a newer driver
+        ("590.44.01", "580.65.06", False),  # never instead of a newer driver
         ("", "580.65.06", False),  # no driver
         ("535.54.03", "", False),  # no libraries
     ],
 )
-def test_the_compatibility_libraries_are_used_where_they_are_needed(
+def test_the_compatibility_libraries_are_used_if_needed(
     tmp_path: Path, driver: str, made_from: str, used: bool
 ) -> None:
     version, compat = tmp_path / "version", tmp_path / "compat"

@@ -1,4 +1,4 @@
-"""NVML, by a library that does what drivers do to whoever asks, and which GPUs CUDA shows a program."""
+"""NVML, with a fake library that fails as drivers do, and which GPUs CUDA exposes to a program."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ids(visible: str | None = None) -> list[str]:
     return [gpu.id for gpu in find(visible)]
 
 
-def test_the_gpus_are_those_that_nvml_names(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_gpus_are_those_that_nvml_lists(capfd: pytest.CaptureFixture[str]) -> None:
     found = find(None)
     assert [gpu.id for gpu in found] == ["GPU-00000001-aaaa", "GPU-00000002-aaaa"]
     gpu = found[1]
@@ -66,7 +66,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch, call: str, kind: str) -> None:
 def test_a_broken_driver_leaves_the_device_files(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: str, kind: str
 ) -> None:
-    """The three files, and a line, where it takes the asker with it or names no GPU; else what NVML tells."""
+    """The three files, and a log line, if the query fails or lists no GPU; else what NVML reports."""
     trouble(monkeypatch, call, kind)
     found, err = ids(), capfd.readouterr().err
     if kind == "fails" and call not in NEEDED:
@@ -76,27 +76,27 @@ def test_a_broken_driver_leaves_the_device_files(
         assert err.count("\n") == 1 and "NVML does not tell the GPUs" in err
 
 
-def test_a_driver_that_hangs_has_two_seconds() -> None:
+def test_a_driver_that_hangs_gets_two_seconds() -> None:
     assert gpus._PATIENCE < 2
 
 
 BOTH = ["GPU-00000001-aaaa", "GPU-00000002-aaaa"]
 LIES = {
-    "nvmlDeviceGetMaxMigDeviceCount": ["0", "1", "2"],  # four billion, more than can be asked in time
+    "nvmlDeviceGetMaxMigDeviceCount": ["0", "1", "2"],  # four billion, more than can be queried in time
     "nvmlDeviceGetMigDeviceHandleByIndex": ["MIG-00001001-ffff", "MIG-00001002-ffff", BOTH[1]],
     "nvmlDeviceGetMigMode": [],  # all are in slices, and there are none: CUDA would see no GPU either
 }
 
 
 @pytest.mark.parametrize("call", [call for call in FACTS if call not in NEEDED])
-def test_a_lie_about_what_need_not_be_known_costs_no_gpu(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_an_impossible_optional_value_costs_no_gpu(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     trouble(monkeypatch, call, "lies")
     assert ids() == LIES.get(call, BOTH)
 
 
 @pytest.mark.parametrize("call", NEEDED[1:])
 @pytest.mark.parametrize("lie", ["0", "5", "100000", "-1"])
-def test_a_lie_leaves_the_device_files(
+def test_an_impossible_list_leaves_the_device_files(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: str, lie: str
 ) -> None:
     """More GPUs than files, none at all, or one GPU twice."""
@@ -106,13 +106,13 @@ def test_a_lie_leaves_the_device_files(
     assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_a_name_that_lies_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_name_cannot_break_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     trouble(monkeypatch, "nvmlDeviceGetName", "lies")
     assert [gpu.name for gpu in find(None)] == ["Fake GPU"] * 2
 
 
-def test_a_driver_of_another_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path) -> None:
-    """It has the oldest calls alone."""
+def test_an_old_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path) -> None:
+    """It has only the oldest calls."""
     build(tmp_path, "-DOLD")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     found = find(None)
@@ -120,7 +120,7 @@ def test_a_driver_of_another_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (found[0].memory, found[0].driver) == (0, "")
 
 
-def test_nothing_is_left_of_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_hangs_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     trouble(monkeypatch, "nvmlInit", "hangs")
     before = len(os.listdir("/proc/self/fd"))
     find(None)
@@ -129,7 +129,7 @@ def test_nothing_is_left_of_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch)
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_without_a_driver_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, driver: Path) -> None:
+def test_without_a_driver_nvml_is_not_queried(monkeypatch: pytest.MonkeyPatch, driver: Path) -> None:
     (driver / "nvidiactl").unlink()
     monkeypatch.setattr(sys, "executable", "/absent")
     assert find(None) == [] and gpus.memory() == [] and gpus.state() == ""
@@ -161,9 +161,7 @@ def test_wsl2_has_one_device_for_all_gpus(driver: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["void", "none", "all", "GPU-8932f937", "MIG-17", "0"])
-def test_what_the_toolkit_was_asked_for_says_nothing_of_what_is_here(
-    monkeypatch: pytest.MonkeyPatch, order: str
-) -> None:
+def test_what_the_toolkit_was_asked_for_is_ignored(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     """With CDI the variable is void beside real GPUs; a privileged container sees them all."""
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", order)
     assert len(ids()) == 2
@@ -179,7 +177,7 @@ def test_what_the_toolkit_was_asked_for_says_nothing_of_what_is_here(
         ("void", []),
         ("1", ["1"]),
         ("1, 0", ["1", "0"]),
-        ("0,9,1", ["0"]),  # CUDA reads no further than to what names none
+        ("0,9,1", ["0"]),  # CUDA stops at what names no GPU
         ("0,-1,1", ["0"]),
         ("99999999999999999999", []),
         ("GPU-00000002", ["GPU-00000002"]),
@@ -187,17 +185,17 @@ def test_what_the_toolkit_was_asked_for_says_nothing_of_what_is_here(
         ("MIG-00001001-ffff", []),
     ],
 )
-def test_what_cuda_shows(visible: str | None, shown: list[str]) -> None:
+def test_what_cuda_exposes(visible: str | None, shown: list[str]) -> None:
     assert ids(visible) == shown
 
 
 @pytest.mark.parametrize(
     ("visible", "shown"), [("0,2", ["0", "2"]), ("3", []), ("GPU-a,MIG-17", ["GPU-a", "MIG-17"])]
 )
-def test_what_cuda_shows_where_nobody_tells_the_names(
+def test_what_cuda_exposes_without_nvml(
     monkeypatch: pytest.MonkeyPatch, visible: str, shown: list[str]
 ) -> None:
-    monkeypatch.setattr(paths, "DEPS", "/absent")  # the image does not ask
+    monkeypatch.setattr(paths, "DEPS", "/absent")  # an image without pynvml
     assert ids(visible) == shown
     assert gpus.memory() == [] and gpus.state() == ""
 
@@ -217,24 +215,24 @@ def test_what_cuda_shows_where_nobody_tells_the_names(
 def test_slices(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, shown: list[str], usable: list[str]
 ) -> None:
-    """A process gets one slice at most, and no whole GPU beside it."""
+    """A process gets at most one slice, and no whole GPU beside it."""
     monkeypatch.setenv("SLICES", "2")
     assert ids(visible) == shown
     assert [gpu.id for gpu in for_one_process(find(visible))] == usable
 
 
-def test_whole_gpus_are_one_processs_to_use() -> None:
+def test_one_process_can_use_all_whole_gpus() -> None:
     both = [Gpu(0, "GPU-a"), Gpu(1, "GPU-b")]
     assert for_one_process(both) == both
 
 
-def test_the_state_tells_who_holds_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_names_the_processes_that_hold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USED", "15360")
     monkeypatch.setenv("GPUS", "1")
     assert gpus.state() == "GPU 0 (Fake GPU): 15.0 of 16.0 GiB in use, 15.0 GiB by process 4242"
 
 
-def test_the_state_tells_a_lost_gpu_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_begins_with_a_lost_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOST", "2")
     monkeypatch.setenv("USED", "1024")
     first, second = gpus.state().split("; ")
@@ -242,15 +240,17 @@ def test_the_state_tells_a_lost_gpu_first(monkeypatch: pytest.MonkeyPatch) -> No
     assert second.startswith("GPU 0 (Fake GPU): 1.0 of 16.0 GiB")
 
 
-def test_the_state_tells_memory_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_includes_memory_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECC", "3")
-    assert "3 memory errors that could not be corrected" in gpus.state()
+    assert "3 uncorrected memory errors" in gpus.state()
 
 
 @pytest.mark.parametrize("call", STATE)
 @pytest.mark.parametrize("kind", ["hangs", "crashes", "fails", "lies"])
-def test_a_driver_that_does_not_tell_its_state(monkeypatch: pytest.MonkeyPatch, call: str, kind: str) -> None:
-    """One line that says so, after what it has told; what need not be known is left out."""
+def test_a_driver_that_does_not_report_its_state(
+    monkeypatch: pytest.MonkeyPatch, call: str, kind: str
+) -> None:
+    """One line that says so, after what it has reported; optional values are left out."""
     trouble(monkeypatch, call, kind)
     monkeypatch.setenv("USED", "1024")
     state = gpus.state()
@@ -262,7 +262,7 @@ def test_a_driver_that_does_not_tell_its_state(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("call", NEEDED)
-def test_no_memory_is_told_where_nvml_fails(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_no_memory_is_reported_if_nvml_fails(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     trouble(monkeypatch, call, "fails")
     assert gpus.memory() == []
 

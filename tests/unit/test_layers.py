@@ -21,7 +21,7 @@ def drawn() -> dict[str, tuple[int, int, int, int]]:
     return found
 
 
-def test_the_picture_of_the_layers_is_that_of_the_matrix() -> None:
+def test_the_picture_of_the_layers_matches_the_matrix() -> None:
     boxes = drawn()
     parents = {cell.image: cell.parent for cell in matrix()}
     assert boxes.keys() == parents.keys()

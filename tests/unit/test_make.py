@@ -1,4 +1,4 @@
-"""The verbs of the Makefile: what they declare, and what they say to a wrong call."""
+"""The targets of the Makefile: what they declare, and their errors for a wrong call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *args], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_help_names_every_verb_and_variable() -> None:
+def test_help_lists_every_target_and_variable() -> None:
     printed = make("help").stdout
     verbs = "demo test build-all size sbom scan matrix push lint lock clean help build/NAME test/NAME"
     for word in [*verbs.split(), "DEBIAN", "PLATFORM", "REGISTRY", "TAG"]:
@@ -46,7 +46,7 @@ def test_recipes_are_valid_shell(target: str) -> None:
     assert checked.stderr == ""
 
 
-def test_push_wants_to_know_where_to() -> None:
+def test_push_needs_a_registry() -> None:
     refused = make("push")
     assert refused.returncode != 0
     assert "make push REGISTRY=" in refused.stderr
@@ -67,8 +67,8 @@ def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     assert "no Docker Engine answers at DOCKER_HOST=tcp://127.0.0.1:1" in refused.stderr
 
 
-def test_packages_are_installed_by_one_at_a_time(tmp_path: Path) -> None:
-    # As `make -j4` on a bare machine does. This apt fails, as the real one does, where another one runs.
+def test_packages_are_installed_by_one_process_at_a_time(tmp_path: Path) -> None:
+    # As by `make -j4` on a bare machine. This apt fails, like the real one, while another one is running.
     (tmp_path / "apt-get").write_text(
         f"#!/bin/sh\nmkdir {tmp_path}/lock || exit 100\nsleep 0.2\nrmdir {tmp_path}/lock\n"
     )
@@ -83,6 +83,6 @@ def test_packages_are_installed_by_one_at_a_time(tmp_path: Path) -> None:
     assert [(process.communicate()[1], process.returncode)[1] for process in installs] == [0, 0, 0]
 
 
-def test_what_is_built_for_another_machine_has_names_of_its_own() -> None:
+def test_images_for_another_architecture_have_their_own_names() -> None:
     tags = {machine: make("matrix", f"PLATFORM=linux/{machine}").stdout for machine in ("amd64", "arm64")}
     assert not {e["tag"] for e in json.loads(tags["amd64"])} & {e["tag"] for e in json.loads(tags["arm64"])}

@@ -1,4 +1,4 @@
-"""Every manifest of examples/ is one that its cluster or service takes whole."""
+"""Every manifest of examples/ is accepted by its cluster or service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.matrix import ROOT
 
 FILES = [
     path for path in sorted(ROOT.glob("examples/*/*.yaml")) if "apiVersion:" in path.read_text()
-]  # the others are no manifests of Kubernetes
+]  # the others are not Kubernetes manifests
 RESOURCES = {
     f"{path.name}-{resource['kind']}": resource
     for path in FILES
@@ -39,12 +39,12 @@ def test_every_resource_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_older_clusters_take_them_too(name: str) -> None:
+def test_older_clusters_accept_them_too(name: str) -> None:
     manifests.validate(RESOURCES[name], "1.27")
 
 
 @pytest.mark.parametrize("kind", manifests.SCHEMAS)
-def test_each_schema_has_an_example_and_finds_a_wrong_word(kind: tuple[str, str]) -> None:
+def test_each_schema_has_an_example_and_finds_a_misspelled_key(kind: tuple[str, str]) -> None:
     (resource,) = (found for found in RESOURCES.values() if (found["apiVersion"], found["kind"]) == kind)
     wrong = copy.deepcopy(resource)
     wrong["spec"]["replicsa"] = 1
@@ -53,7 +53,7 @@ def test_each_schema_has_an_example_and_finds_a_wrong_word(kind: tuple[str, str]
 
 
 def errors_of_batch(definition: object) -> str:
-    """What the API of AWS Batch has against a job definition, by botocore's own description of it."""
+    """The errors of the AWS Batch API for a job definition, by botocore's description of it."""
     client = boto3.Session("x", "x", region_name="eu-west-1").client("batch")
     shape = client.meta.service_model.operation_model("RegisterJobDefinition").input_shape
     return str(ParamValidator().validate(definition, shape).generate_report())
@@ -84,7 +84,7 @@ TRAINING = [
 ]
 
 
-def test_pods_that_train_leave_time_to_save_and_tell_why_they_failed() -> None:
+def test_pods_that_train_leave_time_to_save_and_report_why_they_failed() -> None:
     assert len(TRAINING) == 6
     for pod in TRAINING:
         assert pod["terminationGracePeriodSeconds"] > train._PATIENCE

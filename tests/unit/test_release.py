@@ -15,7 +15,7 @@ TOMORROW, YESTERDAY = (date.today() + timedelta(days=n) for n in (1, -1))
 
 
 class Scan:
-    """scripts/scan with a grype that keeps its configuration and finds something where the SBOM says so."""
+    """scripts/scan with a grype that saves its configuration and finds something if the SBOM says so."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -47,7 +47,7 @@ def scan(tmp_path: Path) -> Scan:
     return Scan(tmp_path)
 
 
-def test_what_is_accepted_is_ignored_until_its_day(scan: Scan) -> None:
+def test_an_accepted_vulnerability_is_ignored_until_its_date(scan: Scan) -> None:
     for until in (date.today(), TOMORROW):
         assert scan.run(f"# why\n\nCVE-2026-1 libfoo1 {until}  # not read here\n", "clean").returncode == 0
         assert scan.configuration["ignore"] == [
@@ -56,7 +56,7 @@ def test_what_is_accepted_is_ignored_until_its_day(scan: Scan) -> None:
     assert scan.configuration["fail-on-severity"] == "high"
 
 
-def test_an_entry_whose_day_has_passed_fails_even_where_nothing_is_found(scan: Scan) -> None:
+def test_an_expired_entry_fails_even_if_nothing_is_found(scan: Scan) -> None:
     refused = scan.run(f"CVE-2026-1 libfoo1 {YESTERDAY}  # not read here\n", "clean")
     assert refused.returncode == 1
     assert f"accepted:1: CVE-2026-1 in libfoo1 was accepted until {YESTERDAY}" in refused.stderr
@@ -65,13 +65,13 @@ def test_an_entry_whose_day_has_passed_fails_even_where_nothing_is_found(scan: S
 @pytest.mark.parametrize(
     "line", ["CVE-2026-1", "CVE-2026-1 libfoo1 soon # x", f"CVE-2026-1 libfoo1 {TOMORROW}"]
 )
-def test_an_entry_without_a_day_or_a_reason_is_refused(scan: Scan, line: str) -> None:
+def test_an_entry_without_a_date_or_a_reason_is_refused(scan: Scan, line: str) -> None:
     refused = scan.run(f"{line}\n", "clean")
     assert refused.returncode == 1
     assert "accepted:1: write NAME PACKAGE YEAR-MONTH-DAY  # REASON" in refused.stderr
 
 
-def test_one_bad_image_fails_and_the_others_are_still_looked_at(scan: Scan) -> None:
+def test_one_bad_image_fails_and_the_others_are_still_scanned(scan: Scan) -> None:
     assert scan.run("", "vulnerable", "clean").returncode == 1
     assert scan.run("", "clean", "vulnerable").returncode == 1
 
@@ -103,14 +103,14 @@ class Repository:
         ).stdout
 
 
-def test_locks_with_the_same_packages_are_no_release(tmp_path: Path) -> None:
+def test_locks_with_the_same_packages_are_not_a_release(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     repository.lock.write_text("# archive: 20260202T000000Z\ntrixie amd64 apt 1\n")
     assert repository.renewal() == ""
     assert repository.git("tag") == ""
 
 
-def test_a_newer_package_is_a_release_of_its_own(tmp_path: Path) -> None:
+def test_a_newer_package_is_a_new_release(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     repository.lock.write_text("# archive: 20260202T000000Z\ntrixie amd64 apt 2\n")
     assert repository.renewal() == "v0.1.10\n"

@@ -1,4 +1,4 @@
-"""Unpack a tar archive of user code, which may come from anywhere."""
+"""Unpack a tar archive of user code, which is not trusted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..report import UserError
 
 
 def unpack(path: str, target: str) -> None:
-    """Unpack the archive into the directory, so that nothing is written outside it.
+    """Unpack the archive into the directory; nothing is written outside it.
 
-    Refused are names and links that lead outside it, and devices. A member `./x` is normal; permissions stay
-    but for setuid, setgid and write access for others; owners become ours. Everybody may read it, as the
-    program may run as another user.
-    Raises UserError where the archive is unsafe, broken, or larger than the free disk.
+    Names and links that lead outside it are refused, and so are devices; `./x` is a normal name. Permissions
+    are kept, except setuid, setgid and write access for group and others; the files become ours. Everyone
+    may read them, because the program may run as another user.
+    Raises UserError if the archive is unsafe, broken, or larger than the free disk space.
     """
     try:
         with tarfile.open(path) as archive:
-            archive.extraction_filter = lambda member, _path: member  # ours is stricter than tarfile's own
+            archive.extraction_filter = lambda member, _path: member  # _check is stricter than tarfile's
             members = archive.getmembers()
             _check_size(path, members, target)
             for member in members:
@@ -27,12 +27,12 @@ def unpack(path: str, target: str) -> None:
                 _extract(archive, member, target)
     except UserError:
         raise
-    except Exception as error:  # a broken archive breaks tarfile, and the codecs under it, in many ways
+    except Exception as error:  # tarfile and its codecs fail on broken archives in many ways
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot unpack {path} into {target}: {error.strerror}") from error
         what = " ".join(str(error).split())
         raise UserError(
-            f"{path} is no tar archive that can be read ({what}); make it with tar -czf"
+            f"{path} is no tar archive, or cannot be read ({what}); make it with tar -czf"
         ) from error
 
 
@@ -46,10 +46,10 @@ def _check_size(path: str, members: list[tarfile.TarInfo], target: str) -> None:
 
 
 def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
-    """Refuse a member that could write outside the target, as far as links unpacked before it lead."""
+    """Refuse a member that could write outside the target, also through links unpacked before it."""
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise UserError(
-            f"{path} holds {member.name!r}, a device or FIFO; user code may hold files and links only"
+            f"{path} holds {member.name!r}, a device or FIFO; user code may hold only files and links"
         )
     name = member.name
     member.name = os.path.normpath(name)
@@ -57,7 +57,7 @@ def _check(path: str, member: tarfile.TarInfo, target: str) -> None:
         raise UserError(f"{path} holds {name!r}, which lies outside the code directory; pack it from inside")
     beside = os.path.dirname(member.name) if member.issym() else ""
     linked = member.issym() or member.islnk()
-    # tarfile would put another member in the place of a link to nothing.
+    # tarfile would replace a link to nothing with another member.
     if linked and not (member.linkname and _inside(os.path.join(target, beside, member.linkname), target)):
         raise UserError(
             f"{path} holds the link {member.name!r} → {member.linkname!r}, which leads outside the code"
@@ -76,5 +76,5 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> 
     member.uname = member.gname = ""
     destination = os.path.join(target, member.name)
     if not member.isdir() and os.path.lexists(destination) and not os.path.isdir(destination):
-        os.unlink(destination)  # never write through a link that lies there
+        os.unlink(destination)  # never write through an existing link
     archive.extract(member, target, numeric_owner=True)

@@ -26,16 +26,16 @@ from . import jsontext
 
 VARIABLE = "SAGEMAKER_HYPERPARAMETER_STYLE"
 
-# The kernel's MAX_ARG_STRLEN, its end included: a longer argument or `NAME=value` makes every exec fail.
+# The kernel's MAX_ARG_STRLEN, including the NUL: exec fails with a longer argument or `NAME=value`.
 LONGEST = 128 << 10
 
 
-NOT_CARRIED = "a character that no argument can carry (NUL or half a pair)"
+NOT_CARRIED = "a character that no argument can carry (NUL or a lone surrogate)"
 
 
 def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The arguments, in the style that SAGEMAKER_HYPERPARAMETER_STYLE names. Raises UserError for no
-    such style."""
+    """The arguments, in the style of SAGEMAKER_HYPERPARAMETER_STYLE. Raises UserError if that is
+    unknown, or if no argument can hold a value."""
     name = environ.get(VARIABLE) or "toolkit"
     if name not in _STYLES:
         raise UserError(f"{VARIABLE} is {name!r}; it must be one of {', '.join(_STYLES)}")
@@ -48,7 +48,7 @@ def arguments(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.e
         if size := max((size for word in new if (size := len(os.fsencode(word))) >= LONGEST), default=0):
             raise UserError(
                 f"hyperparameter {key!r} has {size} bytes, but an argument holds {LONGEST - 1} at most;"
-                " give it as a file of a channel"
+                " pass it as a file in a channel"
             )
         words += new
     return words

@@ -1,7 +1,7 @@
-"""What training asks AWS for, with boto3: code and places for results in S3, a package index of CodeArtifact.
+"""What training needs from AWS, through boto3: code and output in S3, a package index in CodeArtifact.
 
-Endpoint and credentials come as the AWS SDK finds them, and so does a region that the job does not name;
-S3_ENDPOINT_URL names another endpoint.
+The AWS SDK finds the endpoint, the credentials and, unless the job names one, the region;
+S3_ENDPOINT_URL overrides the endpoint of S3.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from . import job as jobs
 
 
 def client(service: str = "s3", region: str | None = None) -> Any:
-    """A boto3 client, in the job's region unless another is given. Raises UserError where this image
-    has no boto3."""
+    """A boto3 client, by default in the job's region. Raises UserError if it cannot be created, as
+    without boto3."""
     if paths.DEPS not in sys.path:
         sys.path.append(paths.DEPS)
     try:
@@ -42,9 +42,9 @@ def client(service: str = "s3", region: str | None = None) -> Any:
 
 
 def download(uri: str, directory: str) -> str | None:
-    """Fetch what an `s3://` address names into the directory: the objects under a prefix, or one object.
+    """Download an `s3://` address into the directory: one object, or the objects under a prefix.
 
-    The name of the file where it was one object, else None. Raises UserError in one line.
+    Return the name of the file if it is one object, else None. Raises UserError.
     """
     bucket, key = parse(uri)
     s3 = client()
@@ -80,7 +80,7 @@ def download(uri: str, directory: str) -> str | None:
 
 
 def parse(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://bucket/key`. Raises UserError where it has no bucket."""
+    """Bucket and key of an `s3://bucket/key`. Raises UserError if it has no bucket."""
     bucket, _, key = uri[len("s3://") :].partition("/")
     if not uri.startswith("s3://") or not bucket:
         raise UserError(f"{uri!r} is no S3 address; write s3://BUCKET/KEY")
@@ -88,8 +88,8 @@ def parse(uri: str) -> tuple[str, str]:
 
 
 def why(error: Exception, uri: str) -> str:
-    """One line for what went wrong at this address, and what to do."""
-    code = _code(error) or _code(error.__context__)  # a failed upload wraps what S3 answered
+    """One line: what went wrong at this address, and what to do."""
+    code = _code(error) or _code(error.__context__)  # a failed upload wraps S3's error
     name = type(error).__name__
     if code in ("404", "NoSuchKey"):
         return f"there is nothing at {uri}; check the bucket, the key and the region"
@@ -107,15 +107,15 @@ def why(error: Exception, uri: str) -> str:
 
 
 def _code(error: BaseException | None) -> str:
-    """What S3 answered, such as NoSuchKey."""
+    """The error code of S3, such as NoSuchKey."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def package_index(environment: dict[str, str]) -> dict[str, str]:
-    """The index that CA_REPOSITORY_ARN names, with its token, for pip and uv; nothing where it names none.
+    """The index of CA_REPOSITORY_ARN with its token, as variables for pip and uv; empty if that is not set.
 
-    Variables, because a process list shows arguments, but not the environment of others. Raises UserError
-    where the ARN is none, or AWS gives no token.
+    Not as arguments, which a process list shows to other users. Raises UserError if the ARN is malformed or
+    AWS issues no token.
     """
     arn = environment.get("CA_REPOSITORY_ARN")
     if not arn:

@@ -1,4 +1,4 @@
-"""What the log says about the job before the program starts, without secrets."""
+"""The log's description of the job before the program starts, without secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .program import Program
 
 
 def start(job: Job, program: Program, hidden: list[str]) -> None:
-    """Who this host is, and the job as it sees it, unless the job asked for warnings only."""
+    """Log where the hosts come from and, unless the log level is above INFO, the job."""
     if job.cluster:
         log(str(job.cluster))
     if job.log_level > INFO:
@@ -30,22 +30,22 @@ def start(job: Job, program: Program, hidden: list[str]) -> None:
         "parameters": _parameters(job.hyperparameters),
         "platform": _parameters(job.framework_parameters),
     }
-    # The facts of a job may hold line breaks, which would look like further facts.
+    # A line break in a value would look like another fact.
     lines = [f"{name:<12}{fact}".replace("\n", "\\n") for name, fact in facts.items() if fact]
     log(secrets.mask("\n".join(["training environment", *lines]), hidden))
 
 
 def warn_of_driver(job: Job, program: Program) -> None:
-    """Where driver or GPU do not fit the CUDA of what is installed, say so before the program fails."""
+    """Warn, before the program fails, if the driver or a GPU does not support the installed CUDA."""
     if job.gpus:
-        from .. import cuda  # only where there is a GPU: its expressions take milliseconds
+        from .. import cuda  # only with a GPU: its regular expressions take milliseconds
 
         for problem in cuda.problems(program.python, False, job.gpu_facts):
             log(f"warning: {problem}")
 
 
 def _gpus(job: Job) -> str:
-    """Each kind once, and the name of a slice, which CUDA_VISIBLE_DEVICES takes."""
+    """Each model with its count, and each slice's UUID, for CUDA_VISIBLE_DEVICES."""
     facts = [gpu for gpu in job.gpu_facts if gpu["name"]]
     if not facts:
         return ""

@@ -1,7 +1,7 @@
-"""`train --check`: all that a job would run and all that is wrong with it, and nothing is started.
+"""`train --check`: what a job would run and everything wrong with it, without starting anything.
 
-It goes the way of `train` as far as it leads without fetching, installing or waiting for anybody, and notes
-what is wrong instead of stopping there.
+It follows `train` as far as it can without fetching, installing or waiting for other hosts, and collects
+errors instead of stopping at the first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .environment import environment, written
 from .job import Job
 from .program import Program
 
-# What a request to SageMaker may hold. Source:
+# Limits of a request to SageMaker. Source:
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
 _MOST = 100
 _LONGEST_HYPERPARAMETER = 2500
@@ -28,7 +28,7 @@ _CONFIGS = ("hyperparameters", "resourceconfig", "resourceConfig", "inputdatacon
 
 
 def check(argv: list[str]) -> int:
-    """Print the report, as JSON after `--json`. The exit code is 1 where something is wrong."""
+    """Print the report, as JSON with `--json`. Return 1 if something is wrong, else 0."""
     report = examine([word for word in argv if word != "--json"])
     if "--json" in argv:
         import json
@@ -49,7 +49,7 @@ def print_environment() -> int:
 
 
 def _attempt(wrong: list[str], step: Callable[..., Any], *args: Any) -> Any:
-    """What the step gives; None where it raises UserError, whose words are kept."""
+    """The step's result; None if it raises UserError, whose message is added to `wrong`."""
     try:
         return step(*args)
     except UserError as problem:
@@ -59,7 +59,7 @@ def _attempt(wrong: list[str], step: Callable[..., Any], *args: Any) -> Any:
 
 
 def examine(argv: list[str]) -> dict[str, Any]:
-    """The report on a job whose program gets these arguments after the hyperparameters."""
+    """The report on a job with these arguments after the hyperparameters."""
     wrong: list[str] = []
     report: dict[str, Any] = {"wrong": wrong, "notes": []}
     for name in _CONFIGS:
@@ -71,7 +71,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
     hidden = _hidden(job)
     wrong += _beyond_limits()
     report["notes"] += [
-        f"variable {name} has {len(text)} characters; a request to SageMaker takes {_LONGEST_VARIABLE}"
+        f"variable {name} has {len(text)} characters; a request to SageMaker allows {_LONGEST_VARIABLE}"
         for name, text in sorted(os.environ.items())
         if len(text) > _LONGEST_VARIABLE
     ]
@@ -84,7 +84,7 @@ def examine(argv: list[str]) -> dict[str, Any]:
             _attempt(wrong, aws.repository_parts, arn)
     if entry:
         report["program"] = entry.as_dict()
-        # From here on without secrets, because a short one is not recognized in a text.
+        # Without secrets from here on, because masking does not find short ones in text.
         names = ("hyperparameters", "framework_parameters")
         job = Job(**{**vars(job), **{name: secrets.without_secrets(vars(job)[name]) for name in names}})
         words = [*(_attempt(wrong, arguments, job.hyperparameters) or ()), *argv]
@@ -104,7 +104,7 @@ def _hidden(job: Job) -> list[str]:
 
 
 def _masked(value: Any, hidden: list[str]) -> Any:
-    """The same value, its texts without secrets."""
+    """The value with secrets masked in its strings."""
     if isinstance(value, dict):
         return {key: _masked(item, hidden) for key, item in value.items()}
     if isinstance(value, list):
@@ -113,10 +113,10 @@ def _masked(value: Any, hidden: list[str]) -> Any:
 
 
 def _program(wrong: list[str], job: Job, notes: list[str]) -> tuple[Program | None, str | None]:
-    """The program and the directory of its code; the program alone where the code is still elsewhere."""
+    """The program and the directory of its code; no directory if the code is not here yet."""
     place = job.submit_directory or ""
     if source.is_fetched(job):
-        notes.append(f"the code comes from {place or source.ISOLATED} when the job runs: not looked into")
+        notes.append(f"the code comes from {place or source.ISOLATED} when the job runs: not examined")
         _attempt(wrong, source.refuse, place)
         if place and "://" not in place and not os.path.isfile(place):
             wrong.append(f"the submit directory {place!r} does not exist; mount it")
@@ -140,7 +140,7 @@ def _launch(
     words: list[str],
     variables: dict[str, str],
 ) -> None:
-    """Which launcher starts it, and how; mpirun's own options depend on files that are only made in a job."""
+    """Report the launcher and the command line, without mpirun's options: their files exist only in a job."""
     if _attempt(wrong, launchers.engine, job) in ("mpirun", "daemon"):
         _attempt(wrong, mpi.need, "mpirun")
         _attempt(wrong, launchers.refuse_user, os.environ)
@@ -151,13 +151,13 @@ def _launch(
     launch = _attempt(wrong, launchers.launch, job, entry, words, variables)
     report["launcher"] = launch.engine if launch else None
     report["argv"] = launch.argv if launch else [*entry.argv, *words]
-    size = sum(len(os.fsencode(word)) + 9 for word in report["argv"])  # with its end and its pointer
+    size = sum(len(os.fsencode(word)) + 9 for word in report["argv"])  # with its NUL and its pointer
     size += sum(len(os.fsencode(name + text)) + 10 for name, text in variables.items())
     if size > (limit := os.sysconf("SC_ARG_MAX")):
         longest = max(variables, key=lambda name: len(variables[name]))
         wrong.append(
-            f"arguments and variables have {size} bytes together, but the kernel takes {limit}; the"
-            f" longest is {longest}: give it as a file of a channel"
+            f"arguments and variables have {size} bytes in total, but the kernel allows {limit}; the"
+            f" longest is {longest}: pass it as a file in a channel"
         )
 
 
@@ -165,12 +165,12 @@ def _beyond_limits() -> list[str]:
     """What SageMaker would refuse."""
     parameters = config.read("hyperparameters.json")
     wrong = [
-        f"hyperparameter {key!r} has {len(text)} characters; SageMaker takes {_LONGEST_HYPERPARAMETER}"
+        f"hyperparameter {key!r} has {len(text)} characters; SageMaker allows {_LONGEST_HYPERPARAMETER}"
         for key, value in parameters.items()
         if len(text := written(value)) > _LONGEST_HYPERPARAMETER
     ]
     if len(parameters) > _MOST:
-        wrong.append(f"there are {len(parameters)} hyperparameters; SageMaker takes {_MOST}")
+        wrong.append(f"there are {len(parameters)} hyperparameters; SageMaker allows {_MOST}")
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""Processes that PID 1 starts itself, and those that the kernel gives it when their parents have ended."""
+"""The children that PID 1 starts, and the orphans that the kernel reparents to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
 else:
-    import _signal as signal  # the same without its enums, whose import costs as much as half an interpreter
+    import _signal as signal  # the same without its enums, whose import costs half an interpreter start
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -19,7 +19,7 @@ _RANK = b"\0OMPI_COMM_WORLD_RANK="  # only ranks have this variable
 
 
 class Child:
-    """A process of ours that leads a session of its own."""
+    """A child process that leads its own session."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.status: int | None = None
@@ -43,17 +43,17 @@ class Child:
 
 
 def send(target: int, number: int) -> None:
-    """Send a signal to a process, or to a group: the negative of its leader, as for kill(2)."""
+    """Send a signal to a process or, with a negative target, to a process group, as kill(2)."""
     try:
         os.kill(target, number)
     except OSError:
-        pass  # it has just ended, or became another user
+        pass  # it has just ended, or runs as another user
 
 
 def orphans(own: Iterable[int]) -> set[int]:
-    """What `send` takes for the living children that are not our own: the kernel gave them to us.
+    """The living children that we did not start, as targets of `send`: orphans that were reparented to us.
 
-    They are signalled by group, but not where that is ours: of what a shell started before it became us.
+    Each is its process group, unless that is ours, as when a shell started it before it exec'ed us.
     """
     ours = (0, os.getpgrp())
     return {
@@ -64,7 +64,7 @@ def orphans(own: Iterable[int]) -> set[int]:
 
 
 def ranks() -> set[int]:
-    """What `send` takes for the MPI ranks that mpirun, or its daemon on this host, has started below us."""
+    """The MPI ranks that mpirun or its daemon has started on this host, as targets of `send`."""
     living = _living()
     return {
         -group
@@ -99,19 +99,19 @@ def _read(path: str) -> bytes:
 
 
 def adopt_orphans() -> None:
-    """Be what PID 1 is to a container: where another process is that (docker run --init), ask for it."""
+    """Make orphans our children, by a subreaper if we are not PID 1 (docker run --init)."""
     if os.getpid() == 1:
         return
     try:
-        import ctypes  # takes milliseconds, and the container's own PID 1 needs none
+        import ctypes  # takes milliseconds, and PID 1 does not need it
 
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     except Exception:
-        pass  # an interpreter without ctypes: orphans go to the other PID 1
+        pass  # no ctypes: orphans go to the real PID 1
 
 
 def _do(work: Callable[[], object]) -> None:
-    """The whole life of a child."""
+    """Run the child; never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)

@@ -1,7 +1,7 @@
-"""Who this host is, among how many, and on whose word.
+"""The hosts of the job, this host's rank, and where both come from.
 
-resourceconfig.json is the truth where it names hosts. Elsewhere the variables of a scheduler say it. Whatever
-else speaks must agree: a host that trains alone while something says that there are more is a false success.
+resourceconfig.json takes precedence if it names hosts; else a scheduler's variables do. All other sources
+must agree: a host that trains alone although a source names more would be a false success.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ RESOURCES = "resourceconfig.json"
 _FILE = f"{paths.CONFIG}/{RESOURCES}"
 INDEX = "JOB_COMPLETION_INDEX"
 
-# Only where one of these begins the name of a variable is schedulers.py worth its import.
-_SPEAK = (
+# schedulers.py is imported only if the name of a variable begins with one of these.
+_PREFIXES = (
     *("PET_", "WORLD_SIZE", "RANK", "NNODES", "OMPI_C", "SLURM_", "JAX_", "DMLC_"),
     *("AWS_BATCH_JOB_N", "SKYPILOT_N"),
 )
@@ -28,16 +28,16 @@ class Cluster(Record):
     """The hosts of a job as one of them sees them."""
 
     scheduler: str
-    """On whose word."""
+    """Where the hosts come from, for messages."""
     hosts: list[str]
-    """The leader first. A host whose name nobody gives is `node-N.invalid`."""
+    """The leader first. A host without a known name is `node-N.invalid`."""
     rank: int
     least: int
-    """The job may go on with so few hosts; less than there are names in an elastic job alone."""
+    """How many hosts the job needs; less than `hosts` only in an elastic job."""
     port: str
-    """On the leader, for the program."""
+    """The program's port on the leader."""
     process: dict[str, str]
-    """RANK, WORLD_SIZE and LOCAL_RANK of the program, as far as the scheduler decides them."""
+    """RANK, WORLD_SIZE and other variables of the program that the scheduler decides."""
 
     def __str__(self) -> str:
         most = len(self.hosts)
@@ -47,17 +47,17 @@ class Cluster(Record):
 
     @property
     def of_processes(self) -> bool:
-        """Whether the scheduler starts every process of the program itself, not one launcher on each host."""
+        """Whether the scheduler starts each process of the program itself, not one launcher per host."""
         return "WORLD_SIZE" in self.process
 
 
 def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cluster | None:
-    """This host's place, or None where nothing says that there are others.
+    """This host's cluster, or None if nothing names other hosts.
 
-    Raises UserError where that cannot be understood, or two do not agree.
+    Raises UserError if a source is invalid, or if two do not agree.
     """
     hosts, current = _hosts(resources), resources.get("current_host")
-    if not any(name.startswith(_SPEAK) for name in environ):
+    if not any(name.startswith(_PREFIXES) for name in environ):
         return _of_file(hosts, current, environ, []) if hosts else None
     from . import schedulers
 
@@ -68,7 +68,7 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
         _check(_agree(claims[0], other), claims[0], other)
     found = claims[0] if claims else None
 
-    # mpirun and WORLD_SIZE may count processes, not hosts: they place this host only where nobody else does.
+    # mpirun and WORLD_SIZE may count processes, not hosts: they decide only if no other source does.
     mpirun = schedulers.mpirun(environ)
     if not found and not environ.get("RANK"):
         found = mpirun
@@ -86,7 +86,7 @@ def find(resources: dict[str, Any], environ: Mapping[str, str], gpus: int) -> Cl
 
 
 def believed(environ: Mapping[str, str]) -> Cluster | None:
-    """What `train` found, for its program: launchers have changed the variables that it was found from."""
+    """What `train` found, for its program: launchers change the variables that `find` reads."""
     try:
         hosts = jsontext.loads(environ["SM_HOSTS"])
         rank = hosts.index(environ["SM_CURRENT_HOST"])
@@ -107,7 +107,7 @@ def placed(
     process: dict[str, str] | None = None,
     least: int = 0,
 ) -> Cluster:
-    """The cluster of so many hosts. The names are those of all, or of the leader alone."""
+    """A cluster of `size` hosts. `names` has those of all hosts, or only the leader's."""
     hosts = [*names, *(f"node-{number}.invalid" for number in range(len(names), size))]
     return Cluster(
         scheduler=scheduler, hosts=hosts, rank=rank, least=least or size, port=port, process=process or {}
@@ -126,8 +126,8 @@ def _hosts(resources: dict[str, Any]) -> list[str]:
 def _of_file(
     hosts: list[str], current: str | None, environ: Mapping[str, str], claims: list[Cluster]
 ) -> Cluster:
-    """The hosts of resourceconfig.json. Where it does not say which of them this is, the scheduler does,
-    or the index of a pod of a Kubernetes Job."""
+    """The hosts of resourceconfig.json. Without current_host in it, the rank is that of the scheduler, or
+    the pod's index in a Kubernetes Job."""
     index = environ.get(INDEX, "")
     if current:
         rank = hosts.index(current)
@@ -151,14 +151,14 @@ def _of_file(
 
 
 def _agree(one: Cluster, other: Cluster) -> bool:
-    if one.least < len(one.hosts) or other.least < len(other.hosts):  # the ranks of elastic hosts come later
+    if one.least < len(one.hosts) or other.least < len(other.hosts):  # elastic hosts get their ranks later
         fewest = max(one.least, other.least)
         return fewest <= len(one.hosts) and fewest <= len(other.hosts) and one.rank < len(one.hosts)
     return (len(one.hosts), one.rank) == (len(other.hosts), other.rank)
 
 
 def _fits(cluster: Cluster, world: Cluster) -> bool:
-    """Whether RANK and WORLD_SIZE can be those of a process, or as a PyTorchJob has them, of a host."""
+    """Whether RANK and WORLD_SIZE can be those of a process or, as in a PyTorchJob, of a host."""
     size, hosts = len(world.hosts), len(cluster.hosts)
     if cluster.of_processes:
         return (str(size), str(world.rank)) == (cluster.process["WORLD_SIZE"], cluster.process["RANK"])
@@ -172,7 +172,7 @@ def _fits(cluster: Cluster, world: Cluster) -> bool:
 
 def _check(agrees: bool, one: Cluster, other: Cluster) -> None:
     if not agrees:
-        raise UserError(f"{one}, but {other}; remove what is wrong of the two")
+        raise UserError(f"{one}, but {other}; remove the one that is wrong")
 
 
 def are_names(values: object) -> bool:
@@ -180,5 +180,5 @@ def are_names(values: object) -> bool:
 
 
 def is_name(value: object) -> bool:
-    """Whether this can be the name of a host, or of anything else that is part of a command line."""
+    """Whether this can be the name of a host, or of anything else that goes on a command line."""
     return isinstance(value, str) and 0 < len(value) < 256 and value.isprintable()

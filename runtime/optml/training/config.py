@@ -1,4 +1,4 @@
-"""The files of /opt/ml/input/config, each of which may be absent."""
+"""The files of /opt/ml/input/config, each of which is optional."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .cluster import are_names, is_name
 
 
 def read(name: str) -> dict[str, Any]:
-    """The object in a file of input/config; empty where there is no such file."""
+    """The object in a file of input/config; empty if there is no such file."""
     path = f"{paths.CONFIG}/{name}"
     try:
         with open(path, "rb") as file:
@@ -54,7 +54,7 @@ def _is_group(group: Any) -> bool:
 
 
 def named(resources: dict[str, Any], key: str) -> str | None:
-    """The name under this key, None where there is none."""
+    """The name under this key, or None."""
     name = resources.get(key) or None
     if name and not is_name(name):
         raise UserError(f"{paths.CONFIG}/resourceconfig.json: {key} must be a name")

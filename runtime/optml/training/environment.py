@@ -1,7 +1,7 @@
-"""The environment that the user's program gets: the SM_* table of the toolkits and of the SageMaker SDK 3.x.
+"""The environment of the user's program: the SM_* variables of the toolkits and of the SageMaker SDK 3.x.
 
-A string is given as it is, None as an empty text, everything else as compact JSON with sorted keys.
-A variable that the user set is never overwritten.
+Strings are passed as they are, None as an empty string, everything else as compact JSON with sorted keys.
+Variables that the user set are never overwritten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .cluster import MASTER_PORT
 from .job import CONSUMED, Job
 from .program import Program, which
 
-# Fields of the job that the toolkits know by the same name.
+# Fields of the job that have the same name in the toolkits.
 _AS_IN_JOB = (
     *("hosts", "current_host", "resource_config", "input_data_config", "log_level", "model_dir"),
     *("input_dir", "input_config_dir", "output_dir", "output_data_dir", "output_intermediate_dir"),
@@ -27,13 +27,13 @@ _AS_IN_JOB = (
 def environment(
     job: Job, program: Program, arguments: list[str], inherited: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """All variables of the user's program: our table, and above it what the container was started with."""
+    """All variables of the program: ours, overridden by those that the container was started with."""
     variables: dict[str, str] = {}
     too_long = []
     for name, value in table(job, program, arguments).items():
         text = written(value)
         if "=" in name or not is_carried(name + text):
-            continue  # it has no place in an environment
+            continue  # no environment can hold it
         if len(os.fsencode(name + text)) + 2 > LONGEST:
             too_long.append(name)
         else:
@@ -48,16 +48,16 @@ def environment(
     if kept:
         log(f"set in the container, so the job's own values do not replace them: {', '.join(kept)}")
     variables.update(inherited)
-    # Code in a package finds its sisters also when a script inside the package is started.
+    # So that a script inside a package can import the package.
     path = [program.directory, inherited.get("PYTHONPATH"), *_ours(program.python)]
     variables["PYTHONPATH"] = ":".join(filter(None, path))
     return variables
 
 
 def _ours(python: str) -> list[str]:
-    """Where `import optml` finds us, unless the interpreter has a .pth file for that, as in /opt/venv.
+    """The directory for `import optml`, unless the interpreter has a .pth file for it, as in /opt/venv.
 
-    There is nothing else in that directory that could hide a module of the user's.
+    It holds nothing else that could shadow a module of the user's.
     """
     lib = f"{os.path.dirname(os.path.dirname(python))}/lib"
     versions = os.listdir(lib) if os.path.isdir(lib) else []
@@ -66,7 +66,7 @@ def _ours(python: str) -> list[str]:
 
 
 def written(value: Any) -> str:
-    """The text that stands for a value in the environment."""
+    """A value as the environment holds it."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -85,12 +85,12 @@ def training_env(job: Job, program: Program) -> dict[str, Any]:
         "job_name": job.name,
         "is_master": job.current_host == job.master,
         "master_hostname": job.master,
-        # In a cluster of groups none of which is distributed, no host is.
+        # With instance groups of which none is distributed, no host is.
         "distribution_hosts": job.distribution_hosts
         if job.distribution_groups or not job.instance_groups
         else [],
         "topology": job.resource_config.get("topology", []),
-        # SageMaker's own libraries, which scripts ask about before they use them.
+        # SageMaker's own libraries, for which scripts check before they use them.
         "is_modelparallel_enabled": True if job.hyperparameters.get("mp_parameters") else None,
         "is_smddprun_installed": bool(which("smddprun")),
         "is_smddpmprun_installed": bool(which("smddpmprun")),
@@ -123,7 +123,7 @@ def _framework_parameters(job: Job) -> dict[str, Any]:
 
 
 def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
-    """Every variable by name, its value not yet a text. Source of the names: sagemaker-training's
+    """Every variable by name, before `written`. Source of the names: sagemaker-training's
     ENVIRONMENT_VARIABLES.md, and the container drivers of the SageMaker SDK 3.x for the last block."""
     port = job.cluster.port if job.cluster else MASTER_PORT
     variables = {f"SM_{name.upper()}": value for name, value in _single(job, program).items()}
@@ -147,7 +147,7 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
             "SM_CURRENT_HOST_RANK": job.rank,
             "SM_SOURCE_DIR": program.directory,
             "SM_ENTRY_SCRIPT": program.name,
-            # Nothing is held back in a buffer that is lost when the program is killed.
+            # No output is lost in a buffer when the program is killed.
             "PYTHONUNBUFFERED": "1",
         }
     )
@@ -159,6 +159,6 @@ def table(job: Job, program: Program, arguments: list[str]) -> dict[str, Any]:
 
 def _named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     """A variable for each value, under two names: the toolkits keep a `-`, which no shell can read; the
-    SDK 3.x writes `_`. A key that is spelled with `_` comes before one that is spelled with `-`."""
+    SDK 3.x writes `_`. A key spelled with `_` takes precedence over one spelled with `-`."""
     exact = {f"{prefix}_{key.upper()}": value for key, value in values.items()}
     return {**{name.replace("-", "_"): value for name, value in exact.items()}, **exact}

@@ -1,7 +1,7 @@
-"""The second half of runner.py: how a Python program ends that an exception has ended.
+"""The second half of runner.py: report the exception that ended a Python program, and end it.
 
-The exception goes to a descriptor, for PID 1, and to TORCHELASTIC_ERROR_FILE, from which torchrun tells how
-its first rank failed. This runs in the user's interpreter, too, so it imports no more than it needs.
+The exception goes to a descriptor, for PID 1, and to TORCHELASTIC_ERROR_FILE, from which torchrun reports
+the rank that failed first. This runs in the user's interpreter, too, so it imports only what it needs.
 """
 
 import os
@@ -15,30 +15,30 @@ _LONGEST = 16 << 10
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 _NVML_PATIENCE = 5.0
 
-# Words of an exception after which the state of the GPUs is worth a look, in lower case.
+# Words of an exception, in lower case, after which the state of the GPUs is reported.
 OF_GPUS = ("cuda", "cudnn", "cublas", "nccl", "outofmemory", "resource_exhausted", "resourceexhausted")
 
 
-def end(error: BaseException, fd: int, tells: bool, own_files: "tuple[str, ...]") -> None:
-    """Tell the exception, unless a child of the program has raised it, and end as the interpreter would.
+def end(error: BaseException, fd: int, reports: bool, own_files: "tuple[str, ...]") -> None:
+    """Report the exception, unless a child of the program raised it, and end as the interpreter would.
 
-    Where it returns, the exception is to be raised again.
+    If this returns, the caller re-raises the exception.
     """
     error.__traceback__ = trace = _trace_of_program(error, own_files)
-    if tells:
+    if reports:
         try:
-            _tell(fd, *(_of_exit(error) if isinstance(error, SystemExit) else _of(error)))
+            _report(fd, *(_of_exit(error) if isinstance(error, SystemExit) else _of(error)))
         except Exception:
-            pass  # nobody to tell it to, or an exception with odd attributes: its traceback is on stderr
+            pass  # no reader, or an exception with odd attributes: its traceback is on stderr
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
-        return  # the interpreter ends with the code, or by the signal
+        return  # the interpreter exits with the code, or by the signal
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     sys.excepthook(type(error), error, trace)
     sys.exit(1)
 
 
 def _of_exit(error: SystemExit) -> "tuple[str, str]":
-    """What a SystemExit tells: its text, or the exception that was being handled; else nothing."""
+    """The text of a SystemExit, or the exception that was being handled; else nothing."""
     if not isinstance(error.code, int):
         return str(error.code), ""
     handled = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -58,7 +58,7 @@ def _trace_of_program(error: BaseException, own_files: "tuple[str, ...]") -> "Tr
 
 
 def _head(error: BaseException, *above: BaseException) -> str:
-    """The exception in one line, with its notes, its parts and its cause, but for those that are above it."""
+    """The exception in one line, with its notes, parts and cause, except those in `above`."""
     kind = type(error)
     name = (
         kind.__qualname__
@@ -85,32 +85,32 @@ def _formatted(error: BaseException) -> str:
 
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except Exception:
-        return ""  # a traceback.py beside the program, which is another module
+        return ""  # a traceback.py beside the program shadows the module
 
 
 def _state_of_gpus(head: str) -> str:
-    """How the GPUs are while this process still holds their memory, and which rank that is."""
-    has_driver = os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")  # the latter is that of WSL2
+    """The state of the GPUs while this process still holds their memory, and its rank."""
+    has_driver = os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")  # dxg: WSL2
     if not has_driver or not any(word in head.lower() for word in OF_GPUS):
         return ""
     import subprocess
 
     program = [sys.executable, "-I", "-S", f"{_HOME}/lib/optml/nvml.py", f"{_HOME}/deps", "state"]
-    asked = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    query = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        told = asked.communicate(timeout=_NVML_PATIENCE)[0]
+        answer = query.communicate(timeout=_NVML_PATIENCE)[0]
     except subprocess.TimeoutExpired as error:
-        asked.kill()  # and not waited for: it may hang in the kernel
-        told = error.output or b""
-    state = "; ".join(told.decode("utf-8", "replace").splitlines()[1:])
+        query.kill()  # not waited for: it may hang in the kernel
+        answer = error.output or b""
+    state = "; ".join(answer.decode("utf-8", "replace").splitlines()[1:])
     rank, host = os.environ.get("RANK"), os.environ.get("SM_CURRENT_HOST", "this host")
     return f"; GPUs{f' of rank {rank} on {host}' if rank else ''}: {state}" if state else ""
 
 
-def _tell(fd: int, head: str, trace: str) -> None:
+def _report(fd: int, head: str, trace: str) -> None:
     head += _state_of_gpus(head)
     if fd >= 0:
-        # In bytes: the pipe holds 64 KiB, or 4 for a user who has many, and is read after the program's end.
+        # In bytes: the pipe, read after the end, holds 64 KiB, or 4 KiB for a user with many pipes.
         begin, end = (text.encode("utf-8", "replace") for text in (head, trace))
         os.set_blocking(fd, False)
         os.write(fd, begin[:_LONGEST] + b"\0" + end[-_LONGEST:])

@@ -1,8 +1,8 @@
-"""Copy what the program writes to output/intermediate to S3 while it runs.
+"""Upload output/intermediate to S3 while the program runs.
 
-The directory is looked at every second rather than watched: that sees renames, links and network
-mounts alike, and needs no library. A file is uploaded again whenever its size, time or inode has
-changed. A child of PID 1 does it: PID 1 stays small, and whatever a transfer hangs in, it can be ended.
+The directory is scanned every second rather than watched: that sees renames, links and network mounts, and
+needs no library. A file is uploaded again whenever its size, mtime or inode has changed. A child of PID 1
+does it: PID 1 stays small, and a transfer that hangs can be killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EVERY = 1.0
 
 
 class upload:  # noqa: N801  # a context manager reads as a verb
-    """While the block runs, what changes is uploaded; its end waits for the last; to an empty one nothing."""
+    """Upload changes while the block runs, and wait for the last at its end. No `uri`, no upload."""
 
     def __init__(self, supervisor: Supervisor, uri: str) -> None:
         self._supervisor, self._uri = supervisor, uri
@@ -35,7 +35,7 @@ class upload:  # noqa: N801  # a context manager reads as a verb
     def __exit__(self, *_: object) -> None:
         if self._uri:
             os.close(self._over)
-            why = "its upload has died"
+            why = "the upload died"
             if not self._supervisor.wait(lambda: self._child.ended):
                 self._child.kill()
                 why = "asked to stop"
@@ -44,7 +44,7 @@ class upload:  # noqa: N801  # a context manager reads as a verb
 
 
 def _work(uri: str, over: int, its_other_end: int) -> None:
-    """Upload what has changed until PID 1 closes the pipe, and what is left then."""
+    """Upload changes until PID 1 closes the pipe, and then the rest."""
     from . import aws
 
     os.close(its_other_end)
@@ -76,8 +76,8 @@ def _work(uri: str, over: int, its_other_end: int) -> None:
 
 
 def files(directory: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The regular files below a directory by relative name, with what changes when they do. Others, such as
-    FIFOs and devices, have no content that could be copied, and to open one may take for ever."""
+    """The regular files under a directory: relative name, and a state that changes with the file. Others,
+    such as FIFOs and devices, have nothing to copy, and opening one may block forever."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = f"{parent}/{name}"

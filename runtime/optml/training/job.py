@@ -1,7 +1,7 @@
-"""The job: everything that the platform tells a container about its training job, read once.
+"""The job: what the platform says about this container's training job, read once.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
-Every file may be absent, so that `docker run IMAGE train` works without any.
+Every file is optional, so `docker run IMAGE train` works without any.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .arguments import NOT_CARRIED, is_carried
 from .cluster import Cluster
 from .record import Record
 
-# Hyperparameters that speak to the runtime, not to the user's program: these and all `sagemaker_…`.
+# Hyperparameters that are not for the user's program: these and all `sagemaker_…`.
 _PREFIX = "sagemaker_"
 _NOT_THE_USERS = ("_tuning_objective_metric", "default_user_module_name")
 
-# The toolkits keep these to themselves; the other `sagemaker_…` reach the program as SM_FRAMEWORK_PARAMS.
+# The toolkits consume these; the other `sagemaker_…` reach the program as SM_FRAMEWORK_PARAMS.
 CONSUMED = (
     *("sagemaker_program", "sagemaker_submit_directory", "sagemaker_enable_cloudwatch_metrics"),
     *("sagemaker_container_log_level", "sagemaker_job_name", "sagemaker_region", "sagemaker_s3_output"),
@@ -38,7 +38,7 @@ class Channel(Record):
 
     name: str
     path: str
-    """Its directory. In Pipe mode the data come from the FIFOs `<path>_0`, `<path>_1`, …, one an epoch."""
+    """Its directory. In Pipe mode the data come from the FIFOs `<path>_0`, `<path>_1`, …, one per epoch."""
     mode: str
     """`File`, `FastFile` or `Pipe`."""
     content_type: str | None
@@ -51,21 +51,21 @@ class Job(Record):
     """A training job as one of its hosts sees it."""
 
     name: str
-    """The name of the training job; empty where nobody gave it one."""
+    """The name of the training job; empty if it has none."""
     arn: str
     region: str
 
     hyperparameters: dict[str, Any]
-    """The user's hyperparameters, decoded: `"3"` is 3, `"[1, 2]"` a list, and what is no JSON stays
-    a text."""
+    """The user's hyperparameters, decoded: `"3"` is 3, `"[1, 2]"` a list; what is not JSON stays
+    a string."""
     framework_parameters: dict[str, Any]
-    """The `sagemaker_…` hyperparameters, which speak to the runtime."""
+    """The `sagemaker_…` hyperparameters, which are for the runtime."""
 
     hosts: list[str]
     current_host: str
     network_interface: str
     instance_type: str
-    """Such as `ml.m5.large`; `local` where the platform does not say."""
+    """Such as `ml.m5.large`; `local` if unknown."""
     instance_group: str
     """The group of this host; `homogeneousCluster` in a cluster without groups."""
     instance_groups: dict[str, dict[str, Any]]
@@ -78,16 +78,16 @@ class Job(Record):
     cpus: int
     """CPUs that this container may use: its affinity and its quota, not the host's number."""
     gpus: int
-    """GPUs that the program can use: those of this container that CUDA_VISIBLE_DEVICES leaves."""
+    """GPUs that the program can use: those of this container that CUDA_VISIBLE_DEVICES selects."""
     gpu_facts: list[dict[str, Any]]
-    """Of each: `id` (its UUID), `name`, `memory` in bytes, `capability`, `driver`, `cuda`; empty where
-    NVML does not tell."""
+    """Of each: `id` (in CUDA_VISIBLE_DEVICES), `uuid`, `name`, `memory` in bytes, `capability`, `driver`,
+    `cuda`; empty if unknown."""
     neurons: int
 
     program: str | None
     """The entry point that the job names, or None."""
     submit_directory: str | None
-    """Where the job says its code is, a path or an `s3://` address, or None."""
+    """Where the job's code is: a path, an `s3://` address, or None."""
     training_module: str | None
     log_level: int
 
@@ -100,15 +100,15 @@ class Job(Record):
     input_config_dir: str = paths.CONFIG
     input_data_dir: str = paths.DATA
     model_dir: str = paths.MODEL
-    """What lies here at the end is the model."""
+    """What is here at the end is the model."""
     output_dir: str = paths.OUTPUT
     output_data_dir: str = paths.OUTPUT_DATA
-    """What lies here at the end is kept beside the model."""
+    """What is here at the end is kept beside the model."""
     output_intermediate_dir: str = paths.OUTPUT_INTERMEDIATE
     checkpoint_dir: str = paths.CHECKPOINTS
-    """Where checkpoints are kept in S3 while the job runs: `LocalPath` of checkpointconfig.json."""
+    """Copied to S3 while the job runs: `LocalPath` of checkpointconfig.json."""
     cluster: Cluster | None = None
-    """On whose word this is one of the hosts; None where nothing says that there are others."""
+    """The hosts and where they come from; None if nothing names other hosts."""
 
     @property
     def current_group_hosts(self) -> list[str]:
@@ -117,8 +117,8 @@ class Job(Record):
 
     @property
     def distribution_hosts(self) -> list[str]:
-        """The hosts on which a distributed launcher runs, its first one leading: those of its
-        groups, or all."""
+        """The hosts on which a distributed launcher runs, the leader first: those of its groups, or
+        all."""
         groups = [
             self.instance_groups[name] for name in self.distribution_groups if name in self.instance_groups
         ]
@@ -126,26 +126,26 @@ class Job(Record):
 
     @property
     def master(self) -> str:
-        """The host that leads: the first one of the distribution."""
+        """The leader: the first host of the distribution."""
         return self.distribution_hosts[0]
 
     @property
     def rank(self) -> int:
-        """The place of this host among all hosts, from 0."""
+        """The index of this host among all hosts, from 0."""
         return self.hosts.index(self.current_host)
 
     def enabled(self, name: str) -> bool:
-        """Whether this `sagemaker_…` hyperparameter is on. Raises UserError where it is neither."""
+        """Whether this `sagemaker_…` hyperparameter is on. Raises UserError if it is no boolean."""
         return _is_on(self.framework_parameters, name)
 
 
 def read(
     environ: Mapping[str, str] = os.environ, given: dict[str, Any] | None = None, in_program: bool = False
 ) -> Job:
-    """Read the job from `/opt/ml/input/config` and the environment, with `given` hyperparameters or those
-    of the platform. A program that `train` has started sees the hosts as `train` found them.
+    """Read the job from `/opt/ml/input/config` and the environment; `given` replaces the platform's
+    hyperparameters. With `in_program`, the hosts are those that `train` found.
 
-    Raises UserError where a file cannot be read or does not say what it must.
+    Raises UserError if a file cannot be read or is invalid.
     """
     decoded = {
         key: jsontext.decode(value) if isinstance(value, str) else value
@@ -213,12 +213,12 @@ def read(
 
 
 def region(environ: Mapping[str, str], parameter: object) -> str:
-    """The region that the variables name, or this hyperparameter; empty where none does."""
+    """The region that the variables or else this hyperparameter name; empty if none does."""
     return environ.get("SAGEMAKER_REGION") or environ.get("AWS_REGION") or str(parameter or "")
 
 
 def number(name: str, value: object) -> int:
-    """The number of processes that a setting of this name gives. Raises UserError where it gives none."""
+    """The number of processes in the setting of this name. Raises UserError if it is not one."""
     text = str(value)
     if not text.isdecimal() or len(text) > 9 or int(text) == 0:
         raise UserError(f"{name} is {value!r}; it must be a number from 1 up")
@@ -233,7 +233,7 @@ def _is_on(parameters: Mapping[str, Any], name: str) -> bool:
 
 
 def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
-    """The channels that the platform names; where it names none, the directories that lie there."""
+    """The channels that the platform names; if it names none, the directories in input/data."""
     if not inputs and os.access(paths.DATA, os.R_OK):
         inputs = {name: {} for name in os.listdir(paths.DATA) if os.path.isdir(f"{paths.DATA}/{name}")}
     channels = {}
@@ -249,7 +249,7 @@ def _channels(inputs: dict[str, Any]) -> dict[str, Channel]:
 
 
 def _log_level(level: str | None) -> int:
-    """A number or a name of `logging`; anything else is not worth failing a job."""
+    """A number or a level of `logging`; anything else is INFO: no reason to fail a job."""
     if not level:
         return INFO
     return int(level) if level.isdecimal() and len(level) < 10 else _LOG_LEVELS.get(level.upper(), INFO)

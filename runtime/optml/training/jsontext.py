@@ -1,8 +1,8 @@
 """JSON without the import of `json`, which costs more than reading the whole job.
 
-`json` is a thin layer over the C module `_json`; what takes its time is `re` and `enum`, which it
-needs to say what is wrong with a text. So the C parts are used directly, and `json` comes in only
-to word an error.
+`json` is a thin layer over the C module `_json`; the time goes into importing `re` and `enum`, which
+it needs to describe errors. So the C functions are used directly, and `json` is imported only for an
+error message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..hints import Any
 _SPACE = " \t\n\r"
 _INFINITE = float("inf")
 
-# Levels of arrays and objects. Whatever goes over a value later goes one call deeper for each.
+# Levels of arrays and objects. Code that walks a value later recurses once per level.
 _DEEPEST = 100
 
 
@@ -37,7 +37,7 @@ class Float(float):
 def _parse_float(text: str) -> float | str:
     value = Float(text)
     if abs(value) == _INFINITE:
-        return text  # 123e4567 is somebody's commit, not a number
+        return text  # 123e4567 is a commit, not a number
     return float(value) if float.__repr__(value) == text else value
 
 
@@ -46,7 +46,7 @@ def _parse_int(text: str) -> int | str:
 
 
 class _Options:
-    """What the C scanner wants to know, under the names it looks for."""
+    """The options of the C scanner, under the names that it reads."""
 
     strict = True
     object_hook = None
@@ -57,9 +57,9 @@ class _Options:
 
 
 def loads(text: str) -> Any:
-    """The value of a JSON text. Numbers that Python would print otherwise keep their text.
+    """The value of a JSON text. Numbers that Python would print differently keep their text.
 
-    Raises ValueError in json's own words, RecursionError where the text is nested too deep.
+    Raises ValueError with json's message, RecursionError if the text is nested too deeply.
     """
     try:
         return _scan(text)
@@ -70,17 +70,17 @@ def loads(text: str) -> Any:
 
 
 def decode(text: str) -> Any:
-    """The value of a hyperparameter: the platform gives texts, of which some are JSON and some just texts."""
+    """The value of a hyperparameter: the platform passes strings, some of which are JSON."""
     try:
         value = _scan(text)
     except (ValueError, RecursionError):
         return text
-    # Spaces around a number are part of what is passed on.
+    # Spaces around a number are passed on.
     return value if isinstance(value, (str, list, dict)) or text == text.strip(_SPACE) else text
 
 
 def dumps(value: object, spaced: bool = False) -> str:
-    """JSON in ASCII with sorted keys: compact, as the toolkits give it to the user's program, or `spaced`."""
+    """JSON in ASCII with sorted keys: compact, as the toolkits pass it to the program, or `spaced`."""
     comma, colon = (", ", ": ") if spaced else (",", ":")
     ascii_string = _json.encode_basestring_ascii
     encode = _json.make_encoder(None, _refuse, ascii_string, None, colon, comma, True, False, True)
@@ -91,7 +91,7 @@ def _scan(text: str) -> Any:
     text = text.strip(_SPACE)
     try:
         value, end = _json.make_scanner(_Options)(text, 0)  # type: ignore[arg-type]
-    # SystemError: Python 3.11 has no words for a text that goes on wrong, where json is not imported.
+    # SystemError: Python 3.11 cannot raise its error for an invalid text if json is not imported.
     except (StopIteration, SystemError):
         raise ValueError("no JSON value") from None
     if end != len(text):

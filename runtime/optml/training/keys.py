@@ -1,7 +1,6 @@
-"""The key that the hosts of a job share without telling each other: it comes from the facts of the job.
+"""The key that the hosts of a job share without exchanging it: it is derived from the job's own data.
 
-Whoever knows all of these facts can derive them, too, unless the user mixes in a secret of the job's own,
-SAGEMAKER_JOB_SECRET.
+Anyone who knows all of that data can derive it, too, unless the user adds a secret, SAGEMAKER_JOB_SECRET.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ SECRET = "SAGEMAKER_JOB_SECRET"
 
 
 def derive(job: Job) -> bytes:
-    # Nothing of the hyperparameters: a host that cannot read them must be heard.
+    # Without the hyperparameters: a host that cannot read them must be heard.
     variables = map(os.environ.get, ("TRAINING_JOB_NAME", SECRET))
     facts = [job.arn, *variables, job.hosts, job.instance_groups]
-    # Slow on purpose (50 ms): what is proved by it is shown to all who listen, and they may try the facts.
+    # Slow on purpose (50 ms): an eavesdropper can check guesses of the data against the proofs.
     text = jsontext.dumps(facts).encode("ascii")
     return hashlib.scrypt(text, salt=b"optml", n=1 << 14, r=8, p=1, dklen=32)
 
 
 def proof(key: bytes, challenge: str, words: str) -> str:
-    """The proof that whoever says these words to this challenge knows the key."""
+    """The proof that the sender of `words` in reply to `challenge` knows the key."""
     return hmac.new(key, f"{challenge}\n{words}".encode(), "sha256").hexdigest()
 
 

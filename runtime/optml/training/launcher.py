@@ -1,4 +1,4 @@
-"""mpirun as the program of a container, such as the launcher of a Kubeflow MPIJob."""
+"""mpirun as the container's program, as in the launcher of a Kubeflow MPIJob."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..report import log_error
 from .peers import Peers
 from .supervisor import Supervisor
 
-# Open MPI 4 and 5 say so, and end with the exit code of the lost daemon: with 0, if they know none.
+# Open MPI 4 and 5 print this and exit with the lost daemon's code: with 0 if it is unknown.
 _LOST = "has lost communication with a remote daemon"
 
 
 def mpirun(argv: list[str]) -> int:
-    """Run mpirun with these arguments and return its exit code, but 1 for 0 where it has lost a host."""
+    """Run mpirun with these arguments and return its exit code, but 1 instead of 0 if it lost a host."""
     supervisor = Supervisor()
     stderr, its_stderr = os.pipe()
 
@@ -25,6 +25,6 @@ def mpirun(argv: list[str]) -> int:
     os.close(its_stderr)
     ended = supervisor.run(child, stderr, Peers("", {}, ""))
     if ended.code == 0 and _LOST in ended.tail:
-        log_error("mpirun has lost a host, and ended with 0 all the same: this is a failure")
+        log_error("mpirun has lost a host but exited with 0: this is a failure")
         return 1
     return ended.code

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .rendezvous import Host
 
-# Distributions of the toolkits that are no engine of ours.
+# Distributions of the toolkits that are not supported.
 _UNSUPPORTED = (
     "sagemaker_parameter_server_enabled",
     "sagemaker_multi_worker_mirrored_strategy_enabled",
@@ -26,18 +26,18 @@ _UNSUPPORTED = (
     "sagemaker_pytorch_xla_multi_worker_enabled",
 )
 
-# Where one of these is there, whoever started the container means torchrun.
+# If one of these is set, the container was started for torchrun.
 _PET = ("PET_NNODES", "PET_NPROC_PER_NODE")
 
 _NO_NAMES = "SM_STUDIO_LOCAL_MODE"
 _NAMES = f"name all hosts in {RESOURCES}"
 
-# torchrun copies to this file how its first rank failed.
+# The file to which torchrun copies its first failure.
 TORCH_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 
 PROCESSES_PER_HOST = "SAGEMAKER_PROCESSES_PER_HOST"
 
-# Where the libraries under torch.distributed listen: else they may guess an interface that leads nowhere.
+# The interface for the libraries under torch.distributed, which may otherwise guess one that leads nowhere.
 _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 
 _RUNNER = f"{paths.LIB}/optml/training/runner.py"
@@ -47,16 +47,16 @@ class Launch(Record):
     """What is started on this host."""
 
     engine: str
-    """`process`, `torchrun`, `mpirun`, or `daemon`: what mpirun starts on another host than the first."""
+    """`process`, `torchrun`, `mpirun`, or `daemon`: mpirun's own on each host but the first."""
     argv: list[str]
     environment: dict[str, str]
     orders: str = ""
-    """The FIFO to which mpirun's agent writes; empty for none."""
+    """The FIFO to which mpirun's agent writes, or empty."""
 
 
 def engine(job: Job, environment: Mapping[str, str] = os.environ) -> str:
-    """What starts the program on this host, as `Launch` names it. Raises UserError for a distribution that is
-    not supported, or that lacks its hosts."""
+    """The `engine` of this host's `Launch`. Raises UserError for a distribution that is not supported, or
+    that lacks its hosts."""
     for name in _UNSUPPORTED:
         if job.enabled(name):
             raise UserError(
@@ -75,9 +75,9 @@ def engine(job: Job, environment: Mapping[str, str] = os.environ) -> str:
 def launch(
     job: Job, program: Program, arguments: list[str], environment: dict[str, str], order: str = ""
 ) -> Launch:
-    """The launch of this program on this host, or of the `order` that mpirun has for it.
+    """The launch of this program on this host, or of mpirun's `order` to a daemon.
 
-    Raises UserError where that cannot be.
+    Raises UserError if it cannot be launched.
     """
     name, argv, orders = engine(job, environment), program.argv + arguments, ""
     if name in ("mpirun", "daemon"):
@@ -105,13 +105,13 @@ def launch(
 
 
 def refuse_user(environment: Mapping[str, str]) -> None:
-    """Raise UserError where MPI shall run as another user."""
+    """Raise UserError if MPI is to run as another user."""
     if environment.get(RUN_AS):
         raise UserError(f"{RUN_AS} does not work with MPI: start the container as that user")
 
 
 def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:
-    """The command line of this launch with the runner in front of the program, if that is Python."""
+    """The command line of this launch, with the runner before the program if that is Python."""
     words, own = launch.argv, program.argv
     if program.kind not in ("script", "module", "function"):
         return words
@@ -126,10 +126,10 @@ def with_runner(launch: Launch, program: Program, fd: int) -> list[str]:
 
 
 def meet(job: Job) -> Host | None:
-    """Where the hosts of a distributed program meet before it starts, and notice that one of them is lost.
+    """This host's side of the rendezvous before a distributed program, which also detects lost hosts.
 
-    None where there is one host alone, where each runs a program of its own, and under a scheduler, which has
-    to notice itself that a host is lost. In Studio's local mode hosts have no names to find each other by.
+    None for a single host, if each host runs its own program, and under a scheduler, which must detect lost
+    hosts itself. Also None in Studio's local mode, where hosts have no names: MPI raises UserError there.
     """
     name = engine(job)
     if job.cluster and job.cluster.scheduler != RESOURCES:
@@ -138,9 +138,7 @@ def meet(job: Job) -> Host | None:
         return None
     if os.environ.get(_NO_NAMES, "").lower() == "true":
         if name == "daemon":
-            raise UserError(
-                f"MPI takes hosts that find each other by name, and {_NO_NAMES} says that there are none"
-            )
+            raise UserError(f"MPI needs the hosts to have names, but {_NO_NAMES} says that there are none")
         return None
     from . import keys, rendezvous  # their imports take 20 ms
 
@@ -149,7 +147,7 @@ def meet(job: Job) -> Host | None:
 
 
 def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:
-    """What the job asks for must have its hosts: none trains alone that was meant for more."""
+    """Check that a distributed job knows its hosts, so that none trains alone by mistake."""
     asked = next(filter(job.enabled, (MPI, *TORCHRUN)), None)
     if asked and not job.cluster and (index := environment.get(INDEX)):
         index = index if index.isdecimal() else repr(index)
@@ -158,30 +156,30 @@ def _check_hosts(job: Job, environment: Mapping[str, str]) -> None:
         )
     if asked == MPI and job.cluster and job.cluster.scheduler != RESOURCES and len(job.hosts) > 1:
         raise UserError(
-            f"{asked} is set, but {job.cluster.scheduler} gives mpirun no names of the hosts; {_NAMES}"
+            f"{asked} is set, but {job.cluster.scheduler} does not give mpirun the hosts' names; {_NAMES}"
         )
 
 
 def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[str]:
-    """One torchrun agent on each host of the distribution, the first host leading.
+    """One torchrun agent on each host of the distribution; the first host leads.
 
-    What its own variables PET_* say is not said again, as the command line would win.
+    Options set by torchrun's own PET_* variables are left out, because the command line takes precedence.
     """
     hosts = job.distribution_hosts
     options = {
         "NNODES": len(hosts),
         "NPROC_PER_NODE": processes_per_host(job, environment),
         "NODE_RANK": hosts.index(job.current_host),
-        # A host that is alone need not find its own name.
+        # A single host need not resolve its own name.
         "MASTER_ADDR": environment["MASTER_ADDR"] if len(hosts) > 1 else "127.0.0.1",
         "MASTER_PORT": environment["MASTER_PORT"],
     }
     present = {name for name in options if environment.get(f"PET_{name}")}
     if environment.get("PET_RDZV_ENDPOINT") or environment.get("PET_RDZV_BACKEND", "static") != "static":
         present |= {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    if environment.get(PROCESSES_PER_HOST):  # the user's word, where PET_* is the operator's
+    if environment.get(PROCESSES_PER_HOST):  # the user's; PET_* is the operator's
         present -= {"NPROC_PER_NODE"}
-    # On SageMaker HyperPod an agent of its own takes torchrun's place, with the same options.
+    # On SageMaker HyperPod, hyperpodrun replaces torchrun, with the same options.
     # https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-eks-operator-install.html
     hyperpod = which("hyperpodrun")
     argv = [hyperpod] if hyperpod else [program.python, "-m", "torch.distributed.run"]
@@ -198,7 +196,7 @@ def _torchrun(job: Job, program: Program, environment: dict[str, str]) -> list[s
 
 
 def processes_per_host(job: Job, environment: dict[str, str]) -> int:
-    """One for each GPU, else one; SAGEMAKER_PROCESSES_PER_HOST or the job's own parameter says otherwise."""
+    """SAGEMAKER_PROCESSES_PER_HOST, else the job's own parameter, else one per GPU, else one."""
     if setting := environment.get(PROCESSES_PER_HOST):
         return jobs.number(PROCESSES_PER_HOST, setting)
     parameter = "sagemaker_mpi_num_of_processes_per_host"
@@ -208,7 +206,7 @@ def processes_per_host(job: Job, environment: dict[str, str]) -> int:
 
 
 def _replaced(words: list[str], old: list[str], new: list[str]) -> list[str]:
-    """The words with the first appearance of the old ones replaced."""
+    """The words with the first occurrence of `old` replaced by `new`."""
     for at in range(len(words)):
         if words[at : at + len(old)] == old:
             return words[:at] + new + words[at + len(old) :]

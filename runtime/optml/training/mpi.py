@@ -1,9 +1,9 @@
-"""Open MPI on one host or on several, without ssh: the links between the hosts start its daemons.
+"""Open MPI on one or several hosts, without ssh: its daemons are started over the hosts' connections.
 
-For each other host, mpirun on the first one runs an agent with the host's name and a command for its shell,
-as it would run ssh. Ours writes both to a FIFO, PID 1 passes them on (`peers.py`), and the command is the
-other host's program. So each host gives its ranks its own environment, of which nothing crosses the network,
-and who may speak has been proved at the rendezvous.
+For each other host, mpirun on the first one runs an agent with the host's name and a shell command, as it
+would run ssh. Our agent writes both to a FIFO, PID 1 forwards them (`peers.py`), and the command becomes the
+other host's program. So each host gives its ranks its own environment, none of which crosses the network,
+and the hosts have been authenticated at the rendezvous.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..report import UserError
 from .job import Job, number
 from .program import Program, which
 
-# One at a time, as a long line may reach the FIFO in pieces.
+# One at a time, because a long line may reach the FIFO in pieces.
 _AGENT = """#!/bin/sh
 host=$1
 shift
 case {hosts} in
 *" $host "*) ;;
-*) echo "$host is none of the hosts of this job" >&2; exit 1 ;;
+*) echo "$host is not a host of this job" >&2; exit 1 ;;
 esac
 until mkdir {directory}/busy 2> /dev/null; do sleep 0.1; done
 printf '%s %s\\n' "$host" "$*" > {directory}/orders
@@ -33,7 +33,7 @@ rmdir {directory}/busy
 
 
 def rank(program: Program) -> list[str]:
-    """The command line of one rank. An exception must abort all ranks: mpi4py sees to it, where it is."""
+    """The command line of one rank: through mpi4py, if installed, so that an exception aborts all ranks."""
     if program.kind in ("script", "module"):
         found = subprocess.run([program.python, "-c", "import mpi4py"], capture_output=True)
         if found.returncode == 0:
@@ -44,15 +44,15 @@ def rank(program: Program) -> list[str]:
 def mpirun(
     job: Job, argv: list[str], processes: int, environment: dict[str, str]
 ) -> tuple[list[str], dict[str, str], str]:
-    """The command line and environment of mpirun on the first host, and the FIFO of its agent, if it has one.
+    """The command line and environment of mpirun on the first host, and the FIFO of its agent, if any.
 
-    `argv` is one rank, `processes` how many a host has. Raises UserError where a part of it is missing here.
+    `argv` is one rank, `processes` the number per host. Raises UserError if mpirun is missing.
     """
-    # mpirun knows itself by the name of the system alone, and would call any other by ssh.
+    # mpirun knows its own host only by the system's hostname, and would reach any other by ssh.
     hosts = [os.uname().nodename, *job.distribution_hosts[1:]]
-    told = options(job, hosts, processes)
+    flags = options(job, hosts, processes)
     orders = ""
-    # As variables, under the names of Open MPI 4 and of 5, which leaves the launching to PRRTE.
+    # Under the names of Open MPI 4 and of 5, which launches through PRRTE.
     settings = {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -64,7 +64,7 @@ def mpirun(
         settings |= {
             "OMPI_MCA_plm_rsh_agent": agent,
             "PRTE_MCA_plm_ssh_agent": agent,
-            # The first host reaches all others itself, and its daemons there stay the children of PID 1.
+            # The first host starts all daemons itself, and they stay children of PID 1.
             "OMPI_MCA_plm_rsh_no_tree_spawn": "1",
             "PRTE_MCA_plm_ssh_no_tree_spawn": "1",
             "OMPI_MCA_orte_leave_session_attached": "1",
@@ -73,11 +73,11 @@ def mpirun(
         }
         if _known_to_prrte(job.network_interface):
             settings["PRTE_MCA_prte_if_include"] = job.network_interface
-    return [need("mpirun"), *told, *argv], {**settings, **environment}, orders
+    return [need("mpirun"), *flags, *argv], {**settings, **environment}, orders
 
 
 def options(job: Job, hosts: list[str], processes: int) -> list[str]:
-    """What mpirun is told on its command line. Raises UserError where a parameter of the job is wrong."""
+    """The options on mpirun's command line. Raises UserError if a parameter of the job is wrong."""
     parameters = job.framework_parameters
     ranks = parameters.get("sagemaker_mpi_num_processes") or processes * len(hosts)
     own = str(parameters.get("sagemaker_mpi_custom_mpi_options") or "")
@@ -93,16 +93,16 @@ def options(job: Job, hosts: list[str], processes: int) -> list[str]:
 
 
 def _known_to_prrte(interface: str) -> bool:
-    """PRRTE keeps the number of an interface in 16 bits, and finds none by name that has a higher one.
+    """PRRTE keeps an interface's index in 16 bits, and does not find one with a higher index by name.
 
-    On a machine that has had many containers; there PRRTE takes whatever interface reaches the others.
+    A machine that has had many containers has such; there PRRTE uses any interface that reaches the others.
     """
     number = read(f"/sys/class/net/{interface}/ifindex").strip()
     return not number or int(number) < 1 << 15
 
 
 def daemon(order: str) -> list[str]:
-    """The command line of another host: what mpirun has for it, which must not leave for the background."""
+    """The command line on another host: mpirun's order, which must stay in the foreground."""
     return ["/bin/sh", "-c", order.replace(" --daemonize ", " ")]
 
 

@@ -8,7 +8,7 @@ _HINT = "pass SLURM_* as Slurm sets them"
 
 
 def expand(names: str, most: int) -> list[str]:
-    """The nodes of a compressed list such as `a,gpu[01-03,7]n[1-2]`, `most` of them at most.
+    """The nodes of a compressed list such as `a,gpu[01-03,7]n[1-2]`, at most `most` of them.
 
     https://slurm.schedmd.com/scontrol.html#OPT_hostnames
     """
@@ -18,17 +18,17 @@ def expand(names: str, most: int) -> list[str]:
     if "[" in end or not all("[" in part for part in parts):
         raise UserError(f"the list of nodes {names!r} has brackets that do not match; {_HINT}")
     found: list[str] = []
-    begun = [""]  # how the names begin that a comma has not ended yet
+    prefixes = [""]  # of the names not yet ended by a comma
     for part in [*parts, f"{end},"]:
         text, bracket, ranges = part.partition("[")
         first, *others = text.split(",")
-        begun = [name + first for name in begun]
+        prefixes = [name + first for name in prefixes]
         if others:
-            found += [*begun, *others[:-1]]
-            begun = others[-1:]
+            found += [*prefixes, *others[:-1]]
+            prefixes = others[-1:]
         if bracket:
             numbers = _numbers(ranges, most)
-            begun = [name + number for name in begun for number in numbers][:most]
+            prefixes = [name + number for name in prefixes for number in numbers][:most]
     return [name for name in found if name][:most]
 
 
@@ -38,7 +38,7 @@ def _numbers(ranges: str, most: int) -> list[str]:
         first, _, last = part.partition("-")
         last = last or first
         if not (first.isdecimal() and last.isdecimal() and len(part) < 30):
-            raise UserError(f"[{ranges}] in the list of nodes is no range; {_HINT}")
+            raise UserError(f"[{ranges}] in the list of nodes is not a range; {_HINT}")
         end = min(int(last), int(first) + most)
         found.extend(f"{number:0{len(first)}d}" for number in range(int(first), end + 1))
     return found[:most]

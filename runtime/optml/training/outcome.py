@@ -1,6 +1,6 @@
 """How the job ended: exit code, `output/failure` or `output/success`, and the last line of the log.
 
-The exit code is decided first and never depends on whether a file could be written.
+The exit code is decided first and never depends on whether a file can be written.
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-signal-success-failure.html
 """
 
@@ -20,30 +20,29 @@ _LONGEST = 1024
 _HEADER = "Traceback (most recent call last):"
 _GROUP_HEADER = "  + Exception Group Traceback (most recent call last):"
 
-# Exceptions by which a launcher says that one of its programs failed: the program's own comes before.
+# Exceptions with which a launcher reports a failed program; the program's own precedes them.
 _OF_LAUNCHERS = ("torch.distributed.elastic.", "torch.distributed.DistNetworkError")
 
 _CRASHES = (6, 7, 11)  # abort, bus error, segmentation fault
 
-# Where torchrun reports which of its programs failed first, and its exit code: -N where signal N killed it.
+# torchrun's report of the rank that failed first. Its exit code is -N if signal N killed it.
 _FAILED_FIRST = r"Root Cause \(first observed failure\):[^=]*?\n\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
 
 
 def succeed() -> int:
-    """Record success; exit code 0."""
+    """Record success; return exit code 0."""
     _write(paths.SUCCESS, "")
     log("Reporting training SUCCESS")
     return 0
 
 
 def fail(code: int, reason: str, secrets: list[str]) -> int:
-    """Record failure with this reason, unless the user's code has written its own; the exit code is
-    given back."""
+    """Record failure with this reason, unless user code has written its own. Return the exit code."""
     from .secrets import mask
 
     reason = mask(reason, secrets)
     try:
-        os.unlink(paths.SUCCESS)  # whoever wrote it was mistaken
+        os.unlink(paths.SUCCESS)  # user code may have written it
     except OSError:
         pass
     if not os.path.exists(paths.FAILURE) or not os.path.getsize(paths.FAILURE):
@@ -54,11 +53,11 @@ def fail(code: int, reason: str, secrets: list[str]) -> int:
 
 
 def read_report(fd: int, file: str) -> tuple[str, str] | None:
-    """The exception that ended the program, empty where it ended itself, and its traceback.
+    """The exception that ended the program, empty if it exited by itself, and its traceback.
 
-    What came through the pipe, or lies in the file of torchrun. None where the program told nothing.
+    From the pipe, or else from torchrun's file. None if the program reported nothing.
     """
-    from . import jsontext  # only here and below: PID 1 of a job that succeeds does without
+    from . import jsontext  # only here and below: PID 1 of a successful job does without
 
     os.set_blocking(fd, False)
     try:
@@ -86,8 +85,8 @@ def reason(
 ) -> str:
     """Why the program of this name failed, in at most 1024 characters.
 
-    The exception stands first, then how the program ended, then as much of the traceback or of the end of
-    stderr as fits. What the program's interpreter told holds; else the exception is looked for in stderr.
+    The exception comes first, then how the program ended, then as much of the traceback or of the end of
+    stderr as fits. Without a `report` from the interpreter, the exception is searched for in stderr.
     """
     from .. import machine
     from .secrets import mask
@@ -105,7 +104,7 @@ def reason(
         how = f"{ended.lost}; {how}" if ended.code else ended.lost
     elif has_gpus and not ended.stopped:
         how += _state_of_gpus(head, ended)
-    output = mask(ended.tail, secrets).strip("\n")  # before any cut
+    output = mask(ended.tail, secrets).strip("\n")  # before any truncation
     trace = mask(trace, secrets).strip("\n") or output
     if ended.lost or ended.signal or ended.stopped or oom_kills:
         return _fit(how, trace)
@@ -118,7 +117,7 @@ def reason(
 
 
 def _state_of_gpus(head: str, ended: Ended) -> str:
-    """How the GPUs are, where CUDA may have ended the program and its interpreter has not told it."""
+    """The GPUs' state, if CUDA may have ended the program and its interpreter has not reported it."""
     from .. import gpus
     from .failure import OF_GPUS
 
@@ -140,10 +139,10 @@ def _how(code: int, signal: int) -> str:
 
 
 def _exception(output: str) -> tuple[str, str]:
-    """The last exception that a Python traceback tells, and the output from there.
+    """The last exception of a Python traceback, and the output from there.
 
-    Without one: which rank ended how, if torchrun reports that, and the output before its report; else
-    the last line.
+    Without one: how the first rank failed, if torchrun reports that, and the output before its report;
+    else the last line.
     """
     before, header, trace = output.rpartition(_GROUP_HEADER)
     if header:
@@ -151,12 +150,12 @@ def _exception(output: str) -> tuple[str, str]:
         return next(filter(_names_exception, lines), "").strip(), header.lstrip(" +") + trace
     before, header, trace = output.rpartition(_HEADER)
     while header:
-        # Launchers put a name in front of each line: "[rank0]: Traceback …".
+        # Launchers prefix each line with a name: "[rank0]: Traceback …".
         prefix = before.rpartition("\n")[2]
         lines = [line.removeprefix(prefix) for line in trace.split("\n")[1:]]
-        told = next(filter(_names_exception, lines), "")
-        if told and not told.startswith(_OF_LAUNCHERS):
-            return told.strip(), header + trace
+        exception = next(filter(_names_exception, lines), "")
+        if exception and not exception.startswith(_OF_LAUNCHERS):
+            return exception.strip(), header + trace
         before, header, trace = before.rpartition(_HEADER)
     import re  # only here
 
@@ -167,25 +166,25 @@ def _exception(output: str) -> tuple[str, str]:
 
 
 def _last_line(output: str) -> str:
-    """The last line that says something."""
+    """The last line with a letter or digit."""
     lines = [line.strip() for line in output.split("\n") if any(map(str.isalnum, line))]
     return lines[-1] if lines else ""
 
 
 def _names_exception(line: str) -> bool:
-    """Whether this is `module.Name: message`, not a line of the trace or one that MPI throws in between."""
+    """Whether this is `module.Name: message`, not a line of the traceback or one inserted by MPI."""
     name = line.partition(":")[0]
     return bool(name) and all(char.isalnum() or char in "._<>" for char in name)
 
 
 def _fit(head: str, output: str) -> str:
-    """The head, and under it as much of the end of the output as fits."""
+    """The head, and below it as much of the end of the output as fits."""
     head = head[:_LONGEST]
     room = _LONGEST - len(head) - 2
     if not output or room < 80:
         return head
     if len(output) > room:
-        # From the start of a line, where there is one to be had.
+        # From the start of a line, if there is one.
         output = output[-room + 2 :]
         output = "…\n" + (output.partition("\n")[2] or output)
     return f"{head}\n\n{output}"
@@ -194,7 +193,7 @@ def _fit(head: str, output: str) -> str:
 def _write(path: str, text: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Without waiting for a reader, where the program has put a FIFO there.
+        # Without waiting for a reader, if the program has put a FIFO there.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)

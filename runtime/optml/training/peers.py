@@ -1,9 +1,9 @@
-"""What the hosts of a job tell each other while their programs run, as PID 1 takes it in.
+"""The messages between the hosts of a job while their programs run, and what PID 1 does with them.
 
-They speak in lines. `HOST CODE` is the end of a host, `HOST vanished` tells that its connection broke, and
-`HOST stop N` that it was asked to stop by signal N, where that stops all. `HOST start COMMAND` is what mpirun
-on the first host has for another, which waits for it (`rendezvous.Host.order`). The first host is linked with
-all others and passes on to them what one of them tells.
+Each message is a line. `HOST CODE` is the end of a host; `HOST vanished` means that its connection broke;
+`HOST stop N` that signal N asked it to stop, if that stops all hosts. `HOST start COMMAND` is mpirun's order
+to another host, which waits for it (`rendezvous.Host.order`). The first host has a connection to each other
+host, and forwards what one of them reports to the rest.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import os
 
 
 class Peers:
-    """What has become of the other hosts, line by line, over this host's connections by host: the first one's
-    to all others, another's to the first."""
+    """The state of the other hosts, from this host's connections: those of the first host to all others, or
+    another host's to the first."""
 
     def __init__(self, current: str, links: dict[str, int], follows: str, orders: str = "") -> None:
         self._current, self._links = current, links
         self.follows = follows
-        """The host whose end is this host's end, whatever it is; empty for none."""
+        """The host with which this one ends, whatever its exit code; empty for none."""
         self.ends: dict[str, int] = {}
-        """Exit code of each host that has told its end."""
+        """Exit code of each host that has reported its end."""
         self.lost: str | None = None
-        """The first thing that happened on another host, so that the job cannot go on."""
+        """The first event on another host that keeps the job from going on."""
         self.stopped = 0
-        """The signal by which another host was asked to stop, where that is a stop for all, or 0."""
+        """The signal that asked another host to stop, if that stops all hosts; else 0."""
         self._host_of = {fd: host for host, fd in links.items()}
-        if orders:  # of mpirun's agent, which is no host; open for writing, too, so that it never ends
+        if orders:  # from mpirun's agent, not a host; also open for writing, so that it never ends
             self._host_of[os.open(orders, os.O_RDWR | os.O_CLOEXEC)] = ""
-        self._begun = dict.fromkeys(self._host_of, "")
+        self._partial = dict.fromkeys(self._host_of, "")
 
     @property
     def fds(self) -> list[int]:
@@ -36,13 +36,13 @@ class Peers:
         return list(self._host_of)
 
     def read(self, fd: int) -> bool:
-        """Take in what has come; False where no more can come."""
+        """Handle what has arrived; False at the end of the connection."""
         host = self._host_of[fd]
         try:
             piece = os.read(fd, 4096).decode("utf-8", "surrogateescape")
         except OSError:
             piece = ""
-        *lines, self._begun[fd] = (self._begun[fd] + piece).split("\n")
+        *lines, self._partial[fd] = (self._partial[fd] + piece).split("\n")
         for line in lines:
             self.hear(host, line)
         if not piece:
@@ -50,7 +50,7 @@ class Peers:
         return bool(piece)
 
     def hear(self, link: str, line: str) -> None:
-        """Take in a line of this host, or `HOST COMMAND` of mpirun's agent."""
+        """Handle a line from this host, or `HOST COMMAND` from mpirun's agent."""
         host, _, what = line.partition(" ")
         if not link:
             self._send(host, f"{self._current} start {what}")
@@ -64,12 +64,12 @@ class Peers:
             self._lose(line, link)
 
     def hang_up(self, link: str) -> None:
-        """Take in that the connection with this host has ended."""
+        """Handle the end of the connection to this host."""
         if link not in self.ends:
             self._lose(f"{link} vanished", link)
 
     def stop(self, number: int) -> None:
-        """Tell the others that this host was asked to stop by this signal."""
+        """Tell the other hosts that this signal asked this one to stop."""
         for link in self._links:
             self._send(link, f"{self._current} stop {number}")
 
@@ -81,14 +81,14 @@ class Peers:
         return own or int(self.lost is not None)
 
     def close(self, code: int) -> None:
-        """Tell the others the exit code of this host, which is over."""
+        """Send the other hosts the exit code of this one, which has ended."""
         for link in self._links:
             self._send(link, f"{self._current} {code}")
         for fd in self.fds:
             os.close(fd)
 
     def _lose(self, line: str, link: str) -> None:
-        """Note that a host is lost, and pass that on to all but the one that has told it."""
+        """Record that a host is lost, and forward that to all but the host that reported it."""
         host, _, how = line.partition(" ")
         how = f"ended with code {how}" if how.isdecimal() else how
         self.lost = self.lost or f"host {host} {how}"

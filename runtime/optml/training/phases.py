@@ -1,6 +1,6 @@
-"""What comes before the program, phase by phase, in the child of PID 1 that then becomes the program.
+"""The phases before the program, in the child of PID 1 that then becomes the program.
 
-A stop needs no care here: it kills this process. What a plain job does not need is imported where it is used.
+A stop needs no handling here: it kills this process. What a plain job does not need is imported where used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 else:
     import _socket as socket  # the same without its enums
 
-# Python ignores these two; the user's program must start with their default, as any other program does.
+# Python ignores these two; the user's program must start with their default action.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
-# Seconds for which a host whose program does not even start looks for the others, to let them know.
+# Seconds for a host whose program does not start to reach the others and tell them.
 _NOTICE = 30.0
 
 
@@ -46,10 +46,10 @@ class Teller:
         self._link.sendall(marshal.dumps(facts))
 
     def hand_over(self, links: dict[str, socket.socket]) -> None:
-        """Give PID 1 the connections to the other hosts, which hears and tells from then on."""
+        """Pass PID 1 the connections to the other hosts, which it uses from then on."""
         self.tell(links=list(links))
         for link in links.values():
-            # One message carries one descriptor; what else is in it must be something.
+            # One descriptor per message, which must also hold some data.
             descriptor = link.fileno().to_bytes(4, sys.byteorder)
             right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)
             self._link.sendmsg([marshal.dumps({})], [right])
@@ -59,7 +59,7 @@ class Teller:
 
 
 def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
-    """Everything that comes before the program, phase by phase, and the program itself."""
+    """Run the phases before the program, then become the program."""
     tell = to_pid1.tell
     hidden = secrets.secret_values({})
     host, links, order = None, {}, ""
@@ -102,20 +102,20 @@ def prepare(argv: list[str], to_pid1: Teller, stderr: int, report: int) -> None:
     except Exception as error:
         tell(failed=secrets.mask(described(error), hidden))
     to_pid1.close()
-    if not links:  # else PID 1 tells them
+    if not links:  # otherwise PID 1 does
         announce(1, host=host)
 
 
 def _shown(job: Job, launch: Launch, words: list[str], argv: list[str]) -> list[str]:
-    """The command line without the secrets within an object, where a short one is not recognized."""
-    if launch.engine == "daemon":  # what mpirun has ordered
+    """The command line without the secrets in objects, where masking does not find short ones."""
+    if launch.engine == "daemon":  # mpirun's order
         return launch.argv
     own = launch.argv[: len(launch.argv) - len(words)]
     return own + arguments(secrets.without_secrets(job.hyperparameters)) + argv
 
 
 def _upload(job: Job) -> str:
-    """Where output/intermediate is copied to while the program runs; empty for nowhere."""
+    """Where output/intermediate is uploaded while the program runs; empty for nowhere."""
     uri = str(job.framework_parameters.get("sagemaker_s3_output") or "")
     if not uri.startswith("s3://"):
         return ""
@@ -127,18 +127,18 @@ def _upload(job: Job) -> str:
 def announce(code: int, patience: float = _NOTICE, host: Host | None = None) -> None:
     """Tell the other hosts, if there are any, that the program of this one does not start.
 
-    Where the job cannot be read, they are told in case they meet.
+    A job that cannot be read is taken for a distributed one.
     """
     try:
         host = host or launchers.meet(jobs.read(given={jobs.TORCHRUN[0]: "true"}))
     except Exception:
-        return  # whatever it is, it has been told
+        return  # the job's error has been reported
     if host:
         host.announce(code, patience)
 
 
 def _become(launch: Launch, argv: list[str], directory: str, stderr: int) -> None:
-    """Become the program. Raises UserError where it cannot be started."""
+    """Become the program. Raises UserError if it cannot be started."""
     own_stderr = os.dup(2)
     os.set_inheritable(own_stderr, False)
     try:

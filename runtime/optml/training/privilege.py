@@ -1,4 +1,4 @@
-"""Run the program, and what is installed for it, as another user, where the job asks for it."""
+"""Run the program and its installer as another user, if the job asks for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import paths
 from ..report import UserError, log
 from .program import RUN_AS, which
 
-# What the program writes. The platform mounts these as root.
+# Where the program writes. The platform mounts these as root.
 _WRITTEN = (paths.MODEL, paths.OUTPUT, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE, paths.CODE)
 
 
@@ -19,9 +19,9 @@ def drop(
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and environment that run the program as the user that the variable names.
 
-    It has no privilege and can get none. The directories that the program writes to become that user's, and
-    so do the checkpoints, which the platform restores as root, wherever the job has them.
-    Raises UserError where there is no such user, or no right to become it.
+    It has no privileges and cannot gain any. The directories that the program writes to become that user's,
+    and so do the checkpoints, which the platform restores as root.
+    Raises UserError if there is no such user, or no permission to become it.
     """
     user, setpriv = becoming(environment[RUN_AS])
     if not setpriv:
@@ -44,28 +44,28 @@ def drop(
 
 
 def becoming(name: str) -> tuple[pwd.struct_passwd, str | None]:
-    """The user of this name, and what becomes it, if this is another one. Raises UserError as `drop`."""
+    """The named user and, unless that is the current one, setpriv. Raises UserError as `drop`."""
     user = named(name)
     if user.pw_uid == os.geteuid():
         return user, None
     setpriv = which("setpriv")
     if os.geteuid() != 0 or not setpriv:
         raise UserError(
-            f"cannot become {RUN_AS}={user.pw_name}: that takes root and setpriv; start the container as root"
+            f"cannot become {RUN_AS}={user.pw_name}: that needs root and setpriv; start the container as root"
         )
     return user, setpriv
 
 
 def named(name: str) -> pwd.struct_passwd:
-    """The user of this name or number. Raises UserError where there is none."""
+    """The user of this name or number. Raises UserError if there is none."""
     try:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-    except (KeyError, ValueError):  # the number may be too long for one
+    except (KeyError, ValueError):  # the number may be out of range
         raise UserError(f"{RUN_AS} is {name!r}, but /etc/passwd has no such user; ml is one") from None
 
 
 def give(path: str, user: pwd.struct_passwd) -> bool:
-    """Whether this is the user's now, or there is no such path."""
+    """Make this the user's; False if it still is another's."""
     try:
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     except FileNotFoundError:
@@ -76,11 +76,11 @@ def give(path: str, user: pwd.struct_passwd) -> bool:
 
 
 def give_pipes(name: str, *fds: int) -> None:
-    """The pipes among these become the user's, who could else write to them, but not open /dev/stderr."""
+    """Make the pipes among these the user's, who could otherwise write to them but not open /dev/stderr."""
     user = named(name)
     for fd in fds:
         try:
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 os.fchown(fd, user.pw_uid, user.pw_gid)
         except OSError:
-            pass  # it can still write to what is open
+            pass  # the user can still write to it

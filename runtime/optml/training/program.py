@@ -1,4 +1,4 @@
-"""The user's program: what is started, by what, and what is installed before."""
+"""The user's program: what is started, how, and what is installed before."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from ..report import UserError, log
 from .job import Job
 from .record import Record
 
-# Taken when nobody names a program and exactly one of them is there.
-_OBVIOUS = ("train.py", "train", "train.sh")
+# Run if no program is named and exactly one of these exists.
+_DEFAULTS = ("train.py", "train", "train.sh")
 
-# How requirements.txt names the project that it lies in.
+# How requirements.txt names its own project.
 _ITSELF = (".", "./", "-e .", "-e ./", "--editable .", "--editable=.")
 
-# The user as whom the program runs, and what is installed for it.
+# The user that runs the program and its installer.
 RUN_AS = "SAGEMAKER_TRAINING_USER"
 
 
 class Program(Record):
-    """A program that can be started: its directory, its name, its kind."""
+    """A program: its directory, its name, its kind."""
 
     directory: str
-    """Where the code lies and the program starts."""
+    """Where the code is and the program starts."""
     name: str
     """The entry point as the job names it: a file of the directory, a module, or a command on PATH."""
     kind: str
     """`script` or `module` of Python, `shell` script, other `executable` file, `command` on PATH, or
     `function`: `module:function` of a framework."""
     python: str
-    """The interpreter of user code: the first `python3` on PATH."""
+    """The interpreter for user code: the first `python3` on PATH."""
 
     @property
     def module(self) -> str:
-        """The name by which Python knows it: `pkg/train.py` is `pkg.train`, and so is `src/pkg/train.py`."""
+        """Its module name in Python: `pkg/train.py` is `pkg.train`, and so is `src/pkg/train.py`."""
         name = (self.name[:-3] if self.name.endswith(".py") else self.name).strip("/")
         if name.startswith("src/") and not os.path.exists(f"{self.directory}/src/__init__.py"):
             name = name.removeprefix("src/")
@@ -58,18 +58,18 @@ class Step(Record):
     """One call of the installer."""
 
     what: str
-    """What it installs, for people."""
+    """What it installs, for messages."""
     words: list[str]
-    """What stands after `pip install`; empty for `uv sync`."""
+    """The arguments of `pip install`; empty for `uv sync`."""
     only_uv: bool = False
-    """Whether pip does not understand it."""
+    """Whether pip cannot do it."""
 
 
 def find(job: Job, directory: str, named: str | None = None) -> Program:
-    """The program that the job names, or the one that is obvious.
+    """The program that the job names, or else the default one.
 
-    `named` is the file that the job gave as its code, if it gave a single file. Raises UserError
-    where there is no such program, with what lies there instead.
+    `named` is the job's code if that is a single file. Raises UserError if there is no such program,
+    with what is there instead.
     """
     python = which("python3")
     if not python:
@@ -77,7 +77,7 @@ def find(job: Job, directory: str, named: str | None = None) -> Program:
     if job.training_module:
         kind = "function" if ":" in job.training_module else "module"
         return Program(directory=directory, name=job.training_module, kind=kind, python=python)
-    name = job.program or named or _obvious(directory)
+    name = job.program or named or _default(directory)
     if name.startswith((f"{directory}/", "./")):
         name = os.path.relpath(os.path.join(directory, name), directory)
     kind = _kind(directory, name)
@@ -95,10 +95,10 @@ def which(command: str) -> str | None:
     return None
 
 
-def _obvious(directory: str) -> str:
-    names = [name for name in _OBVIOUS if os.path.isfile(f"{directory}/{name}")]
+def _default(directory: str) -> str:
+    names = [name for name in _DEFAULTS if os.path.isfile(f"{directory}/{name}")]
     if len(names) == 1:
-        log(f"SAGEMAKER_PROGRAM is not set; taking {names[0]}")
+        log(f"SAGEMAKER_PROGRAM is not set; running {names[0]}")
         return names[0]
     raise UserError(
         f"no program to run: set SAGEMAKER_PROGRAM to a file of {directory} (which {_content(directory)}),"
@@ -110,7 +110,7 @@ def _kind(directory: str, name: str) -> str:
     path = os.path.join(directory, name)
     if os.path.isfile(path):
         if name.endswith(".py"):
-            # Python takes a name with a further dot for a module in a package. A path begins outside of it.
+            # Python takes a further dot for a package separator; an absolute path is outside the package.
             is_in_package = "." not in name[:-3] and not name.startswith("/") and is_package(directory)
             return "module" if is_in_package else "script"
         return "shell" if name.endswith(".sh") else "executable"
@@ -121,9 +121,9 @@ def _kind(directory: str, name: str) -> str:
         return "command"
     if not name.endswith((".py", ".sh")):
         if is_package(directory):
-            return "module"  # the package may put it elsewhere when it is installed
+            return "module"  # installing the package may put it elsewhere
         if "/" not in name and steps(directory):
-            return "command"  # what is installed may bring it
+            return "command"  # an installed package may bring it
     raise UserError(
         f"there is no program {name!r} in {directory} (which {_content(directory)}), and no command of"
         " that name; set SAGEMAKER_PROGRAM to one of them"
@@ -143,7 +143,7 @@ def _content(directory: str) -> str:
 
 
 def _make_executable(path: str) -> None:
-    """Code that came from S3 or a Windows host has lost the right to run."""
+    """Code from S3 or a Windows host has lost its execute permission."""
     if os.access(path, os.X_OK):
         return
     try:
@@ -153,8 +153,8 @@ def _make_executable(path: str) -> None:
 
 
 def steps(directory: str) -> list[Step]:
-    """The calls of the installer that this project needs: the first line that holds of the table in
-    docs/training.md. Raises UserError for a broken pyproject.toml."""
+    """The installer calls that this project needs: the first matching row of the table in
+    docs/training.md. Raises UserError for an invalid pyproject.toml."""
 
     def there(name: str) -> bool:
         return os.path.isfile(f"{directory}/{name}")
@@ -174,8 +174,8 @@ def steps(directory: str) -> list[Step]:
 
 
 def is_package(directory: str) -> bool:
-    """Whether the directory is a Python project that is built and installed. As for uv, a [project] without
-    [build-system] is none: it lies beside its data, and nothing builds it."""
+    """Whether the directory is a Python project to build and install. As for uv, a [project] without
+    [build-system] is not: it is used in place, and nothing builds it."""
     return os.path.isfile(f"{directory}/setup.py") or "[build-system]" in _lines(
         f"{directory}/pyproject.toml"
     )
@@ -195,9 +195,9 @@ def _dependencies(path: str) -> list[str]:
         with open(path, "rb") as file:
             dependencies = tomllib.load(file)["project"].get("dependencies", [])
         if not all(isinstance(each, str) for each in dependencies):
-            raise ValueError("dependencies of [project] must be an array of texts")
+            raise ValueError("dependencies of [project] must be an array of strings")
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} cannot be understood: {error}; correct it") from error
+        raise UserError(f"{path} is invalid: {error}; correct it") from error
     return list(dependencies)
 
 

@@ -18,7 +18,7 @@ else:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Record(_Namespace):
-    """A value whose fields are the annotations of its class: given by keyword, and never changed.
+    """A value whose fields are the annotations of its class: keyword-only and read-only.
 
     Type checkers see a frozen dataclass and check every call.
     """

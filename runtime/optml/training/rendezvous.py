@@ -1,9 +1,9 @@
-"""One TCP connection from each host to the first one, so that a host that vanishes is noticed and named.
+"""One TCP connection from each host to the first one, so that a lost host is noticed and named.
 
-torchrun and MPI do the work. What they do not tell in time is that a whole host has been killed or cut from
-the network, or never gets so far as to start its program: without this a job hangs until some timeout of half
-an hour. Only hosts of the job are listened to: each proves that it knows the job, by a key that comes from
-the job's own facts and never crosses the network (`keys.py`).
+torchrun and MPI do the work, but do not report in time that a whole host was killed, was cut off from the
+network, or never started its program: without this, a job hangs for half an hour until some timeout. Only
+hosts of the job are accepted: each proves that it knows a key, which is derived from the job's own data and
+never crosses the network (`keys.py`).
 
     first host                          another host
                              ←          connects
@@ -12,7 +12,7 @@ the job's own facts and never crosses the network (`keys.py`).
     PROOF, once all are there,
     or `HOST CODE PROOF`     →
 
-A proof is the MAC of the other side's challenge and of what is said with it. `peers.py` says what follows.
+A proof is the MAC of the other side's challenge and of the message with it. `peers.py` has what follows.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ PORT = 7778
 PATIENCE = 15 * 60.0
 _PAUSE = 0.1
 _REMIND_EVERY = 30.0
-# Seconds that a connection has to say who it is.
+# Seconds for a connection to identify itself.
 _INTRODUCTION = 5.0
 _LONGEST_LINE = 1024
 _LONGEST_ORDER = 1 << 17
 
-# A host that does not answer for 4 + 2 * 4 seconds is gone: sooner than the engines notice. The last one is
-# the same where sent data stay unanswered, in milliseconds.
+# A host that does not answer for 4 + 2 * 4 s is lost, which is sooner than torchrun and MPI notice. The last
+# option is the same for unacknowledged data, in milliseconds.
 _TCP_OPTIONS = {
     socket.TCP_KEEPIDLE: 4,
     socket.TCP_KEEPINTVL: 4,
@@ -47,28 +47,28 @@ _TCP_OPTIONS = {
 
 
 class Host:
-    """The part of a host in the meeting, until all have come."""
+    """A host's side of the rendezvous, until all hosts are there."""
 
     def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         self.current, self.hosts, self._key = current, hosts, key
 
     def join(self) -> dict[str, socket.socket]:
-        """Link the hosts: the connections by host. Raises UserError naming those that are not there within 15
-        minutes, or one that ended before."""
+        """Connect the hosts; return the connections by host. Raises UserError naming those that are missing
+        after 15 minutes, or one that ended before."""
         raise NotImplementedError
 
     def announce(self, code: int, patience: float) -> None:
-        """Tell the others that this host ends with this code. Those still to come get so many seconds; who is
-        there but still prepares is waited for."""
+        """Tell the others that this host ends with this code. Those not yet up get `patience` seconds; one
+        that is up but still preparing is waited for."""
         raise NotImplementedError
 
     def order(self) -> str:
-        """What mpirun on the first host has for this one, which has joined."""
+        """The order of mpirun on the first host for this one, which has joined."""
         raise NotImplementedError
 
 
 class FirstHost(Host):
-    """It listens from the start, so that also a host that fails at once finds somebody to tell."""
+    """It listens from the start, so that even a host that fails at once can report that."""
 
     def __init__(self, current: str, hosts: list[str], key: bytes) -> None:
         super().__init__(current, hosts, key)
@@ -100,15 +100,15 @@ class FirstHost(Host):
         deadline = time.monotonic() + patience
         ends = [guest.end for guest in self._here.values() if guest.end]
         end = min(ends, default=f"{self.current} {code}")
-        told: set[str] = set()
-        while self._others - told and time.monotonic() < deadline:
-            for host in self._here.keys() - told:
+        informed: set[str] = set()
+        while self._others - informed and time.monotonic() < deadline:
+            for host in self._here.keys() - informed:
                 self._here[host].answer(end)
-                told.add(host)
+                informed.add(host)
             self._receive()
 
     def _receive(self) -> None:
-        """Take in who comes and what they say, for a second at most."""
+        """Handle new connections and introductions, for at most a second."""
         ready = {fd for fd, _ in self._poll.poll(1000)}
         for fd, guest in list(self._guests.items()):
             if (fd in ready and guest.has_spoken()) or time.monotonic() > guest.deadline:
@@ -126,40 +126,40 @@ class FirstHost(Host):
 
 
 class Guest:
-    """A connection that came in: of a host of the job, once it has proved that."""
+    """An incoming connection; from a host of the job, once it has proved that."""
 
     def __init__(self, server: socket.socket, key: bytes) -> None:
         link, (address, *_) = server.accept()
-        self.address = address.removeprefix("::ffff:")  # as IPv6 writes an address of IPv4
+        self.address = address.removeprefix("::ffff:")  # IPv6's prefix of an IPv4 address
         self.link = _kept_alive(link)
         self.deadline = time.monotonic() + _INTRODUCTION
         self.host, self.end = "", ""
-        """Its name, once it has proved it, and `HOST CODE` if it has ended."""
+        """Its name, once authenticated, and `HOST CODE` if it has ended."""
         self._key, self._challenge, self._their_challenge = key, os.urandom(16).hex(), ""
-        self._said = ""
+        self._received = ""
         _send(self.link, self._challenge)
         self.link.setblocking(False)
 
     def has_spoken(self) -> bool:
-        """Take in what it says; whether that is all."""
+        """Read from it; whether its introduction is over."""
         try:
             piece = self.link.recv(_LONGEST_LINE).decode("ascii", "replace")
         except OSError:
             piece = ""
-        self._said += piece
-        if "\n" not in self._said:
-            return not piece or len(self._said) > _LONGEST_LINE
-        self.host, self._their_challenge, self.end = introduction(self._key, self._challenge, self._said)
+        self._received += piece
+        if "\n" not in self._received:
+            return not piece or len(self._received) > _LONGEST_LINE
+        self.host, self._their_challenge, self.end = introduction(self._key, self._challenge, self._received)
         self.link.setblocking(True)
         return True
 
     def answer(self, end: str) -> None:
-        """Say that all are there, or which host has ended instead."""
+        """Tell it that all hosts are there, or which one has ended."""
         _send(self.link, f"{end} {keys.proof(self._key, self._their_challenge, end)}".strip())
 
 
 class OtherHost(Host):
-    """It looks for the first host until that answers."""
+    """It calls the first host until that answers."""
 
     _link: socket.socket
 
@@ -191,50 +191,50 @@ class OtherHost(Host):
             if word == "start":
                 return rest
             if word == "stop" and rest.isdecimal():
-                os.kill(os.getppid(), int(rest))  # a stop of all is one of this host: PID 1 takes it
+                os.kill(os.getppid(), int(rest))  # a stop of all hosts includes this one: PID 1 handles it
             else:
                 _check_end(f"{host} {word}")
 
     def _call(self, end: str) -> socket.socket | None:
-        """Call the first host, and wait until it says that all are there. With an `end` of this host that is
-        told, and there is nothing to wait for."""
+        """Call the first host, and wait until it says that all are there. With `end`, only report that this
+        host has ended."""
         try:
             link = _kept_alive(socket.create_connection((self.hosts[0], PORT), timeout=_INTRODUCTION))
         except OSError:
             return None  # not up yet
         try:
-            link.settimeout(PATIENCE)  # it listens from its start, and answers when it has prepared
+            link.settimeout(PATIENCE)  # it listens from its start, but answers only once it has prepared
             challenge, ours = _line(link), os.urandom(16).hex()
-            # The container may end right after this: not before the words have arrived.
+            # The container may end right after this, but not before the line has arrived.
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
             _send(link, introduce(self._key, challenge, self.current, ours, end))
             if end:
                 link.close()
                 return link
-            told, _, proof = f" {_line(link)}".rpartition(" ")
-            if keys.proves(self._key, proof, ours, told.strip()):
-                _check_end(told.strip())
+            answer, _, proof = f" {_line(link)}".rpartition(" ")
+            if keys.proves(self._key, proof, ours, answer.strip()):
+                _check_end(answer.strip())
                 link.settimeout(None)
                 return link
         except (OSError, UnicodeError):
-            pass  # it has ended, or is somebody else
+            pass  # it has ended, or is not the first host
         link.close()
         return None
 
 
 def introduce(key: bytes, challenge: str, host: str, ours: str, end: str) -> str:
-    """What a host says to a challenge."""
+    """A host's reply to a challenge."""
     return f"{host} {ours} {keys.proof(key, challenge, f'{host} {ours} {end}')} {end}".strip()
 
 
 def introduction(key: bytes, challenge: str, line: str) -> tuple[str, str, str]:
-    """Host, challenge and end of an introduction; nothing where the proof is not right."""
+    """Host, challenge and end of an introduction; all empty if the proof is wrong."""
     host, ours, proof, end = [*line.partition("\n")[0].split(" ", 3), "", "", "", ""][:4]
     return (host, ours, end) if keys.proves(key, proof, challenge, f"{host} {ours} {end}") else ("", "", "")
 
 
 def wait_for_name(host: str, deadline: float) -> None:
-    """A name resolves only some time after its container has started. Raises UserError where it does not."""
+    """A name resolves only some time after its container has started. Raises UserError if it never does."""
     reminder = time.monotonic() + _REMIND_EVERY
     while True:
         try:
@@ -254,7 +254,7 @@ def wait_for_name(host: str, deadline: float) -> None:
 
 
 def _check_end(end: str) -> None:
-    """Raise UserError where this is the end of a host."""
+    """Raise UserError if this is the end of a host."""
     host, _, code = end.partition(" ")
     if host:
         raise UserError(f"host {host} ended with code {code} before its program started; see its log")
@@ -268,7 +268,7 @@ def _send(link: socket.socket, line: str) -> None:
 
 
 def _line(link: socket.socket, longest: int = _LONGEST_LINE) -> str:
-    """The next line; raises OSError where none comes. Byte by byte: what follows is not ours."""
+    """The next line; raises OSError if there is none. Read bytewise: what follows is for PID 1."""
     line = b""
     while not line.endswith(b"\n"):
         byte = link.recv(1)

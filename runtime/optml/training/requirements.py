@@ -16,29 +16,29 @@ from .stderr import Tail
 _DEFAULTS = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_ROOT_USER_ACTION": "ignore",
-    "UV_LINK_MODE": "copy",  # its cache lies on another file system
+    "UV_LINK_MODE": "copy",  # its cache is on another file system
     "UV_PYTHON_DOWNLOADS": "never",
 }
 
 # pip, without the directory of the code on its path, where a logging.py of the user's would break it.
-# Python 3.11 has `-P` for that; `-I` would keep pip from installing for a user who may not write elsewhere.
+# Python 3.11 has `-P` for that; `-I` would disable installing into the user's home, if pip must do that.
 _PIP = """
 import runpy, sys
 sys.path = [each for each in sys.path if each]
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 
-# How both frame what they say: as pip's `error: …`, or `x …` with `╰─> …` below.
+# How both frame errors: as pip's `error: …`, or `x …` with `╰─> …` below.
 _FRAME = "\N{MULTIPLICATION SIGN}├╰│─▶>"
 _ERRORS = ("ERROR: ", "error: ", _FRAME[0])
 _VAGUE = ("error: subprocess-exited-with-error", "error: metadata-generation-failed")
 
 
 def install(steps: list[Step], program: Program, environment: dict[str, str]) -> None:
-    """Take these steps with uv where it is on PATH, else with pip.
+    """Run these steps with uv if it is on PATH, else with pip.
 
     Both read the user's own configuration (PIP_* and UV_* variables, pip.conf, uv.toml). Raises UserError
-    with the installer's reason, which names the package.
+    with the installer's error, which names the package.
     """
     venv = os.path.dirname(os.path.dirname(program.python))
     defaults = {**_DEFAULTS, "UV_PROJECT_ENVIRONMENT": venv}
@@ -47,7 +47,7 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
     uv = which("uv")
     what = ", then ".join(step.what for step in steps)
     log(f"installing {what} with {'uv' if uv else 'pip, as uv is not on PATH'}")
-    with _alone(venv):
+    with _locked(venv):
         if not uv and any(step.only_uv for step in steps):
             uv = _fetch_uv(program, environment)
         for step in steps:
@@ -55,14 +55,14 @@ def install(steps: list[Step], program: Program, environment: dict[str, str]) ->
 
 
 @contextmanager
-def _alone(environment: str) -> Iterator[None]:
-    """One at a time: of Slurm and mpirun, several tasks may share a container, and installers no files."""
+def _locked(environment: str) -> Iterator[None]:
+    """One installer at a time: under Slurm and mpirun, several tasks may share a container."""
     folder = os.open(environment, os.O_RDONLY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log("another task of this container installs: waiting for it")
+            log("another task in this container is installing: waiting for it")
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
@@ -70,7 +70,7 @@ def _alone(environment: str) -> Iterator[None]:
 
 
 def _command(step: Step, python: str, uv: str | None) -> list[str]:
-    """Both installers ask again for what the network refuses."""
+    """Both installers retry after network errors themselves."""
     if not uv:
         return [python, "-c", _PIP, "install", *step.words]
     if step.words:
@@ -79,20 +79,20 @@ def _command(step: Step, python: str, uv: str | None) -> list[str]:
 
 
 def _fetch_uv(program: Program, environment: dict[str, str]) -> str:
-    """uv, for a lock file, which pip cannot read: from the same index, beside the user's interpreter."""
+    """Install uv for a lock file, which pip cannot read: from the same index, into a new directory."""
     import tempfile  # takes 15 ms to import
 
-    log("uv is fetched first, because pip reads no lock file")
+    log("installing uv first, because pip cannot read lock files")
     target = tempfile.mkdtemp(prefix="optml-uv-")
     if user := environment.get(RUN_AS):
         privilege.give(target, privilege.named(user))
     argv = [program.python, "-c", _PIP, "install", "--target", target, "uv"]
-    _run(argv, "uv, which its lock file takes", program, environment)
+    _run(argv, "uv, which the lock file needs,", program, environment)
     return f"{target}/bin/uv"
 
 
 def _run(argv: list[str], what: str, program: Program, environment: dict[str, str]) -> None:
-    """Run an installer and pass its output through. A stop kills it: it is in the process group of this."""
+    """Run an installer and pass its output through. A stop kills it, as it is in our process group."""
     if environment.get(RUN_AS):
         argv, environment = privilege.drop(argv, environment)
     with subprocess.Popen(argv, env=environment, cwd=program.directory, stderr=subprocess.PIPE) as installer:
@@ -105,7 +105,7 @@ def _run(argv: list[str], what: str, program: Program, environment: dict[str, st
 
 
 def _why(output: str, code: int, program: Program) -> str:
-    """The installer's own reason, and what to do."""
+    """The installer's error, and what to do."""
     python = program.python
     if "Permission denied" in output or "Read-only file system" in output:
         return (
@@ -124,13 +124,13 @@ def _why(output: str, code: int, program: Program) -> str:
 
 
 def _reason(lines: list[str]) -> str:
-    """What pip or uv says is wrong, in one line, with the last words of a build that failed."""
+    """The error of pip or uv in one line, with the last line of a failed build."""
     starts = [number for number, line in enumerate(lines) if line.strip().startswith(_ERRORS)]
     telling = [number for number in starts if lines[number].strip() not in _VAGUE] or starts
     if not telling:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
-    built = _last_words_of_a_build(lines)
-    # pip's first error tells most, but after a build that failed the last one, which names the package.
+    built = _last_line_of_a_build(lines)
+    # pip's first error is the most useful, but after a failed build the last one, which names the package.
     first = telling[-1 if built and "[stderr]" not in map(str.strip, lines) else 0]
     parts = [lines[first]]
     for line in lines[first + 1 : first + 4]:
@@ -143,8 +143,8 @@ def _reason(lines: list[str]) -> str:
     return f"{text.removesuffix('See above for output.').rstrip(' .')}: {built}" if built else text
 
 
-def _last_words_of_a_build(lines: list[str]) -> str:
-    """The last line that a package wrote when it was built; empty where none failed."""
+def _last_line_of_a_build(lines: list[str]) -> str:
+    """The last line of a package's failed build; empty if none failed."""
     stripped = [line.strip() for line in lines]
     if "[end of output]" in stripped:  # pip
         return stripped[stripped.index("[end of output]") - 1]

@@ -1,12 +1,12 @@
-"""Runs the user's Python program as its interpreter would, and tells which exception ended it.
+"""Run the user's Python program as its interpreter would, and report the exception that ends it.
 
     python3 runner.py FD script|module|function NAME ARGUMENT...
 
-The user's own interpreter compiles this anew for each job, whatever its version. So it is short, needs
-nothing of ours, and imports nothing that the interpreter has not imported anyway, not even __future__.
+The user's interpreter, whatever its version, compiles this for each job. So it is short, needs nothing of
+ours, and imports only what the interpreter has imported anyway: not even __future__.
 """
 
-import _frozen_importlib_external  # importlib.machinery, without the import of importlib
+import _frozen_importlib_external  # importlib.machinery, without importing importlib
 import builtins
 import faulthandler
 import os
@@ -23,7 +23,7 @@ def main() -> None:
     own_pid = os.getpid()
     if fd >= 0:
         os.set_inheritable(fd, False)
-    faulthandler.enable()  # a crash in C says where
+    faulthandler.enable()  # a crash in C shows where
     module = type(sys)("__main__")
     module.__dict__.update(__builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = module
@@ -56,12 +56,12 @@ def _code(text: str, variables: "dict[str, Any]") -> None:
     exec(compile(text, "<string>", "exec", dont_inherit=True), variables)
 
 
-def _end(error: BaseException, fd: int, tells: bool) -> None:
-    """The end of a program that failed: all that only a failure takes."""
+def _end(error: BaseException, fd: int, reports: bool) -> None:
+    """End a program that failed, with code that only failures need."""
     path = os.path.join(os.path.dirname(__file__), "failure.py")
     failure: dict[str, Any] = {"__file__": path}
     exec(compile(_frozen_importlib_external.SourceFileLoader("", path).get_data(path), path, "exec"), failure)
-    failure["end"](error, fd, tells, (__file__, path))
+    failure["end"](error, fd, reports, (__file__, path))
 
 
 if __name__ == "__main__":

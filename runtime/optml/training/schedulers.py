@@ -1,6 +1,6 @@
-"""What each scheduler tells a host in its environment, as a Cluster: one function each, beside its source.
+"""The Cluster that each scheduler's variables describe: one function each, with its source.
 
-Imported only where such variables are there. Nothing here asks a scheduler's API.
+Imported only if such variables are set. Nothing here calls a scheduler's API.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .program import which
 
 
 def claims(environ: Mapping[str, str], gpus: int) -> list[Cluster]:
-    """What every scheduler that speaks here says. `gpus` are those of this host."""
+    """The cluster of each scheduler found. `gpus` counts those of this host."""
     found = [torchrun(environ), jax(environ), xgboost(environ, gpus)]
     found += [batch(environ), skypilot(environ), slurm(environ)]
     return [cluster for cluster in found if cluster]
 
 
 def torchrun(environ: Mapping[str, str]) -> Cluster | None:
-    """A Kubeflow TrainJob or PyTorchJob, or whoever else speaks to torchrun by its own PET_* variables.
+    """A Kubeflow TrainJob or PyTorchJob, or anything else that sets torchrun's own PET_* variables.
 
     https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/torch/torch.go
     https://github.com/kubeflow/trainer/blob/release-1.9/pkg/controller.v1/pytorch/envvar.go and elastic.go
@@ -34,7 +34,7 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
     least, _, most = environ.get("PET_NNODES", "").partition(":")
     values = {**environ, "PET_NNODES": most or least}
     if environ.get("PET_RDZV_BACKEND", "static") != "static" and not environ.get("PET_NODE_RANK"):
-        # torchrun deals out the ranks when all have met. Until then a host knows only whether it leads.
+        # torchrun assigns the ranks once all have met. Until then a host knows only whether it leads.
         leads = os.uname().nodename.partition(".")[0] == leader.partition(".")[0]
         values["PET_NODE_RANK"] = "0" if leads or values["PET_NNODES"] in ("", "1") else "1"
     if not (place := _place(values, "PET_NNODES", "PET_NODE_RANK")):
@@ -56,7 +56,7 @@ def torchrun(environ: Mapping[str, str]) -> Cluster | None:
 def world(environ: Mapping[str, str], claim: Cluster | None = None) -> Cluster | None:
     """Volcano's pytorch plugin, and a PyTorchJob before 1.6: each pod is one process of PyTorch.
 
-    Whoever exports WORLD_SIZE alone leaves RANK to the claim of another scheduler, if there is one.
+    WORLD_SIZE without RANK takes the rank from the claim of another scheduler, if there is one.
     https://github.com/volcano-sh/volcano/blob/master/pkg/controllers/job/plugins/distributed-framework/pytorch/pytorch.go
     """
     size = _number(environ, "WORLD_SIZE")
@@ -70,13 +70,13 @@ def world(environ: Mapping[str, str], claim: Cluster | None = None) -> Cluster |
 
 
 def mpirun(environ: Mapping[str, str]) -> Cluster | None:
-    """`mpirun train`, as the launcher of Kubeflow MPI starts it: each rank is one process.
+    """`mpirun train`, as the launcher of an MPIJob runs it: each rank is one process.
 
     https://docs.open-mpi.org/en/v5.0.x/tuning-apps/environment-var.html
     """
     if not (place := _place(environ, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
         return None
-    leader = environ.get("MASTER_ADDR") or "node-0.invalid"  # mpirun names nobody
+    leader = environ.get("MASTER_ADDR") or "node-0.invalid"  # mpirun names no hosts
     process = {
         "RANK": str(place[1]),
         "WORLD_SIZE": str(place[0]),
@@ -86,14 +86,14 @@ def mpirun(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def hyperpod(environ: Mapping[str, str]) -> None:
-    """The agent of HyperPod needs NNODES in the pod, and takes torchrun's own variables besides.
+    """HyperPod's agent needs NNODES in the pod, and reads torchrun's own variables, too.
 
     Source: the package hyperpod-elastic-agent 1.1.3, run.py and rendezvous/hyperpod_rendezvous_backend.py
     """
     if (environ.get("NNODES") or "1") != "1" and which("hyperpodrun"):
         raise UserError(
-            f"NNODES is {environ['NNODES']}, but PET_NNODES is missing, by which train starts hyperpodrun;"
-            " set PET_NNODES to the same, and PET_RDZV_BACKEND to hyperpod"
+            f"NNODES is {environ['NNODES']}, but PET_NNODES is missing, without which train does not start"
+            " hyperpodrun; set PET_NNODES to the same, and PET_RDZV_BACKEND to hyperpod"
         )
 
 
@@ -109,7 +109,7 @@ def jax(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
-    """A Kubeflow TrainJob of XGBoost: DMLC_NUM_WORKER counts one worker for each GPU, DMLC_TASK_ID the hosts.
+    """A Kubeflow TrainJob of XGBoost: DMLC_NUM_WORKER counts one worker per GPU, DMLC_TASK_ID counts hosts.
 
     https://github.com/kubeflow/trainer/blob/master/pkg/runtime/framework/plugins/xgboost/xgboost.go
     """
@@ -122,7 +122,7 @@ def xgboost(environ: Mapping[str, str], gpus: int) -> Cluster | None:
 
 
 def batch(environ: Mapping[str, str]) -> Cluster | None:
-    """A multi-node parallel job of AWS Batch. Its main node leads, whatever its index; it is told no address.
+    """A multi-node parallel job of AWS Batch. The main node leads, whatever its index, and gets no address.
 
     https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
     """
@@ -153,7 +153,7 @@ def skypilot(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def slurm(environ: Mapping[str, str]) -> Cluster | None:
-    """srun, with one task on each node or one for each process. The step comes before the job.
+    """srun, with one task per node or per process. The step's variables override the job's.
 
     https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
     """
@@ -164,7 +164,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
     if not place and not task:
         return None
     if not place:
-        raise UserError(f"{tasks} is there, but {count} is missing; pass all of SLURM_* to the container")
+        raise UserError(f"{tasks} is set, but {count} is missing; pass all of SLURM_* to the container")
     size, task = place[0], task or place
     if task[0] < size:
         raise UserError(f"{tasks} is {task[0]}, but {count} is {size}; start at least one task on each node")
@@ -185,7 +185,7 @@ def slurm(environ: Mapping[str, str]) -> Cluster | None:
 
 
 def _place(environ: Mapping[str, str], count: str, rank: str) -> tuple[int, int] | None:
-    """How many there are and which this is; None where nobody says that there are others."""
+    """Size and rank; None if neither variable says that there are others."""
     size, place = _number(environ, count), _number(environ, rank)
     if size is None and not place:
         return None
@@ -209,7 +209,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def _first(environ: Mapping[str, str], *names: str) -> str:
-    """The first of these variables that is there; the last one where none is."""
+    """The first of these variables that is set; the last one if none is."""
     return next(filter(environ.get, names), names[-1])
 
 
@@ -221,12 +221,12 @@ def _check_names(names: str, hosts: list[str], count: str, size: int) -> None:
 
 
 def _own_address() -> str:
-    """The address by which this host reaches others; nothing is sent to learn it."""
+    """The address from which this host reaches others; nothing is sent to find it."""
     import socket  # takes 10 ms
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address of no one, RFC 5737
+            probe.connect(("192.0.2.1", 9))  # not assigned, RFC 5737
             return str(probe.getsockname()[0])
         except OSError:
             return os.uname().nodename

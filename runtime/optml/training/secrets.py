@@ -1,5 +1,4 @@
-"""Keep secrets out of what is printed and written: by the name that holds them, and wherever the
-value turns up."""
+"""Keep secrets out of what is printed and written: by name, and wherever the value occurs."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ from ..report import MASK, is_secret
 from . import jsontext
 from .record import Record
 
-# A shorter text turns up in places that have nothing to do with the secret.
+# A shorter value also occurs in text that has nothing to do with the secret.
 _SHORTEST = 6
 
 
 def without_secrets(value: Any) -> Any:
-    """The same value, with what stands under a secret's name masked, at any depth."""
+    """The same value, with whatever has a secret's name masked, at any depth."""
     if isinstance(value, Record):
         value = value.as_dict()
     if isinstance(value, dict):
@@ -29,9 +28,9 @@ def without_secrets(value: Any) -> Any:
 
 
 def secret_values(hyperparameters: dict[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Every form in which a secret of the job may turn up, longest first."""
+    """Every form in which a secret of the job may occur, longest first."""
     secrets = {*_texts_of_secrets(hyperparameters), *_texts_of_secrets(environ)}
-    # Whoever prints a text of several lines may print them apart.
+    # The lines of a text may be printed separately.
     pieces = {piece.strip() for secret in secrets for piece in (secret, *secret.splitlines())}
     forms = {form for piece in pieces if _is_telling(piece) for form in _forms(piece)}
     return sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True)
@@ -40,11 +39,11 @@ def secret_values(hyperparameters: dict[str, Any], environ: Mapping[str, str] = 
 def mask(text: str, secrets: list[str]) -> str:
     """The text without these secrets and without the password of any `scheme://user:password@host`.
 
-    What is to be cut is masked before, or half a secret is left that nothing recognizes.
+    Mask before truncating, which may leave half a secret that nothing recognizes.
     """
     for secret in secrets:
         if secret in text and secret.replace(".", "", 1).isdecimal():
-            import re  # costs milliseconds, and is rarely needed, as below
+            import re  # takes milliseconds, and is rarely needed, as below
 
             # Digits within a longer number are another number.
             text = re.sub(rf"(?<!\d)(?<!\d\.){re.escape(secret)}(?!\.?\d)", MASK, text)
@@ -53,13 +52,13 @@ def mask(text: str, secrets: list[str]) -> str:
     if "@" in text and "://" in text:
         import re
 
-        # A password may hold a `/`, but `host:8080/path@version` has none.
+        # A password may contain a `/`, but `host:8080/path@version` has no password.
         text = re.sub(r"(\w://)(?:[^\s/@:]+|[^\s/@:]*:(?!\d+/)[^\s@\"']*)@", rf"\1{MASK}@", text)
     return text
 
 
 def mask_command(argv: list[str], secrets: list[str]) -> str:
-    """A command line as it may be printed."""
+    """A command line that is safe to print."""
     return " ".join(map(quoted, masked_words(argv, secrets)))
 
 
@@ -89,25 +88,25 @@ def _texts_of_secrets(value: Any, secret: bool = False) -> Iterator[str]:
             yield from _texts_of_secrets(item, secret)
     elif secret and value is not None:
         yield str(value)
-        if str(value).startswith("{"):  # a key file, as clouds give them
+        if str(value).startswith("{"):  # a key file, as of a cloud
             yield from _texts_of_secrets(jsontext.decode(str(value)))
 
 
 def _is_telling(text: str) -> bool:
-    """Whether this text is nothing but a secret: paths are named for what they lead to."""
-    if text.startswith("-----") or len(text) < _SHORTEST:  # the frame of a key
+    """Whether this text is itself secret: a path may only have the name of what it leads to."""
+    if text.startswith("-----") or len(text) < _SHORTEST:  # a PEM header
         return False
     return not (text.startswith("/") and os.path.exists(text))
 
 
 def _forms(text: str) -> Iterator[str]:
-    """The text as it is, and as it stands in Python and JSON texts, in addresses and in base64."""
+    """The text as it is, and escaped in Python and JSON strings, in URLs and in base64."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half a pair, which no argument can carry
+    except UnicodeEncodeError:  # a lone surrogate, which no argument can carry
         raw = text.encode("utf-8", "surrogatepass")
     written = {text}
-    for _ in range(2):  # and in a text within a text
+    for _ in range(2):  # and in a string within a string
         written |= {form for each in written for form in _escaped(each)}
     yield from written
     yield repr(raw)[2:-1]
@@ -119,7 +118,7 @@ def _forms(text: str) -> Iterator[str]:
 
 def _escaped(text: str) -> Iterator[str]:
     yield repr(text)[1:-1]
-    yield repr(f'"{text}')[2:-1]  # beside quotes of the other kind
+    yield repr(f'"{text}')[2:-1]  # in a string that has double quotes
     yield jsontext.dumps(text)[1:-1]
     yield text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")  # JSON in UTF-8
 
@@ -135,7 +134,7 @@ def _base64(raw: bytes) -> Iterator[str]:
 
     for before in range(3):
         code = b2a_base64(bytes(before) + raw, newline=False).decode()
-        # Six bits are a character. Those at both ends depend on what stands there.
+        # Six bits are a character. Those at the ends depend on the bytes beside them.
         inner = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         for form in (code.rstrip("="), inner) if before == 0 else (inner,):
             yield from (form, form.replace("+", "-").replace("/", "_"))

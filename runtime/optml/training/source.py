@@ -1,7 +1,7 @@
-"""The user's code: found or fetched, unpacked, and the directory it ends up in.
+"""Find or fetch the user's code, unpack it, and return its directory.
 
-An explicit submit directory always wins over what the image holds, and is laid over it: an archive
-or a prefix is unpacked into /opt/ml/code. A local directory is used where it lies.
+An explicit submit directory takes precedence over the code in the image: an archive or a prefix is
+unpacked over it, into /opt/ml/code; a local directory is used in place.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from .. import paths
 from ..report import UserError, log
 from .job import Job
 
-# Where the platform puts the code when a job is isolated from the network: it comes in as a channel.
+# Where the platform puts the code of a job that is isolated from the network: in a channel.
 ISOLATED = f"{paths.DATA}/code/sourcedir.tar.gz"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _OTHER_ARCHIVES = (".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z")
 
 
 def fetch(job: Job) -> tuple[str, str | None]:
-    """The directory of the user's code and, where the job names a single file as its code, the name
-    of that file.
+    """The directory of the user's code and, if the code is a single file, the name of that file.
 
-    Raises UserError where the code is not there, cannot be read, or an archive is not safe to unpack.
+    Raises UserError if the code is missing, cannot be read, or is an archive that is not safe to unpack.
     """
     return fetch_source(job.submit_directory or (ISOLATED if is_fetched(job) else paths.CODE))
 
@@ -46,9 +45,9 @@ def fetch_source(source: str) -> tuple[str, str | None]:
 
 
 def refuse(source: str) -> None:
-    """Raise UserError where this can be no code, whatever lies there."""
+    """Raise UserError if this cannot be code, whatever is there."""
     if source.endswith(_OTHER_ARCHIVES):
-        raise UserError(f"the code {source!r} is no .tar.gz; pack it as one: tar -czf code.tar.gz .")
+        raise UserError(f"the code {source!r} is not a .tar.gz; pack it as one: tar -czf code.tar.gz .")
     if source.startswith("s3://"):
         from . import aws
 
@@ -87,7 +86,7 @@ def _unpacked(archive: str) -> str:
 
 
 def _writable_code_directory() -> str:
-    """/opt/ml/code, or a fresh directory where that is read-only."""
+    """/opt/ml/code, or a new directory if that is read-only."""
     try:
         os.makedirs(paths.CODE, exist_ok=True)
     except OSError:

@@ -1,9 +1,9 @@
 """PID 1 of a training container: it waits, and does nothing that could take long.
 
 What may take long (reading and fetching, a GPU's library, an installer, the other hosts, the uploads, and the
-program itself) runs in children. A child can be killed, whatever it is in the middle of, so a stop holds
-within moments in every phase. A signal runs no code of ours: it is a byte in a pipe that the loop reads. The
-first one that asks to stop is a number, `Supervisor.stopped`, that nothing can swallow.
+program itself) runs in children. A child can be killed in the middle of anything, so a stop takes effect
+within moments in every phase. A signal runs none of our code: it becomes a byte in a pipe, which the loop
+reads. The first that asks to stop is recorded in `Supervisor.stopped`, and no `except` can swallow it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
-# Seconds that a program gets to fail by itself when another host is lost, and then to obey SIGTERM.
+# Seconds for a program to fail by itself after another host is lost, and then to end after SIGTERM.
 _GRACE = 10.0
 _PATIENCE = 30.0
 
-# The part of the time after a stop that programs have; the rest is for the last upload and the report.
+# The share of the time after a stop that is for programs; the rest is for the last upload and the report.
 _SHARE = 0.9
 # Seconds of it for the report alone.
 _REPORT = 0.5
-# How often a new orphan is looked for after a stop: nothing tells of it.
+# Seconds between searches for new orphans after a stop: no event announces them.
 _LOOK = 0.2
 
 _FOREVER = float("inf")
@@ -42,7 +42,7 @@ class Ended(Record):
     """How a program ended."""
 
     code: int
-    """Its exit code, or 128 + N where signal N killed it."""
+    """Its exit code, or 128 + N if signal N killed it."""
     signal: int
     """The signal that killed it, or 0."""
     stopped: int
@@ -50,11 +50,11 @@ class Ended(Record):
     tail: str
     """The end of what it wrote to stderr."""
     lost: str | None
-    """What happened on another host, so that this program could not go on."""
+    """What happened on another host that kept this program from going on."""
 
 
 class Supervisor:
-    """The children of PID 1, the signals that it got, and the time that a stop leaves."""
+    """The children of PID 1, the signals that it gets, and the time left after a stop."""
 
     def __init__(self) -> None:
         self.patience = 120.0
@@ -64,10 +64,10 @@ class Supervisor:
         self._stopped_at = 0.0
         self._children: dict[int, Child] = {}
         self._receives: Callable[[int], None] | None = None
-        """Gets the signals: the program, while it runs."""
+        """Where signals go: to the program, while it runs."""
         self._readers: dict[int, Callable[[], bool]] = {}
         self._poll = select.poll()
-        # Never closed: a signal may come until the very end.
+        # Never closed: a signal may arrive until the very end.
         self._awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._awake, select.POLLIN)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -77,18 +77,18 @@ class Supervisor:
         adopt_orphans()
 
     def start(self, work: Callable[[], object]) -> Child:
-        """Do this work in a child that leads a session of its own."""
+        """Run `work` in a child that leads its own session."""
         child = Child(work)
         self._children[child.pid] = child
         return child
 
     def watch(self, fd: int, reader: Callable[[], bool], event: int = select.POLLIN) -> None:
-        """Call this whenever there is something to read, until it says that no more will come."""
+        """Call `reader` whenever there is something to read, until it returns False."""
         self._readers[fd] = reader
         self._poll.register(fd, event)
 
     def wait(self, done: Callable[[], bool], seconds: float = _FOREVER) -> bool:
-        """Wait for this, so long at most. False where a stop comes first, or the time after one is over."""
+        """Wait until `done`, at most `seconds`. False if a stop comes first, or the time after one ends."""
         before, until = self.stopped, time.monotonic() + seconds
         if before:
             until = min(until, self._stopped_at + self.patience - _REPORT)
@@ -96,14 +96,14 @@ class Supervisor:
         return done()
 
     def run(self, program: Child, stderr: int, peers: Peers, has_ranks: bool = False) -> Ended:
-        """Wait until the program has ended, and tell how. Signals reach its whole process group.
+        """Wait until the program has ended, and return how. Signals reach its whole process group.
 
-        With `has_ranks` the program is mpirun, or what it uses on this host, which would kill its ranks a
-        moment after a stop: so signals go to the ranks, on each host to its own, and it ends when they do.
+        With `has_ranks` the program is mpirun or its daemon on this host, which would kill its ranks a
+        moment after a stop. So signals go to the ranks, on each host to its own, and it ends when they do.
 
-        Its end is the end of the job: what it left in the background is not waited for. But after a stop all
-        that it has started gets its time. Where another host is lost, the program gets some seconds to fail
-        with its own words and is stopped then.
+        When the program ends, the job ends: background processes are not waited for. But after a stop,
+        everything that it has started gets its time. If another host is lost, the program gets some seconds
+        to fail with its own message before it is stopped.
         """
         tail = Tail(stderr)
         self._pass_on(stderr, tail)
@@ -113,8 +113,8 @@ class Supervisor:
         if has_ranks:
             self._receives = lambda number: self._signal_ranks(number, program, peers)
         if self.stopped:
-            self._receives(self.stopped)  # it came just before
-        # Where this host follows another, the end of that is what counts.
+            self._receives(self.stopped)  # it arrived just before
+        # If this host follows another, the end of that one counts.
         self._wait(lambda: (program.ended and not peers.follows) or bool(self.stopped or peers.lost))
         if peers.follows or not program.ended:
             self._end_with_others(program, peers)
@@ -124,7 +124,7 @@ class Supervisor:
         for fd in list(self._readers):
             self._forget(fd)
         self._write_rest(tail)
-        # A large one that was killed may still be giving back its memory.
+        # A large one that was killed may still be freeing its memory.
         code = os.waitstatus_to_exitcode(signal.SIGKILL if program.status is None else program.status)
         return Ended(
             code=code if code >= 0 else 128 - code,
@@ -135,7 +135,7 @@ class Supervisor:
         )
 
     def _pass_on(self, stderr: int, tail: Tail) -> None:
-        """Copy the program's stderr to ours; while nobody reads that, no more is taken from the program."""
+        """Copy the program's stderr to ours; while ours is full, read no more from the program."""
 
         def read() -> bool:
             more = tail.read()
@@ -153,7 +153,7 @@ class Supervisor:
         self.watch(stderr, read)
 
     def _write_rest(self, tail: Tail) -> None:
-        """What is still unwritten at the end is waited for, after a stop as long as programs are."""
+        """Wait until the rest is written; after a stop, only as long as for programs."""
         tail.read_rest()
         if tail.write():
             self.watch(2, tail.write, select.POLLOUT)
@@ -163,7 +163,7 @@ class Supervisor:
     def _hear(self, peers: Peers, fd: int) -> bool:
         more = peers.read(fd)
         if peers.stopped and not self.stopped:
-            self._take(peers.stopped)
+            self._handle(peers.stopped)
         return more
 
     def _signal_ranks(self, number: int, program: Child, peers: Peers) -> None:
@@ -173,8 +173,8 @@ class Supervisor:
             peers.stop(number)
 
     def _end_with_others(self, program: Child, peers: Peers) -> None:
-        """Tell the program to stop: at once where it has nothing to do without the host that it follows, and
-        after some seconds where another host is lost."""
+        """Tell the program to stop: at once after the end of the host that it follows, and some seconds after
+        the loss of another host."""
         if peers.follows:
             self._wait(lambda: bool(peers.lost), self._programs_end())
         elif not self.stopped:
@@ -184,14 +184,14 @@ class Supervisor:
         program.signal(signal.SIGTERM)
 
     def _let_all_end(self, program: Child) -> None:
-        """Wait for the program and for all that it has started, and kill what does not end in time."""
-        told = {-program.pid}
+        """Wait for the program and everything that it has started; kill what does not end in time."""
+        signalled = {-program.pid}
 
         def over() -> bool:
             left = orphans(self._children) if program.ended else set()
-            for orphan in left - told:
+            for orphan in left - signalled:
                 send(orphan, signal.SIGTERM)
-            told.update(left)
+            signalled.update(left)
             return program.ended and not left
 
         until = self._programs_end() if self.stopped else time.monotonic() + _PATIENCE
@@ -202,11 +202,11 @@ class Supervisor:
         self._wait(lambda: program.ended, time.monotonic() + 1)
 
     def _programs_end(self) -> float:
-        """When programs must have ended: once a stop was asked for."""
+        """When programs must have ended after a stop."""
         return self._stopped_at + _SHARE * self.patience if self.stopped else _FOREVER
 
     def _wait(self, done: Callable[[], bool], until: float = _FOREVER, look: float = _FOREVER) -> None:
-        """Take in whatever happens until this is so or this time has come; ask again every `look` seconds."""
+        """Handle events until `done` or this time; call `done` at least every `look` seconds."""
         while not done():
             pause = min(until - time.monotonic(), look)
             if pause <= 0:
@@ -214,20 +214,20 @@ class Supervisor:
             for fd, _ in self._poll.poll(None if pause == _FOREVER else pause * 1000):
                 if fd == self._awake:
                     for number in os.read(fd, 1 << 16):
-                        self._take(number)
+                        self._handle(number)
                 elif fd in self._readers and not self._readers[fd]():
                     self._forget(fd)
             self._reap()
 
-    def _take(self, number: int) -> None:
-        """Take in one signal."""
+    def _handle(self, number: int) -> None:
+        """Handle one signal."""
         if number in _STOPPING and not self.stopped:
             self.stopped, self._stopped_at = number, time.monotonic()
         if number in _FORWARDED and self._receives:
             self._receives(number)
 
     def _reap(self) -> None:
-        """Reap every child that has ended, orphans too."""
+        """Reap every child that has ended, also orphans."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

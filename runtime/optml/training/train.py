@@ -24,17 +24,17 @@ else:
 
 STOP_TIMEOUT = "SAGEMAKER_STOP_TIMEOUT"
 
-# SageMaker kills a container 120 s after it has asked it to stop.
+# SageMaker kills a container 120 s after it asks it to stop.
 _PATIENCE = 120.0
-# Seconds that a host which is stopped before its program runs takes to let the others know.
+# Seconds for a host that is stopped before its program runs to tell the others.
 _LAST_WORD = 0.7
 
 
 def train(argv: list[str]) -> int:
     """Run the training job of this container and return its exit code: that of the user's program.
 
-    `argv` is passed to the program after the hyperparameters. What is wrong with the job is told in
-    one line, in the log and in `output/failure`, and gives 1.
+    `argv` is passed to the program after the hyperparameters. An error in the job is reported in one
+    line, in the log and in `output/failure`, and returns 1.
     """
     try:
         return _train(argv, Supervisor())
@@ -49,7 +49,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
     prepare_output()
     supervisor.patience = patience()
     start = Preparation(supervisor, argv)
-    from .. import machine  # these while the child is at work
+    from .. import machine  # imported while the child works
     from . import outcome
 
     kills_before = machine.oom_kills()
@@ -58,7 +58,7 @@ def _train(argv: list[str], supervisor: Supervisor) -> int:
     if not start.runs:
         return _fail_before_the_program(supervisor, start)
 
-    from . import intermediate  # these while the program starts
+    from . import intermediate  # imported while the program starts
     from .peers import Peers
 
     peers = Peers(facts["current"], start.links, facts["follows"], facts["orders"])
@@ -83,7 +83,7 @@ def _fail_before_the_program(supervisor: Supervisor, start: Preparation) -> int:
         from .peers import Peers
 
         Peers(start.facts["current"], start.links, "").close(code)
-    elif "failed" in start.facts:  # it tells the others itself
+    elif "failed" in start.facts:  # the child tells the others
         supervisor.wait(lambda: start.child.ended)
     elif start.facts.get("distributed", True):
         from .phases import announce
@@ -110,21 +110,21 @@ def _why_not(supervisor: Supervisor, start: Preparation) -> tuple[int, str]:
 class Preparation:
     """The child that prepares the job (`phases.py`) and then becomes the program.
 
-    It tells through a socket in which phase it is and, at the end, what PID 1 must know of the job, with the
-    connections to the other hosts. Where the socket closes without a failure, the program runs.
+    Through a socket it reports each phase and, at the end, what PID 1 must know of the job, with the
+    connections to the other hosts. If the socket closes without a reported failure, the program runs.
     """
 
     def __init__(self, supervisor: Supervisor, argv: list[str]) -> None:
         self.over = False
         """Whether the program runs, or never will."""
         self._fds: list[int] = []
-        self._heard = b""
+        self._received = b""
         self._socket, its_socket = socket.socketpair()
         self.stderr, its_stderr = os.pipe()
         self.report, its_report = os.pipe()
 
         def work() -> None:
-            from .phases import Teller, prepare  # PID 1 does without all that this imports
+            from .phases import Teller, prepare  # PID 1 needs none of its imports
 
             prepare(argv, Teller(its_socket), its_stderr, its_report)
 
@@ -132,13 +132,13 @@ class Preparation:
         its_socket.close()
         os.close(its_stderr)
         os.close(its_report)
-        supervisor.watch(self._socket.fileno(), self._hear)
+        supervisor.watch(self._socket.fileno(), self._receive)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the child has told: `phase`; `failed`, if it has; `name`, `hidden` and others at the end."""
+        """What the child has reported: `phase`; `failed`, if so; `name`, `hidden` and others at the end."""
         facts: dict[str, Any] = {}
-        messages = io.BytesIO(self._heard)
+        messages = io.BytesIO(self._received)
         try:
             while True:
                 facts.update(marshal.load(messages))
@@ -155,26 +155,26 @@ class Preparation:
         """The connections to other hosts, by host."""
         return dict(zip(self.facts.get("links", ()), self._fds, strict=False))
 
-    def _hear(self) -> bool:
-        descriptor = socket.CMSG_SPACE(4)  # one message brings one
+    def _receive(self) -> bool:
+        descriptor = socket.CMSG_SPACE(4)  # one per message
         piece, ancillary, *_ = self._socket.recvmsg(1 << 16, descriptor, socket.MSG_CMSG_CLOEXEC)
         for _, _, fd in ancillary:
             self._fds.append(int.from_bytes(fd, sys.byteorder))
-        self._heard += piece
+        self._received += piece
         self.over = not piece
         return bool(piece)
 
 
 def prepare_output() -> None:
-    """Make the directories that programs write to, and remove what tells the outcome of an earlier run.
+    """Make the directories that programs write to, and remove the outcome of an earlier run.
 
-    Both as far as the mounts allow. What the user's code writes from now on stands.
+    Both as far as the mounts allow. What user code writes from now on is kept.
     """
     for directory in (paths.MODEL, paths.OUTPUT_DATA, paths.OUTPUT_INTERMEDIATE):
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError:
-            pass  # the program says so, if it needs it
+            pass  # the program fails if it needs it
     for path in (paths.FAILURE, paths.SUCCESS):
         try:
             os.unlink(path)
@@ -183,7 +183,7 @@ def prepare_output() -> None:
 
 
 def patience() -> float:
-    """Seconds from the request to stop to the end. Raises UserError where the variable does not say any."""
+    """Seconds from the request to stop to the end. Raises UserError if the variable is invalid."""
     text = os.environ.get(STOP_TIMEOUT) or str(_PATIENCE)
     try:
         seconds = float(text)

@@ -1,4 +1,4 @@
-"""What training scripts written for the package sagemaker-training import: our job under its names.
+"""What scripts written for the package sagemaker-training import: our job under its names.
 
-It lies at the very end of the path, so that the package itself comes first where it is installed.
+It is last on the path, so that the package itself takes precedence if it is installed.
 """

@@ -1,4 +1,4 @@
-"""`Environment()`: the job of this container, with the fields that sagemaker-training gives it."""
+"""`Environment()`: the job of this container, with the field names of sagemaker-training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optml.training.program import Program
 
 
 class Environment:
-    """The fields of SM_TRAINING_ENV as attributes and, as it is dictionary-like there, as items."""
+    """The fields of SM_TRAINING_ENV as attributes and, as in sagemaker-training, as items."""
 
     def __init__(self) -> None:
         job = optml.job()
@@ -24,7 +24,7 @@ class Environment:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"the training environment has no {name!r}; optml.job() is what this image offers"
+            f"the training environment has no {name!r}; this image offers optml.job() instead"
         )
 
     def keys(self) -> list[str]:

@@ -76,7 +76,7 @@ def ml(tmp_path: Path) -> Ml:
 
 
 def a_job(**fields: Any) -> Job:
-    """A job of one host, with these fields set otherwise."""
+    """A job of one host, with these fields overridden."""
     plain: dict[str, Any] = {
         "name": "",
         "arn": "",
@@ -106,6 +106,6 @@ def a_job(**fields: Any) -> Job:
 
 
 def a_program(**fields: Any) -> Program:
-    """A script, with these fields set otherwise."""
+    """A script, with these fields overridden."""
     plain = {"directory": "/opt/ml/code", "name": "train.py", "kind": "script", "python": "/venv/python3"}
     return Program(**{**plain, **fields})

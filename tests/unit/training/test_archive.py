@@ -54,7 +54,7 @@ def test_files_directories_and_links_inside(code: Path, tmp_path: Path) -> None:
     assert os.access(code / "pkg/run.sh", os.X_OK)
 
 
-def test_a_file_of_the_archive_replaces_one_that_lies_there(code: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_archive_replaces_an_existing_one(code: Path, tmp_path: Path) -> None:
     (code / "train.py").write_text("baked")
     unpack(pack(tmp_path / "a.tar.gz", member("train.py")), str(code))
     assert (code / "train.py").read_text() == "content"
@@ -84,7 +84,7 @@ def test_unsafe_members_are_refused(code: Path, tmp_path: Path, members: list[ta
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_link_that_lies_there_is_not_written_through(code: Path, tmp_path: Path) -> None:
+def test_an_existing_link_is_not_written_through(code: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (code / "train.py").symlink_to(tmp_path / "victim")
     with pytest.raises(UserError):
@@ -92,13 +92,13 @@ def test_a_link_that_lies_there_is_not_written_through(code: Path, tmp_path: Pat
     assert (tmp_path / "victim").read_text() == "mine"
 
 
-def test_setuid_and_write_for_others_do_not_survive(code: Path, tmp_path: Path) -> None:
+def test_setuid_and_write_access_for_others_are_removed(code: Path, tmp_path: Path) -> None:
     unpack(pack(tmp_path / "a.tar.gz", member("x", mode=0o6777), member("y", mode=0o600)), str(code))
     assert stat.S_IMODE((code / "x").stat().st_mode) == 0o755
     assert stat.S_IMODE((code / "y").stat().st_mode) == 0o644  # another user may run it
 
 
-def test_what_was_packed_for_its_owner_alone_can_be_read_by_everybody(code: Path, tmp_path: Path) -> None:
+def test_everyone_may_read_what_was_packed_for_its_owner_only(code: Path, tmp_path: Path) -> None:
     members = (
         member("pkg", tarfile.DIRTYPE, mode=0o700),
         member("pkg/x.py", mode=0o600),
@@ -110,14 +110,16 @@ def test_what_was_packed_for_its_owner_alone_can_be_read_by_everybody(code: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00broken"])
-def test_what_is_no_archive_is_one_line(code: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_a_one_line_error(
+    code: Path, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(UserError) as problem:
         unpack(str(tmp_path / "a.tar.gz"), str(code))
     assert "\n" not in str(problem.value)
 
 
-def test_an_archive_that_is_cut_off_is_one_line(code: Path, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_a_one_line_error(code: Path, tmp_path: Path) -> None:
     whole = Path(pack(tmp_path / "a.tar.gz", *(member(f"f{i}") for i in range(200))))
     whole.write_bytes(whole.read_bytes()[:-400])
     with pytest.raises(UserError) as problem:
@@ -134,7 +136,7 @@ KINDS = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.builds(member, NAMES, KINDS, NAMES), max_size=6))
 @example([member("a", tarfile.SYMTYPE, ""), member("a/..", tarfile.SYMTYPE, "..")])
-def test_whatever_is_packed_nothing_is_written_outside(members: list[tarfile.TarInfo]) -> None:
+def test_no_archive_writes_outside_the_directory(members: list[tarfile.TarInfo]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "outer"
         (root / "code").mkdir(parents=True)
@@ -146,5 +148,5 @@ def test_whatever_is_packed_nothing_is_written_outside(members: list[tarfile.Tar
         assert sorted(p.name for p in root.iterdir()) == ["a", "code"]
         assert (root / "a").read_text() == "mine"
         for path in (root / "code").rglob("*"):
-            # A link in a circle leads nowhere.
+            # A circular link leads nowhere.
             assert not path.exists() or Path(os.path.realpath(path)).is_relative_to(root / "code")

@@ -11,7 +11,7 @@ from optml.training import jsontext
 from optml.training.arguments import arguments
 
 TABLE = [
-    # hyperparameter as the platform gives it, toolkit, json, flags
+    # hyperparameter as the platform writes it, toolkit, json, flags
     ("true", ["--k", "True"], ["--k", "true"], ["--k"]),
     ("false", ["--k", "False"], ["--k", "false"], []),
     ("null", ["--k", ""], ["--k", "null"], []),
@@ -44,12 +44,12 @@ def test_keys_are_sorted_and_one_letter_is_a_short_option() -> None:
     assert arguments({"z": 1, "batch-size": 2, "a": 3}, {}) == ["-a", "3", "--batch-size", "2", "-z", "1"]
 
 
-def test_an_unknown_style_is_refused_with_those_there_are() -> None:
+def test_an_unknown_style_is_refused_and_the_styles_are_listed() -> None:
     with pytest.raises(UserError, match="toolkit, json, flags"):
         arguments({}, {"SAGEMAKER_HYPERPARAMETER_STYLE": "yaml"})
 
 
-def test_what_is_longer_than_an_argument_can_be_is_named() -> None:
+def test_a_hyperparameter_too_long_for_an_argument_is_named() -> None:
     assert arguments({"big": "x" * ((128 << 10) - 1)}, {})
     with pytest.raises(UserError, match="'big' has 131072 bytes, but an argument holds 131071"):
         arguments({"a": 1, "big": "x" * (128 << 10)}, {})

@@ -1,4 +1,4 @@
-"""What the log says of a job, and what a job cannot make it say."""
+"""What the log says about a job, and what a job cannot make it say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.training.conftest import a_job, a_program
 FORGED = "3\noptml: Reporting training SUCCESS\r\033[2Joptml: x"
 
 
-def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_hyperparameter_cannot_forge_a_log_line(capfd: pytest.CaptureFixture[str]) -> None:
     banner.start(a_job(hyperparameters={"epochs": FORGED}), a_program(), [])
     log(f"$ {mask_command(['python3', 'train.py', '--epochs', FORGED], [])}")
     log(FORGED)
@@ -27,7 +27,7 @@ def test_a_hyperparameter_forges_no_line(capfd: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(("gpus", "warnings"), [(0, 0), (1, 1)])
-def test_a_driver_that_does_not_fit_is_a_warning(
+def test_an_unsuitable_driver_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], gpus: int, warnings: int
 ) -> None:
     monkeypatch.setattr(cuda, "problems", lambda python, *_: [f"the driver is old for {python}"])

@@ -1,4 +1,4 @@
-"""`train --check` tells all that would run and all that is wrong, and starts nothing."""
+"""`train --check` reports what would run and everything wrong, and starts nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check(ml: Ml, code: int, *argv: str, **variables: str) -> dict[str, Any]:
     done = ml.train("--check", "--json", *argv, **variables)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert list((ml.root / "output").iterdir()) == [ml.root / "output/data"]  # no outcome: it was no job
+    assert list((ml.root / "output").iterdir()) == [ml.root / "output/data"]  # no outcome: no job ran
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 
@@ -30,7 +30,7 @@ def job(ml: Ml) -> Ml:
     return ml
 
 
-def test_all_that_would_run(job: Ml) -> None:
+def test_what_would_run(job: Ml) -> None:
     report = check(job, 0, "--more", SAGEMAKER_HYPERPARAMETER_STYLE="json")
     assert report["wrong"] == []
     assert report["argv"][1:] == ["train.py", "--api_key", "******", "--epochs", "3", "--more"]
@@ -62,16 +62,18 @@ def test_no_secret_is_printed(job: Ml) -> None:
     ],
     ids=["program", "note", "no job"],
 )
-def test_no_part_of_the_report_holds_a_secret(job: Ml, variables: dict[str, str], form: tuple[str]) -> None:
+def test_no_part_of_the_report_contains_a_secret(
+    job: Ml, variables: dict[str, str], form: tuple[str]
+) -> None:
     job.code("hunter2.py", "")
     done = job.train("--check", *form, DB_PASSWORD="hunter2", **variables)
     assert "******" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_half_a_pair_in_a_secret_is_wrong_as_in_any_other(job: Ml) -> None:
+def test_a_lone_surrogate_in_a_secret_is_reported(job: Ml) -> None:
     job.config("hyperparameters.json", '{"api_key": "abcdef\\ud800ghi", "sagemaker_program": "train.py"}')
-    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or half a pair)"
+    reason = "hyperparameter 'api_key' holds a character that no argument can carry (NUL or a lone surrogate)"
     assert check(job, 1)["wrong"] == [reason]
     assert job.train("--check").stdout.endswith("Something is wrong.\n")
     assert job.train().returncode == 1
@@ -85,7 +87,7 @@ MPI = {"sagemaker_mpi_enabled": "true"}
     ("variables", "parameters", "words"),
     [
         ({"SAGEMAKER_STOP_TIMEOUT": "2min"}, {}, "SAGEMAKER_STOP_TIMEOUT is '2min'"),
-        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.zip"}, {}, "'s3://bucket/code.zip' is no .tar.gz"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://bucket/code.zip"}, {}, "code.zip' is not a .tar.gz"),
         ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3:///code.tar.gz"}, {}, "'s3:///code.tar.gz' is no S3 address"),
         ({"SAGEMAKER_TRAINING_USER": "nobody"}, MPI, "SAGEMAKER_TRAINING_USER does not work with MPI"),
         ({}, {**MPI, "sagemaker_mpi_num_processes": "abc"}, "sagemaker_mpi_num_processes is 'abc'"),
@@ -95,7 +97,7 @@ MPI = {"sagemaker_mpi_enabled": "true"}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_train_refuses_at_once_is_wrong(
+def test_what_train_refuses_at_once_is_reported(
     job: Ml, variables: dict[str, str], parameters: dict[str, str], words: str
 ) -> None:
     if "CA_REPOSITORY_ARN" not in variables:
@@ -107,7 +109,7 @@ def test_what_train_refuses_at_once_is_wrong(
     assert words in job.failure
 
 
-def test_a_user_whom_this_one_cannot_become_is_wrong(job: Ml, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_that_this_one_cannot_become_is_reported(job: Ml, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     monkeypatch.setenv("SAGEMAKER_TRAINING_USER", "nobody")
     monkeypatch.setattr(paths, "CONFIG", f"{job.root}/input/config")
@@ -116,7 +118,7 @@ def test_a_user_whom_this_one_cannot_become_is_wrong(job: Ml, monkeypatch: pytes
     assert any("cannot become SAGEMAKER_TRAINING_USER=nobody" in problem for problem in wrong), wrong
 
 
-def test_all_that_is_wrong(job: Ml) -> None:
+def test_everything_wrong_is_reported(job: Ml) -> None:
     hyperparameters = {
         "sagemaker_program": "absent.py",
         "sagemaker_parameter_server_enabled": "true",
@@ -143,11 +145,9 @@ def test_every_broken_file_is_named(job: Ml) -> None:
     assert "inputdataconfig.json holds an array" in wrong[1]
 
 
-def test_code_that_is_still_elsewhere_is_not_fetched(job: Ml) -> None:
+def test_remote_code_is_not_fetched(job: Ml) -> None:
     report = check(job, 0, SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/code.tar.gz")
-    assert report["notes"] == [
-        "the code comes from s3://bucket/code.tar.gz when the job runs: not looked into"
-    ]
+    assert report["notes"] == ["the code comes from s3://bucket/code.tar.gz when the job runs: not examined"]
     assert report["argv"][1] == "train.py"
 
 
@@ -161,10 +161,10 @@ def test_the_launcher(job: Ml, parameter: str) -> None:
     assert [word for word in report["wrong"] if not word.startswith("MPI needs")] == []
 
 
-def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
+def test_a_total_size_that_the_kernel_refuses_is_reported(job: Ml) -> None:
     job.config("hyperparameters.json", {f"h{number}": "x" * 2400 for number in range(1200)})
     wrong = check(job, 1)["wrong"]
-    assert any("there are 1200 hyperparameters; SageMaker takes 100" in problem for problem in wrong)
+    assert any("there are 1200 hyperparameters; SageMaker allows 100" in problem for problem in wrong)
     assert any("the longest is SM_HP_H" in problem for problem in wrong)
 
 
@@ -172,11 +172,11 @@ def test_more_than_the_kernel_takes_together_is_named(job: Ml) -> None:
     ("hyperparameters", "wrong"),
     [
         ({"a": "x" * 2500}, []),
-        ({"a": "x" * 2501}, ["hyperparameter 'a' has 2501 characters; SageMaker takes 2500"]),
+        ({"a": "x" * 2501}, ["hyperparameter 'a' has 2501 characters; SageMaker allows 2500"]),
         (dict.fromkeys(map(str, range(100)), "1"), []),
         (
             dict.fromkeys(map(str, range(101)), "1"),
-            ["there are 101 hyperparameters; SageMaker takes 100"],
+            ["there are 101 hyperparameters; SageMaker allows 100"],
         ),
     ],
     ids=["2500 characters", "2501 characters", "100", "101"],
@@ -187,12 +187,12 @@ def test_the_limits_of_a_request(ml: Ml, hyperparameters: dict[str, str], wrong:
     assert check(ml, int(bool(wrong)))["wrong"] == wrong
 
 
-def test_a_variable_that_no_request_can_hold_is_noted(job: Ml) -> None:
+def test_a_variable_too_long_for_a_request_is_noted(job: Ml) -> None:
     notes = check(job, 0, LONG="x" * 513, SHORT="x" * 512)["notes"]
-    assert notes == ["variable LONG has 513 characters; a request to SageMaker takes 512"]
+    assert notes == ["variable LONG has 513 characters; a request to SageMaker allows 512"]
 
 
-def test_for_people(job: Ml) -> None:
+def test_the_text_report(job: Ml) -> None:
     done = job.train("--check")
     assert done.returncode == 0
     assert "command    " in done.stdout

@@ -1,4 +1,4 @@
-"""Hyperparameters as the platform writes them: texts, of which some are JSON."""
+"""Hyperparameters as the platform writes them: strings, some of which are JSON."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_decode(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text", ["3.10", "1.0", "1e5", "0.10", "1E-3", "007", "123e4567", "-0", "-0.0", "NaN"]
 )
-def test_a_scalar_keeps_its_text_where_it_is_printed(text: str) -> None:
+def test_a_printed_scalar_keeps_its_text(text: str) -> None:
     printed = str(jsontext.decode(text))
     assert printed == text or (text == "NaN" and printed == "nan")
 
 
-def test_a_float_that_keeps_its_text_is_the_number_to_json() -> None:
+def test_a_float_that_keeps_its_text_is_a_number_in_json() -> None:
     assert json.dumps(jsontext.decode("3.10")) == "3.1"
     assert jsontext.decode("3.10") + 1 == 4.1
 
@@ -79,7 +79,7 @@ def test_dumps_is_the_compact_json_of_the_toolkits(value: Any) -> None:
 
 
 @given(st.text())
-def test_decode_takes_every_text(text: str) -> None:
+def test_decode_accepts_any_text(text: str) -> None:
     decoded = jsontext.decode(text)
     try:
         expected = json.loads(text.strip(" \t\n\r"))
@@ -91,7 +91,7 @@ def test_decode_takes_every_text(text: str) -> None:
 
 
 @given(st.text().filter(lambda text: text.strip()))
-def test_loads_fails_with_the_words_of_json(text: str) -> None:
+def test_loads_fails_with_the_message_of_json(text: str) -> None:
     try:
         json.loads(text)
     except ValueError as expected:

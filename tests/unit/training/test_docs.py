@@ -1,4 +1,4 @@
-"""What docs/training.md and the layout in docs/architecture-training.md list is what there is."""
+"""The lists in docs/training.md and the layout in docs/architecture-training.md match the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOCS = (ROOT / "docs/training.md").read_text()
 
 
 def listed(heading: str) -> set[str]:
-    """The words in `code` under a heading, with what stands after it up to the next."""
+    """The words in `code` under a heading, up to the next heading."""
     text = DOCS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     return {word for code in re.findall(r"`([^`]+)`", text) for word in re.findall(r"[A-Za-z_0-9]+", code)}

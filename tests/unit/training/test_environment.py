@@ -1,4 +1,4 @@
-"""Golden table: the variables that the user's program gets."""
+"""Golden table: the variables of the user's program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SM_CURRENT_HOST_RANK SM_SOURCE_DIR SM_ENTRY_SCRIPT
 
 
 @pytest.mark.parametrize("name", ALWAYS.split())
-def test_is_always_there(name: str) -> None:
+def test_is_always_set(name: str) -> None:
     assert name in variables()
 
 
@@ -102,7 +102,7 @@ def test_heterogeneous_cluster() -> None:
     assert found["SM_CURRENT_HOST_RANK"] == "2"
 
 
-def test_one_group_is_no_heterogeneous_cluster() -> None:
+def test_one_group_is_not_a_heterogeneous_cluster() -> None:
     group = {"instance_group_name": "gpu", "instance_type": "ml.x", "hosts": ["algo-1"]}
     assert variables(instance_group="gpu", instance_groups={"gpu": group})["SM_IS_HETERO"] == "false"
 
@@ -114,7 +114,7 @@ def test_one_host_is_the_master(host: str) -> None:
 
 
 @pytest.mark.parametrize(("topology", "there"), [(None, False), ([{"x": 1}], True)])
-def test_topology_only_where_there_is_one(topology: object, there: bool) -> None:
+def test_topology_only_if_there_is_one(topology: object, there: bool) -> None:
     assert ("SM_TOPOLOGY" in variables(resource_config={"topology": topology})) is there
 
 
@@ -132,13 +132,13 @@ def test_written(value: object, text: str) -> None:
     assert written(value) == text
 
 
-def test_what_the_user_set_stands() -> None:
+def test_what_the_user_set_is_kept() -> None:
     own = {"MASTER_ADDR": "elsewhere", "NCCL_SOCKET_IFNAME": "ib0", "SM_MODEL_DIR": "/elsewhere"}
     found = variables(own)
     assert {name: found[name] for name in own} == own
 
 
-def test_the_code_stands_before_the_users_pythonpath() -> None:
+def test_the_code_comes_before_the_users_pythonpath() -> None:
     assert variables({"PYTHONPATH": "/mine"})["PYTHONPATH"] == f"/opt/ml/code:/mine:{paths.LIB}"
 
 
@@ -146,16 +146,16 @@ def test_what_no_environment_can_hold_is_left_out() -> None:
     found = variables(hyperparameters={"a=b": 1, "long": "x" * (128 << 10)})
     assert "SM_HP_A=B" not in found
     assert "SM_HP_LONG" not in found
-    assert "SM_HPS" not in found  # it holds the long one
+    assert "SM_HPS" not in found  # it contains the long one
 
 
-def test_a_name_that_is_spelled_exactly_comes_first() -> None:
+def test_an_exactly_spelled_name_takes_precedence() -> None:
     for hyperparameters in ({"a_b": "exact", "a-b": "dash"}, {"a-b": "dash", "a_b": "exact"}):
         found = variables(hyperparameters=hyperparameters)
         assert (found["SM_HP_A_B"], found["SM_HP_A-B"]) == ("exact", "dash")
 
 
-def test_where_the_container_sets_what_the_job_sets_the_log_says_which_holds(
+def test_the_log_names_what_the_container_overrides(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert variables({"SM_HP_A": "99", "SM_HP_B": "2"}, hyperparameters={"a": 1, "b": 2})["SM_HP_A"] == "99"
@@ -163,14 +163,14 @@ def test_where_the_container_sets_what_the_job_sets_the_log_says_which_holds(
     assert log == "optml: set in the container, so the job's own values do not replace them: SM_HP_A\n"
 
 
-def test_the_longest_variable_that_the_kernel_takes_is_set() -> None:
+def test_the_longest_variable_that_the_kernel_accepts_is_set() -> None:
     longest = (128 << 10) - len("SM_HP_E=") - 1
     assert "SM_HP_E" in variables(hyperparameters={"e": "x" * longest})
     assert "SM_HP_E" not in variables(hyperparameters={"e": "x" * (longest + 1)})
     assert "SM_HP_E" not in variables(hyperparameters={"e": "é" * (longest // 2 + 1)})
 
 
-def test_a_python_that_knows_us_gets_nothing_of_ours_on_its_path(tmp_path: Path) -> None:
+def test_a_python_with_our_pth_file_gets_no_extra_path(tmp_path: Path) -> None:
     program = a_program(python=f"{tmp_path}/bin/python3")
     site = tmp_path / "lib/python3.13/site-packages"
     site.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Thousands of jobs as no platform writes them: each runs, or is refused in one line that names why."""
+"""Thousands of jobs that no platform would write: each runs, or is refused in one line that says why."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[Any]:
-    """What makes sense in nine cases of ten: all that is read after the first nonsense is never reached."""
+    """A valid value in nine cases of ten, because nothing after the first invalid one is reached."""
     return st.sampled_from([usual] * 9 + [other]).flatmap(lambda chosen: chosen)
 
 
@@ -81,7 +81,7 @@ ENCODING = mostly(st.just("utf-8"), st.sampled_from(["utf-8-sig", "utf-16", "utf
 
 @st.composite
 def files(draw: st.DrawFn, name: str) -> bytes:
-    """The bytes of a file of input/config: mostly JSON of what it is about; also damaged, or anything."""
+    """The bytes of a file in input/config: mostly plausible JSON, sometimes damaged or arbitrary."""
     text = json.dumps(draw(mostly(OBJECTS[name])), ensure_ascii=draw(st.booleans()))
     twice = text.replace("{", "{" + text[1:-1] + ",", 1)
     text = draw(mostly(st.just(text), st.sampled_from([twice, text[:-1]]) | TEXTS))
@@ -97,7 +97,7 @@ ENVIRONMENTS = st.dictionaries(
 
 
 class Started(BaseException):
-    """Stands for the program, of which only the start is looked at: whether the system can take it."""
+    """Stands for the program: only whether the system can start it is checked."""
 
 
 def _start(launch: launchers.Launch, argv: list[str], *_: object) -> None:
@@ -128,7 +128,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
     monkeypatch.setattr(phases, "_become", _start)
     monkeypatch.setattr(phases, "announce", lambda *_, **__: None)
     monkeypatch.setattr(launchers, "meet", lambda job: None)
-    # What MPI needs is not on every machine that runs this.
+    # Not every machine that runs this has what MPI needs.
     monkeypatch.setattr(mpi, "need", lambda command: command)
     monkeypatch.setattr(mpi, "rank", lambda program: program.argv)
     monkeypatch.setattr(mpi, "_agent", lambda hosts: ("agent", "orders"))
@@ -146,7 +146,7 @@ def test_every_job_runs_or_is_refused_in_one_line(ml: Ml, monkeypatch: pytest.Mo
         variables = mock.patch.dict(os.environ, {**kept, **environment}, clear=True)
         with variables, mock.patch.dict(sys.modules):
             for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
-                del sys.modules[name]  # not imported when the job is read, on which its C parts depend
+                del sys.modules[name]  # as when the job is read: its C functions depend on it
             facts = Facts()
             with suppress(Started):
                 phases.prepare([], facts, -1, nowhere)  # type: ignore[arg-type]

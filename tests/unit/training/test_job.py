@@ -1,4 +1,4 @@
-"""What the job is, read from the platform's files."""
+"""The job, as read from the platform's files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ask(ml: Ml, expression: str, **variables: str) -> str:
     ).stdout.strip()
 
 
-def test_nothing_there_is_a_job_of_one_host(ml: Ml) -> None:
+def test_without_files_the_job_has_one_host(ml: Ml) -> None:
     assert (
         ask(ml, "optml.job().hosts, optml.job().current_host, optml.job().rank")
         == "['localhost'] localhost 0"
@@ -61,7 +61,7 @@ def test_hyperparameters_are_split_and_decoded(ml: Ml) -> None:
         ("name", "TRAINING_JOB_NAME", "job-7", "job-7"),
     ],
 )
-def test_the_environment_beats_the_hyperparameter(
+def test_the_environment_overrides_the_hyperparameter(
     ml: Ml, expression: str, variable: str, value: str, expected: str
 ) -> None:
     ml.config("hyperparameters.json", {"sagemaker_program": "a.py", "sagemaker_container_log_level": "30"})
@@ -78,9 +78,7 @@ REGIONS = {"SAGEMAKER_REGION": "eu-west-1", "AWS_REGION": "eu-west-2", "sagemake
 
 
 @pytest.mark.parametrize("first", range(4))
-def test_the_clients_of_aws_are_in_the_region_of_the_job(
-    ml: Ml, monkeypatch: pytest.MonkeyPatch, first: int
-) -> None:
+def test_aws_clients_use_the_region_of_the_job(ml: Ml, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     given = dict([*REGIONS.items()][first:])
     ml.config("hyperparameters.json", {name: f'"{given[name]}"' for name in given if name.islower()})
     variables = {name: given.get(name, "") for name in REGIONS if name.isupper()}
@@ -104,7 +102,7 @@ def test_the_lower_case_resource_config_wins(ml: Ml) -> None:
 
 
 @pytest.mark.parametrize("hosts", ['"algo-1"', '{"algo-1": 1}', '["algo-1", 2]', "["])
-def test_hosts_that_somebody_else_has_set_are_not_believed(ml: Ml, hosts: str) -> None:
+def test_invalid_hosts_in_the_environment_are_ignored(ml: Ml, hosts: str) -> None:
     assert ask(ml, "optml.job().hosts", SM_HOSTS=hosts, SM_CURRENT_HOST="algo-1") == "['localhost']"
 
 
@@ -124,8 +122,8 @@ def test_the_index_of_a_kubernetes_pod_names_the_host(
     assert ask(ml, "optml.job().current_host", JOB_COMPLETION_INDEX=index) == expected
 
 
-def test_several_hosts_without_a_word_on_which_this_is_are_no_job(ml: Ml) -> None:
-    """Each would take itself for the first, train alone, and report success."""
+def test_several_hosts_without_a_current_host_are_an_error(ml: Ml) -> None:
+    """Each would assume it is the first, train alone, and report success."""
     ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
     ml.code("train.py", "")
     assert ml.train().returncode == 1
@@ -136,14 +134,14 @@ def test_several_hosts_without_a_word_on_which_this_is_are_no_job(ml: Ml) -> Non
 
 
 @pytest.mark.parametrize("index", ["2", "9" * 5000])
-def test_a_pod_without_a_host_is_told_so(ml: Ml, index: str) -> None:
+def test_a_pod_without_a_host_is_an_error(ml: Ml, index: str) -> None:
     ml.config("resourceconfig.json", {"hosts": ["a", "b"]})
     with pytest.raises(subprocess.CalledProcessError) as failed:
         ask(ml, "optml.job()", JOB_COMPLETION_INDEX=index)
     assert f"names 2 hosts, and none for JOB_COMPLETION_INDEX {index}" in failed.value.stderr
 
 
-def test_an_interface_that_is_not_there_gives_way(ml: Ml) -> None:
+def test_a_missing_interface_is_replaced(ml: Ml) -> None:
     ml.config(
         "resourceconfig.json", {"current_host": "a", "hosts": ["a"], "network_interface_name": "ethwe-none"}
     )
@@ -186,7 +184,7 @@ def test_env_prints_json_without_secrets(ml: Ml) -> None:
     assert "s3cr3t" not in done.stdout and "hunter2" not in done.stdout
 
 
-def test_a_module_of_the_users_is_not_taken_for_the_standard_librarys(ml: Ml) -> None:
+def test_a_module_of_the_users_does_not_shadow_the_standard_library(ml: Ml) -> None:
     ml.code("json.py", "raise SystemExit('not this one')")
     done = subprocess.run(
         [sys.executable, "-m", "optml", "env"],
@@ -198,7 +196,7 @@ def test_a_module_of_the_users_is_not_taken_for_the_standard_librarys(ml: Ml) ->
     assert json.loads(done.stdout)["model_dir"] == str(ml.root / "model"), done.stderr
 
 
-def test_env_prints_no_secret_under_another_name_either(ml: Ml) -> None:
+def test_env_masks_a_secret_under_another_name(ml: Ml) -> None:
     ml.config("hyperparameters.json", {"api_key": "s3cr3t", "url": "http://x/?k=s3cr3t"})
     command = [sys.executable, str(RUNTIME), "env"]
     environment = ml.environment(DB_PASSWORD="hunter2", TRAINING_JOB_NAME="of-hunter2")
@@ -215,7 +213,7 @@ def test_import_optml_reads_nothing_and_needs_no_other_package(ml: Ml) -> None:
     ("value", "groups"),
     [("true", ["homogeneousCluster"]), ("1", ["homogeneousCluster"]), ("false", []), ("", [])],
 )
-def test_a_distribution_is_one_where_it_is_on(ml: Ml, value: str, groups: list[str]) -> None:
+def test_a_distribution_has_groups_if_it_is_on(ml: Ml, value: str, groups: list[str]) -> None:
     ml.config("hyperparameters.json", {"sagemaker_mpi_enabled": value})
     assert ask(ml, "optml.job().distribution_groups") == str(groups)
 
@@ -228,13 +226,13 @@ def test_a_distribution_that_is_neither_on_nor_off_is_refused(ml: Ml) -> None:
     assert ml.failure == "hyperparameter 'sagemaker_mpi_enabled' is 'yes'; it must be true or false"
 
 
-def test_a_directory_in_place_of_a_file_is_told(ml: Ml) -> None:
+def test_a_directory_in_place_of_a_file_is_an_error(ml: Ml) -> None:
     (ml.root / "input/config/hyperparameters.json").mkdir()
     ml.train()
     assert ml.failure.startswith(f"{ml.root}/input/config/hyperparameters.json is a directory")
 
 
-def test_gpus_that_cuda_does_not_show_are_not_counted(
+def test_gpus_that_cuda_does_not_expose_are_not_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("optml.machine.DEV", str(tmp_path))
@@ -244,7 +242,7 @@ def test_gpus_that_cuda_does_not_show_are_not_counted(
     assert read({}).gpus == 4
 
 
-def test_a_base_directory_that_is_relative_is_one_place_for_all(ml: Ml) -> None:
+def test_a_relative_base_directory_is_the_same_for_the_program(ml: Ml) -> None:
     ml.code(
         "train.py",
         "import os; print(os.environ['SM_MODEL_DIR']); os.rmdir(os.environ['SM_OUTPUT_INTERMEDIATE_DIR'])",

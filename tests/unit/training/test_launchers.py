@@ -60,7 +60,7 @@ def test_processes_per_host_must_be_a_number(wanted: str) -> None:
         argv(TORCH, SAGEMAKER_PROCESSES_PER_HOST=wanted)
 
 
-def test_torchrun_alone_needs_no_name() -> None:
+def test_torchrun_on_one_host_needs_no_name() -> None:
     assert "--master-addr=127.0.0.1" in argv(TORCH)
 
 
@@ -97,6 +97,6 @@ def test_only_the_hosts_of_the_distribution_groups_run_it() -> None:
 
 
 @pytest.mark.parametrize("name", launchers._UNSUPPORTED)
-def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
+def test_an_unsupported_distribution_is_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}.*torch_distributed_enabled"):
         argv({"framework_parameters": {name: True}})

@@ -1,4 +1,4 @@
-"""Who may speak on the port where hosts meet: those that prove that they know the job, over real sockets."""
+"""The rendezvous over real sockets: only hosts that prove that they know the job are accepted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from optml.report import UserError
 from optml.training import keys, rendezvous
 
 FIRST = "127.0.0.1"
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a host leaves its links to its end
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a host leaves its connections open
 KEY, ANOTHER = b"of the job", b"of another job"
 
 
 @pytest.fixture
 def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], rendezvous.FirstHost]]:
-    """The first host of two, on a port that nobody else has."""
+    """The first host of two, on a free port."""
     hosts: list[rendezvous.FirstHost] = []
     with socket.create_server((FIRST, 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setattr(rendezvous, "PORT", port)
-    monkeypatch.setattr(rendezvous, "PATIENCE", 60.0)  # where a test fails, it need not wait so long
+    monkeypatch.setattr(rendezvous, "PATIENCE", 60.0)  # so that a failing test ends sooner
 
     def create(key: bytes = KEY) -> rendezvous.FirstHost:
         hosts.append(rendezvous.FirstHost(FIRST, [FIRST, "b"], key))
@@ -37,7 +37,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], rendezv
         host._server.close()
         for guest in (*host._here.values(), *host._guests.values()):
             guest.link.close()
-    gc.collect()  # the other ends, while nobody minds
+    gc.collect()  # the other ends, while the warning is ignored
 
 
 def call(name: str, key: bytes, end: str = "") -> socket.socket | None:
@@ -56,20 +56,20 @@ def is_cut_off(link: socket.socket) -> None:
         while link.recv(1 << 12):
             pass
     except ConnectionResetError:
-        pass  # with words that nobody has read
+        pass  # with unread data
     link.close()
 
 
-def test_strangers_are_turned_away_and_the_host_of_the_job_is_met(first, capfd, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(rendezvous, "_INTRODUCTION", 300.0)  # it is not the time that ends them
+def test_strangers_are_rejected_and_the_host_of_the_job_is_accepted(first, capfd, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(rendezvous, "_INTRODUCTION", 300.0)  # no timeout ends them
     host = first()
     with ThreadPoolExecutor(4) as threads:
         joined = threads.submit(host.join)
         strangers = [say(words) for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\n", b"b x y\n", b"x" * 5000)]
         for stranger in strangers:
             is_cut_off(stranger)
-        assert call("b", ANOTHER) is None  # it knows another job
-        assert call("c", KEY) is None  # it knows the job, but is none of its hosts
+        assert call("b", ANOTHER) is None  # knows another job
+        assert call("c", KEY) is None  # knows the job, but is not one of its hosts
         assert not joined.done()
         link = rendezvous.OtherHost("b", [FIRST, "b"], KEY).join()[FIRST]
         links = joined.result(30)
@@ -81,7 +81,7 @@ def test_strangers_are_turned_away_and_the_host_of_the_job_is_met(first, capfd, 
     assert capfd.readouterr().err.count("a connection from 127.0.0.1 is not of this job") == 6
 
 
-def test_who_says_nothing_is_not_waited_for(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_silent_connection_is_not_waited_for(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(rendezvous, "_INTRODUCTION", 0.5)
     host = first()
     with ThreadPoolExecutor(1) as threads, say(b"") as silent:
@@ -94,7 +94,7 @@ def test_who_says_nothing_is_not_waited_for(first, monkeypatch) -> None:  # type
             each.close()
 
 
-def test_hosts_that_never_come_are_named(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_missing_hosts_are_named(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(rendezvous, "PATIENCE", 0.1)
     with pytest.raises(UserError, match=r"no sign of b in 0 s; see the logs of these hosts"):
         first().join()
@@ -106,7 +106,7 @@ def test_hosts_that_never_come_are_named(first, monkeypatch) -> None:  # type: i
 
 
 @pytest.mark.parametrize("end", ["b 143", "b 7"])
-def test_the_end_of_a_host_that_does_not_start_ends_the_meeting(first, end: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_end_of_a_host_that_does_not_start_ends_the_rendezvous(first, end: str) -> None:  # type: ignore[no-untyped-def]
     host = first()
     with ThreadPoolExecutor(1) as threads:
         joined = threads.submit(host.join)
@@ -115,7 +115,7 @@ def test_the_end_of_a_host_that_does_not_start_ends_the_meeting(first, end: str)
             joined.result(30)
 
 
-def test_a_first_host_that_still_prepares_hears_of_the_end_of_another(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_first_host_that_is_still_preparing_learns_of_the_end_of_another(first, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(rendezvous, "_INTRODUCTION", 0.2)
     host = first()
     with ThreadPoolExecutor(1) as threads:
@@ -147,7 +147,7 @@ def test_the_end_of_the_first_host_reaches_the_other(first) -> None:  # type: ig
         [b"x" * 5000],
     ],
 )
-def test_a_first_host_that_proves_nothing_is_not_believed(first, answers: list[bytes]) -> None:  # type: ignore[no-untyped-def]
+def test_a_first_host_without_a_valid_proof_is_rejected(first, answers: list[bytes]) -> None:  # type: ignore[no-untyped-def]
     with socket.create_server((FIRST, rendezvous.PORT)) as server, ThreadPoolExecutor(1) as threads:
         called = threads.submit(call, "b", KEY)
         link, _ = server.accept()

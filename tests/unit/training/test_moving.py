@@ -1,4 +1,4 @@
-"""What moves here from sagemaker-training and SageMaker Containers finds what it had there."""
+"""Scripts for sagemaker-training and SageMaker Containers find here what they had there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.training.conftest import Ml, a_job, a_program
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 
-# How AWS's own example scripts begin, those that train and serve in one file.
+# The start of AWS's own example scripts that train and serve in one file.
 SCRIPT = """
 from sagemaker_containers.beta.framework import (
     content_types, encoders, entry_point, env, modules, transformer, worker)
@@ -42,7 +42,7 @@ def run(ml: Ml, script: str, *path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ml.environment(), capture_output=True, text=True, timeout=60)
 
 
-def test_a_script_of_the_toolkits_finds_its_job(ml: Ml) -> None:
+def test_a_script_for_the_toolkits_finds_its_job(ml: Ml) -> None:
     ml.config("hyperparameters.json", {"epochs": "3", "sagemaker_program": "train.py"})
     ml.config("inputdataconfig.json", {"train": {}})
     done = run(ml, SCRIPT, RUNTIME, RUNTIME / "shims")
@@ -61,7 +61,7 @@ def test_a_script_of_the_toolkits_finds_its_job(ml: Ml) -> None:
     assert fields["module_name"] == "train"
 
 
-def test_what_the_training_environment_lacks_is_named(ml: Ml) -> None:
+def test_an_attribute_that_the_training_environment_lacks_is_named(ml: Ml) -> None:
     script = "from sagemaker_training.environment import Environment; Environment().absent"
     done = run(ml, script, RUNTIME, RUNTIME / "shims")
     assert done.stderr.splitlines()[-1].startswith("AttributeError: the training environment has no 'absent'")
@@ -76,7 +76,7 @@ from {module}.cli.{verb} import main
 
 
 def entrypoint(directory: Path, script: str | bytes) -> subprocess.CompletedProcess[str]:
-    """`train` where this script of that name stands on PATH before a python3 that says how it is called."""
+    """Run `train` with this script of that name on PATH, before a python3 that prints its arguments."""
     for name, text in {"train": script, "python3": '#!/bin/sh\necho runtime "$@"\n'}.items():
         path = directory / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -106,6 +106,6 @@ def test_the_users_own_train_runs(tmp_path: Path, script: str) -> None:
     assert (done.stdout, done.stderr) == ("mine --more\n", "")
 
 
-def test_a_program_of_no_text_is_the_users(tmp_path: Path) -> None:
+def test_a_binary_train_is_the_users(tmp_path: Path) -> None:
     done = entrypoint(tmp_path, Path("/bin/echo").read_bytes())
     assert (done.stdout, done.stderr) == ("--more\n", "")

@@ -15,11 +15,11 @@ from optml.training import mpi
 from tests.unit.training.conftest import a_job
 
 
-def test_the_agent_passes_on_whole_lines_of_the_hosts_of_the_job_alone() -> None:
+def test_the_agent_forwards_whole_lines_for_hosts_of_the_job_only() -> None:
     hosts = [f"algo-{number}" for number in range(2, 10)]
     agent, orders = mpi._agent(hosts)
     fifo = os.open(orders, os.O_RDWR)
-    long = "x" * 6000  # longer than what a pipe takes at once
+    long = "x" * 6000  # longer than an atomic write to a pipe
     with ThreadPoolExecutor(len(hosts)) as threads:
         done = threads.map(lambda host: subprocess.run([*agent.split(), host, "a;b", '"c"', long]), hosts)
         lines = b""
@@ -28,11 +28,11 @@ def test_the_agent_passes_on_whole_lines_of_the_hosts_of_the_job_alone() -> None
     assert not any(each.returncode for each in done)
     assert sorted(lines.decode().splitlines()) == [f'{host} a;b "c" {long}' for host in hosts]
     stranger = subprocess.run([*agent.split(), "algo-1", "x"], capture_output=True, text=True)
-    assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is none of the hosts of this job\n")
+    assert (stranger.returncode, stranger.stderr) == (1, "algo-1 is not a host of this job\n")
 
 
 @pytest.mark.parametrize(("number", "known"), [(2, True), (32767, True), (32768, False), (37309, False)])
-def test_an_interface_whose_number_prrte_cannot_hold_is_not_named_to_it(
+def test_an_interface_whose_index_prrte_cannot_hold_is_not_passed_to_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, known: bool
 ) -> None:
     (tmp_path / "ifindex").write_text(f"{number}\n")
@@ -45,13 +45,13 @@ def test_a_daemon_stays_in_the_foreground() -> None:
     assert mpi.daemon("A=1;/usr/bin/prted --daemonize --x y")[-1] == "A=1;/usr/bin/prted --x y"
 
 
-def test_options_that_no_shell_would_take_are_named() -> None:
+def test_options_that_cannot_be_parsed_are_named() -> None:
     job = a_job(framework_parameters={"sagemaker_mpi_custom_mpi_options": "-x 'A"})
     with pytest.raises(UserError, match=r"sagemaker_mpi_custom_mpi_options is .*: No closing quotation"):
         mpi.mpirun(job, ["train"], 1, {})
 
 
-def test_a_number_of_ranks_that_is_none_is_refused() -> None:
+def test_an_invalid_number_of_ranks_is_refused() -> None:
     parameters = {"sagemaker_mpi_num_processes": "abc"}
     with pytest.raises(UserError, match="sagemaker_mpi_num_processes is 'abc'; it must be a number"):
         mpi.mpirun(a_job(framework_parameters=parameters), ["train"], 1, {})
@@ -74,7 +74,7 @@ def test_mpirun_on_one_host_starts_no_daemons(fake_mpirun: str) -> None:
     assert not any("agent" in name for name in environment)
 
 
-def test_mpirun_on_several_hosts_starts_its_daemons_by_the_agent(fake_mpirun: str) -> None:
+def test_mpirun_on_several_hosts_starts_its_daemons_through_the_agent(fake_mpirun: str) -> None:
     parameters = {
         "sagemaker_mpi_num_processes": "3",
         "sagemaker_mpi_custom_mpi_options": "-x 'A B' -v",
@@ -92,10 +92,10 @@ def test_mpirun_on_several_hosts_starts_its_daemons_by_the_agent(fake_mpirun: st
         environment["OMPI_MCA_plm_rsh_no_tree_spawn"] == environment["PRTE_MCA_plm_ssh_no_tree_spawn"] == "1"
     )
     assert environment["OMPI_MCA_oob_tcp_if_include"] == environment["PRTE_MCA_prte_if_include"] == "eth7"
-    assert environment["OMPI_MCA_btl_tcp_if_include"] == "ib0"  # what the user set stands
+    assert environment["OMPI_MCA_btl_tcp_if_include"] == "ib0"  # what the user set is kept
 
 
-def test_mpirun_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mpirun_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/absent")
     with pytest.raises(UserError, match="MPI needs mpirun, which is not here; add to the Dockerfile"):
         mpi.mpirun(a_job(), ["train"], 1, {})

@@ -97,7 +97,7 @@ def test_a_long_traceback_loses_its_start() -> None:
     assert text.endswith('  File "module999.py", line 999, in f\nRuntimeError: deep')
 
 
-def test_a_message_that_is_too_long_is_cut() -> None:
+def test_a_message_that_is_too_long_is_truncated() -> None:
     assert len(why("Traceback (most recent call last):\nValueError: " + "x" * 5000)) == 1024
 
 
@@ -123,11 +123,11 @@ def test_a_lost_host_is_named_first() -> None:
     )
 
 
-def test_a_host_that_follows_another_says_only_what_became_of_that() -> None:
+def test_a_host_that_follows_another_reports_only_the_end_of_that() -> None:
     assert why("", code=0, lost="host algo-1 ended with code 7") == "host algo-1 ended with code 7"
 
 
-def test_what_a_rank_said_last_follows_how_it_ended() -> None:
+def test_the_last_output_of_a_rank_follows_how_it_ended() -> None:
     assert why("no data here\n" + TORCHRUN.format(code=3)).splitlines() == [
         "rank 3 exited with code 3",
         "train.py exited with code 1",
@@ -136,5 +136,5 @@ def test_what_a_rank_said_last_follows_how_it_ended() -> None:
     ]
 
 
-def test_rulers_are_no_reason() -> None:
+def test_a_line_without_letters_is_not_a_reason() -> None:
     assert why("it broke\n-----\n \x00\n").splitlines()[0] == "it broke"

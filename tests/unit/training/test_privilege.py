@@ -1,4 +1,4 @@
-"""How a program is run as another user: by setpriv, with what it writes given to that user."""
+"""How a program runs as another user: through setpriv, as the owner of what it writes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOBODY = pwd.getpwnam("nobody")
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
-    """As root, beside a folder of checkpoints with a link that leads out of it: what is given to whom."""
+def owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """The owner that each path gets, as root, with checkpoints among which a link leads out of them."""
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "epoch").mkdir(parents=True)
     (checkpoints / "epoch/1").touch()
@@ -39,7 +39,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[in
 
 
 @pytest.mark.parametrize("name", ["nobody", str(NOBODY.pw_uid)])
-def test_it_has_no_right_and_can_get_none(given: Any, name: str) -> None:
+def test_it_has_no_privileges_and_cannot_gain_any(owners: Any, name: str) -> None:
     argv, environment = privilege.drop(["train", "x"], {"SAGEMAKER_TRAINING_USER": name, "HOME": "/root"})
     assert argv[0] == "/usr/bin/setpriv"
     assert set(argv[1:-3]) == {
@@ -50,24 +50,24 @@ def test_it_has_no_right_and_can_get_none(given: Any, name: str) -> None:
     assert [environment[name] for name in ("HOME", "USER", "LOGNAME")] == [NOBODY.pw_dir, "nobody", "nobody"]
 
 
-def test_what_it_writes_is_given_to_it_and_nothing_that_a_link_leads_to(
-    given: dict[str, tuple[int, int]], tmp_path: Path
+def test_it_owns_what_it_writes_and_no_target_of_a_link(
+    owners: dict[str, tuple[int, int]], tmp_path: Path
 ) -> None:
     privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})
     parts = ("model", "checkpoints", "checkpoints/epoch", "checkpoints/epoch/1", "checkpoints/link")
-    assert given == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
+    assert owners == {f"{tmp_path}/{part}": (NOBODY.pw_uid, NOBODY.pw_gid) for part in parts}
 
 
-def test_the_checkpoints_are_those_of_the_job(given: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+def test_the_checkpoints_are_those_of_the_job(owners: dict[str, tuple[int, int]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/1").touch()
     user = {"SAGEMAKER_TRAINING_USER": "nobody"}
     launch(a_job(checkpoint_dir=f"{tmp_path}/mine"), a_program(), [], user)
-    assert sorted(given) == [f"{tmp_path}/{part}" for part in ("mine", "mine/1", "model")]
+    assert sorted(owners) == [f"{tmp_path}/{part}" for part in ("mine", "mine/1", "model")]
 
 
-def test_pipes_become_the_users_before_the_program_so_that_it_can_open_its_stderr(
-    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_user_owns_the_pipes_so_that_the_program_can_open_its_stderr(
+    owners: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owners: dict[int, tuple[int, int]] = {}
 
@@ -95,17 +95,17 @@ def test_pipes_become_the_users_before_the_program_so_that_it_can_open_its_stder
     os.close(stderr)
 
 
-def test_who_it_is_already_needs_nothing(given: Any) -> None:
+def test_the_current_user_needs_nothing(owners: Any) -> None:
     variables = {"SAGEMAKER_TRAINING_USER": "root"}
     assert privilege.drop(["train"], variables) == (["train"], variables)
-    assert given == {}
+    assert owners == {}
 
 
 @pytest.mark.parametrize(("user", "setpriv"), [(1000, "/usr/bin/setpriv"), (0, None)])
-def test_who_cannot_become_another_says_so(
-    given: Any, monkeypatch: pytest.MonkeyPatch, user: int, setpriv: str | None
+def test_a_user_that_cannot_become_another_is_an_error(
+    owners: Any, monkeypatch: pytest.MonkeyPatch, user: int, setpriv: str | None
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(privilege, "which", lambda _: setpriv)
-    with pytest.raises(UserError, match="cannot become SAGEMAKER_TRAINING_USER=nobody: that takes root"):
+    with pytest.raises(UserError, match="cannot become SAGEMAKER_TRAINING_USER=nobody: that needs root"):
         privilege.drop(["train"], {"SAGEMAKER_TRAINING_USER": "nobody"})

@@ -1,4 +1,4 @@
-"""Which program is started, and how it is named where there is none."""
+"""Which program is started, and the error if there is none."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_names_in_a_package(tmp_path: Path, program: str, words: list[str]) -> N
     assert argv(tmp_path, program) == ["python3", *words]
 
 
-def test_a_script_that_lies_elsewhere_is_no_module_of_the_package(tmp_path: Path) -> None:
+def test_a_script_outside_the_package_is_not_a_module_of_it(tmp_path: Path) -> None:
     put(tmp_path, "code/setup.py", "elsewhere/train.py")
     script = f"{tmp_path}/elsewhere/train.py"
     assert argv(tmp_path / "code", script) == ["python3", script]
@@ -86,7 +86,7 @@ def test_shell_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o644])
-def test_an_executable_is_made_one_and_started_by_its_path(tmp_path: Path, mode: int) -> None:
+def test_an_executable_gets_its_permission_and_is_started_by_its_path(tmp_path: Path, mode: int) -> None:
     put(tmp_path, "run", mode=mode)
     program = find(a_job(program="run"), str(tmp_path))
     assert (program.name, program.argv) == ("run", [f"{tmp_path}/run"])
@@ -97,7 +97,7 @@ def test_a_command_on_path(tmp_path: Path) -> None:
     assert argv(tmp_path, "ls") == ["ls"]
 
 
-def test_a_command_that_a_requirement_may_bring(tmp_path: Path) -> None:
+def test_a_command_that_a_requirement_may_provide(tmp_path: Path) -> None:
     put(tmp_path, "requirements.txt")
     assert argv(tmp_path, "accelerate") == ["accelerate"]
     with pytest.raises(UserError):
@@ -110,12 +110,12 @@ def test_a_function_of_a_framework(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.py", "train", "train.sh"])
-def test_one_obvious_program_is_taken(tmp_path: Path, name: str) -> None:
+def test_a_single_default_program_is_run(tmp_path: Path, name: str) -> None:
     put(tmp_path, name, "helper.py")
     assert find(a_job(), str(tmp_path)).name.endswith(name)
 
 
-def test_two_obvious_programs_are_not_chosen_between(tmp_path: Path) -> None:
+def test_two_default_programs_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "train.py", "train.sh")
     with pytest.raises(UserError, match="SAGEMAKER_PROGRAM"):
         find(a_job(), str(tmp_path))
@@ -124,7 +124,9 @@ def test_two_obvious_programs_are_not_chosen_between(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "said"), [((), "is empty"), (("a.py", "b.py"), "holds a.py, b.py"), (None, "does not exist")]
 )
-def test_no_program_says_what_lies_there(tmp_path: Path, files: tuple[str, ...] | None, said: str) -> None:
+def test_without_a_program_the_error_lists_the_directory(
+    tmp_path: Path, files: tuple[str, ...] | None, said: str
+) -> None:
     directory = tmp_path / "code"
     if files is not None:
         directory.mkdir()

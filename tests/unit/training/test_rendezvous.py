@@ -1,4 +1,4 @@
-"""What hosts say to each other, as tables of lines: no socket, no clock."""
+"""The messages between hosts, as tables of lines: no socket, no clock."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Host(Peers):
         ("b", HUNG_UP, "host b vanished", [("c", "b vanished")]),
         ("b", "b stop 15", None, []),
         ("b", "", None, []),
-        ("", "c A=1;orted -x", None, [("c", "a start A=1;orted -x")]),  # of mpirun's agent
+        ("", "c A=1;orted -x", None, [("c", "a start A=1;orted -x")]),  # from mpirun's agent
     ],
 )
-def test_the_first_host_hears_and_passes_on(
+def test_the_first_host_receives_and_forwards(
     link: str, line: str | None, lost: str | None, passed_on: list[tuple[str, str]]
 ) -> None:
     first = Host("a", ["b", "c"])
@@ -65,7 +65,7 @@ def test_another_host_and_its_exit_code(
     assert (host.code(7), host.code(0)) == (code_of_7, code_of_0)
 
 
-def test_who_has_told_its_end_does_not_vanish() -> None:
+def test_a_host_that_has_reported_its_end_does_not_vanish() -> None:
     first = Host("a", ["b"])
     first.hear("b", "b 0")
     first.hang_up("b")
@@ -73,7 +73,7 @@ def test_who_has_told_its_end_does_not_vanish() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "b 143"])
-def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
+def test_only_a_host_that_knows_the_job_can_introduce_itself(end: str) -> None:
     key, stranger = b"of the job", b"of another job"
     line = rendezvous.introduce(key, "challenge", "b", "ours", end) + "\n"
     assert rendezvous.introduction(key, "challenge", line) == ("b", "ours", end)
@@ -87,7 +87,7 @@ def test_only_who_knows_the_job_can_introduce_itself(end: str) -> None:
 
 def test_hosts_of_a_job_have_one_key_and_other_jobs_another(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = {"hosts": A_B_C, "arn": "arn"}
-    # A host that cannot read its hyperparameters is heard, too.
+    # Even a host that cannot read its hyperparameters has the key.
     assert keys.derive(a_job(**hosts, current_host="a")) == keys.derive(
         a_job(**hosts, hyperparameters={"x": 1})
     )

@@ -40,7 +40,7 @@ def virtual(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["pip", "uv"])
 def installer(request: pytest.FixtureRequest, virtual: Path, ml: Ml, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which of them is to be found; what is installed is gone for the next test."""
+    """The installer on PATH; what it installs is removed for the next test."""
     name = str(request.param)
     path = ml.root.parent / "bin"
     path.mkdir()
@@ -90,7 +90,7 @@ USE = "import one; print(one.NAME)"
         ("one\n-c constraints.txt", {"constraints.txt": "one==1.0\n"}),
         ("--no-index\n--find-links wheels\none", {}),
         ("-r base.txt", {"base.txt": "one"}),
-        # What would break pip if it were imported instead of Python's own.
+        # It would break pip if imported instead of Python's own.
         (
             "one",
             {
@@ -124,7 +124,7 @@ def test_requirements_and_the_package(ml: Ml, installer: str, listed: str) -> No
     assert done.stdout.endswith("one mine\n")
 
 
-def test_a_project_that_is_no_package(ml: Ml, installer: str) -> None:
+def test_a_project_that_is_not_a_package(ml: Ml, installer: str) -> None:
     put_wheel(ml, "one")
     files = {"pyproject.toml": pyproject("one"), "train.py": USE, "models/a.py": "", "data/b.csv": ""}
     done = train(ml, files)
@@ -144,7 +144,7 @@ def test_a_package_under_src(ml: Ml, installer: str) -> None:
 
 
 def uv_to_be_fetched(ml: Ml) -> None:
-    """A wheel of uv that calls the one that is here."""
+    """A wheel of uv that calls the installed uv."""
     with zipfile.ZipFile(ml.root / "code/wheels/uv-1.0-py3-none-any.whl", "w") as archive:
         script = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
         script.external_attr = 0o100755 << 16
@@ -156,8 +156,8 @@ def uv_to_be_fetched(ml: Ml) -> None:
         archive.writestr("uv-1.0.dist-info/RECORD", "")
 
 
-def test_a_lock_of_uv(ml: Ml, installer: str, virtual: Path) -> None:
-    """It is taken as it is, without what only developers need, and what the image has stays."""
+def test_a_lock_file_of_uv(ml: Ml, installer: str, virtual: Path) -> None:
+    """It is installed as locked, without development dependencies; the image's packages stay."""
     put_wheel(ml, "one")
     put_wheel(ml, "two")
     uv_to_be_fetched(ml)
@@ -179,7 +179,7 @@ def test_a_lock_of_uv(ml: Ml, installer: str, virtual: Path) -> None:
     assert f"optml: installing uv.lock with {installer}" in done.stderr
 
 
-def test_the_users_own_settings_of_an_installer_hold(ml: Ml, tmp_path: Path) -> None:
+def test_the_users_own_installer_settings_are_used(ml: Ml, tmp_path: Path) -> None:
     uv = tmp_path / "bin/uv"
     uv.parent.mkdir()
     uv.write_text("#!/bin/sh\necho link:$UV_LINK_MODE, downloads:$UV_PYTHON_DOWNLOADS\n")
@@ -190,7 +190,7 @@ def test_the_users_own_settings_of_an_installer_hold(ml: Ml, tmp_path: Path) -> 
     assert "link:symlink, downloads:never" in done.stdout + done.stderr
 
 
-def test_a_package_beside_a_lock_brings_nothing_that_is_not_locked(tmp_path: Path) -> None:
+def test_a_package_beside_a_lock_file_installs_nothing_unlocked(tmp_path: Path) -> None:
     (tmp_path / "setup.py").touch()
     (tmp_path / "pylock.toml").touch()
     locked, package = program.steps(str(tmp_path))
@@ -198,7 +198,7 @@ def test_a_package_beside_a_lock_brings_nothing_that_is_not_locked(tmp_path: Pat
     assert (locked.only_uv, package.only_uv) == (True, False)
 
 
-def test_a_lock_of_any_tool(ml: Ml, installer: str) -> None:
+def test_a_lock_file_of_any_tool(ml: Ml, installer: str) -> None:
     digest = put_wheel(ml, "one")
     uv_to_be_fetched(ml)
     lock = f"""lock-version = "1.0"
@@ -232,7 +232,7 @@ hashes = {{ sha256 = "{digest}" }}
         ),
         (
             {"pyproject.toml": "[project]\ndependencies = "},
-            ["pyproject.toml cannot be understood", "correct it"],
+            ["pyproject.toml is invalid", "correct it"],
         ),
         (
             {"pyproject.toml": pyproject("absent-package")},
@@ -241,7 +241,7 @@ hashes = {{ sha256 = "{digest}" }}
     ],
     ids=["absent", "hash", "conflict", "no file", "syntax", "build", "no toml", "dependency"],
 )
-def test_what_fails_is_named_in_one_line(
+def test_a_failure_is_reported_in_one_line(
     ml: Ml, installer: str, files: dict[str, str], words: list[str]
 ) -> None:
     put_wheel(ml, "one")
@@ -260,13 +260,13 @@ def test_what_fails_is_named_in_one_line(
         ("", "exit code 2; correct the project"),
     ],
 )
-def test_what_an_environment_lacks_is_told(output: str, reason: str) -> None:
+def test_what_an_environment_lacks_is_reported(output: str, reason: str) -> None:
     import re
 
     assert re.search(reason, requirements._why(output, 2, a_program()))
 
 
-def test_the_code_is_on_the_path_of_the_program_alone(ml: Ml, installer: str) -> None:
+def test_the_code_is_only_on_the_path_of_the_program(ml: Ml, installer: str) -> None:
     put_wheel(ml, "mine", "dist", mine_train="import helper")
     backend = BACKEND + "import os; assert os.getcwd() not in os.environ.get('PYTHONPATH', '').split(':')\n"
     files = {"pyproject.toml": pyproject(build=BUILD), "backend.py": backend, "helper.py": "print('helped')"}
@@ -290,16 +290,16 @@ def test_the_code_is_on_the_path_of_the_program_alone(ml: Ml, installer: str) ->
         ({"pyproject.toml": pyproject("a")}, ["the dependencies of pyproject.toml"]),
     ],
 )
-def test_what_is_chosen(tmp_path: Path, files: dict[str, str], expected: list[str]) -> None:
+def test_the_chosen_steps(tmp_path: Path, files: dict[str, str], expected: list[str]) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert [step.what for step in program.steps(str(tmp_path))] == expected
 
 
-def test_dependencies_that_are_no_texts_are_refused(tmp_path: Path) -> None:
+def test_dependencies_that_are_not_strings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = [1]\n")
-    with pytest.raises(UserError, match="must be an array of texts"):
+    with pytest.raises(UserError, match="must be an array of strings"):
         program.steps(str(tmp_path))
 
 
@@ -310,7 +310,7 @@ def test_tasks_that_share_a_container_install_one_after_the_other(
     site = next(virtual.glob("lib/python3*/site-packages"))
     there = set(site.iterdir())
     folder = os.open(virtual, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)  # another task installs
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another task is installing
     with ThreadPoolExecutor(1) as threads:
         task = threads.submit(train, ml, {"requirements.txt": "alpha", "train.py": "import alpha"})
         time.sleep(3)
@@ -318,4 +318,4 @@ def test_tasks_that_share_a_container_install_one_after_the_other(
         os.close(folder)
         result = task.result(60)
     assert result.returncode == 0, result.stderr
-    assert "another task of this container installs: waiting for it" in result.stderr
+    assert "another task in this container is installing: waiting for it" in result.stderr

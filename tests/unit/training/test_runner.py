@@ -1,5 +1,5 @@
-"""The exception that ended a Python program is the reason, whatever else it wrote. What tells it changes
-nothing for the program."""
+"""The exception that ended a Python program is the reason, whatever else it wrote. The runner that reports
+it changes nothing for the program."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def test_the_reason_is_what_ended_the_program(ml: Ml, code: str) -> None:
     assert "runner.py" not in ml.failure + done.stderr
 
 
-def test_an_exception_of_any_length_is_told(ml: Ml) -> None:
-    """In bytes it is more than a pipe holds that nobody reads yet."""
+def test_an_exception_of_any_length_is_reported(ml: Ml) -> None:
+    """In bytes it is more than a pipe holds before it is read."""
     ml.code("train.py", "raise ValueError('\\N{SNOWMAN}' * 40_000)")
     assert ml.train().returncode == 1
     assert ml.failure.startswith("ValueError: \N{SNOWMAN}\N{SNOWMAN}")
     assert ml.failure.endswith("\N{SNOWMAN}")
 
 
-def test_an_exception_is_told_through_the_smallest_pipe(ml: Ml) -> None:
-    """The kernel gives no larger one to a user who has many."""
+def test_an_exception_is_reported_through_the_smallest_pipe(ml: Ml) -> None:
+    """The kernel gives no larger one to a user with many pipes."""
     code = "import fcntl, os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n"
     code += "  try: fcntl.fcntl(fd, 1031, 4096)\n  except OSError: pass\n"  # 1031 is F_SETPIPE_SZ
     ml.code("train.py", code + "raise ValueError('no rows' * 900)")
@@ -96,7 +96,7 @@ def test_the_exception_of_a_module_and_of_a_function(ml: Ml) -> None:
     assert ml.failure.startswith("ValueError: of a module\n")
 
 
-def test_a_crash_in_c_says_where(ml: Ml) -> None:
+def test_a_crash_in_c_shows_where(ml: Ml) -> None:
     ml.code("train.py", "import ctypes\ndef deep(): ctypes.string_at(0)\ndeep()")
     assert ml.train().returncode == 139
     assert ml.failure.startswith("train.py was killed by signal 11 (SIGSEGV)")
@@ -147,13 +147,13 @@ def test_the_program_sees_what_it_would_see_without_us(ml: Ml, kind: str) -> Non
 
 def test_sigpipe_has_its_default_in_the_program(ml: Ml) -> None:
     ml.code("train.sh", "trap 'exit 7' PIPE; kill -PIPE $$; exit 8")
-    assert ml.train().returncode == 7  # a shell cannot trap what was ignored at its start
+    assert ml.train().returncode == 7  # a shell cannot trap a signal ignored at its start
     ml.code("train.sh", "yes | head -1 > /dev/null; exit ${PIPESTATUS[0]}")
     assert ml.train().returncode == 141
 
 
-def test_torchrun_gets_the_exception_of_a_rank_in_its_own_form(ml: Ml) -> None:
-    """Real torchrun puts the script behind `python -u` and names a file for each rank."""
+def test_torchrun_gets_the_exception_of_a_rank_in_its_own_format(ml: Ml) -> None:
+    """Real torchrun runs the script with `python -u` and names a file for each rank."""
     ml.code("train.py", "raise ValueError('of rank 3')")
     program = a_program(python=sys.executable, directory=str(ml.root / "code"))
     argv = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "train.py", "--x"]

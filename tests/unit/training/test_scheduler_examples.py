@@ -1,4 +1,4 @@
-"""The manifests of examples/schedulers: each scheduler makes of them two hosts of two processes."""
+"""The manifests of examples/schedulers: each scheduler starts two hosts with two processes each."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def manifest(name: str) -> Any:
 
 
 def trainjob() -> dict[str, str]:
-    """As kubeflow/trainer's plugins/torch/torch.go does: the job's words go before those of its runtime."""
+    """As kubeflow/trainer's plugins/torch/torch.go does: the job's settings override those of its runtime."""
     job, runtime = yaml.safe_load_all((EXAMPLES / "trainjob.yaml").read_text())
     reference, name, trainer = job["spec"]["runtimeRef"], job["metadata"]["name"], job["spec"]["trainer"]
     assert (reference["kind"], reference["name"]) == (runtime["kind"], runtime["metadata"]["name"])
     assert "torch" in runtime["spec"]["mlPolicy"]
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     (container,) = node["template"]["spec"]["template"]["spec"]["containers"]
-    # A command, from either of them, would take the place of the image's entry point.
+    # A command in either of them would replace the image's entry point.
     assert (node["name"], container["name"], container["args"]) == ("node", "node", ["train"])
     assert not {"command", "args"} & trainer.keys() and "command" not in container
     return {

@@ -1,5 +1,5 @@
-"""Who this host is, from the variables that each scheduler gives: golden tables from the sources named in
-schedulers.py, contradictions, and mixtures of all of them."""
+"""This host's rank, from the variables of each scheduler: golden tables from the sources named in
+schedulers.py, contradictions, and combinations."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def find(environ: dict[str, str], gpus: int = 0, **resources: Any) -> cluster.Cl
         ("mpirun", MPIRUN, "node-0.invalid", "7777"),
     ],
 )
-def test_each_scheduler_says_who_this_host_is(
+def test_each_scheduler_gives_the_rank_of_this_host(
     scheduler: str, environ: dict[str, str], leader: str, port: str
 ) -> None:
     found = find(environ)
@@ -129,17 +129,17 @@ def test_each_scheduler_says_who_this_host_is(
     assert (found.hosts[0], found.port, len(set(found.hosts))) == (leader, port, 4)
 
 
-def test_nothing_there_is_no_cluster() -> None:
+def test_without_variables_there_is_no_cluster() -> None:
     assert cluster.find({}, {"PATH": "/bin", "JOB_COMPLETION_INDEX": "3"}, 0) is None
 
 
-def test_elastic_hosts_know_how_few_and_how_many() -> None:
+def test_elastic_hosts_have_a_minimum_and_a_maximum() -> None:
     assert str(find(ELASTIC)) == "one of 1 to 4 hosts, by PET_NNODES"
     assert find(ELASTIC).rank == 1
     assert find({**ELASTIC, "PET_RDZV_ENDPOINT": f"{os.uname().nodename}:1"}).rank == 0
 
 
-def test_elastic_hosts_are_no_more_than_resourceconfig_names() -> None:
+def test_elastic_hosts_are_at_most_those_of_resourceconfig() -> None:
     assert find(ELASTIC, hosts=["a"]).rank == 0
     words = "host 4 of 2, by resourceconfig.json, but one of 1 to 4 hosts, by PET_NNODES"
     with pytest.raises(UserError, match=words):
@@ -177,7 +177,7 @@ def test_compressed_lists_of_nodes(names: str, nodes: list[str]) -> None:
 
 
 @pytest.mark.parametrize("environ", ALL.values(), ids=ALL)
-def test_resourceconfig_is_the_truth_and_the_scheduler_says_which_host(environ: dict[str, str]) -> None:
+def test_resourceconfig_takes_precedence_and_the_scheduler_gives_the_rank(environ: dict[str, str]) -> None:
     found = find(
         environ, hosts=["a", "b", "c", "d"], **({"current_host": "b"} if environ in (VOLCANO, MPIRUN) else {})
     )
@@ -208,7 +208,7 @@ def test_resourceconfig_is_the_truth_and_the_scheduler_says_which_host(environ: 
         ({**SKYPILOT, "SKYPILOT_NODE_IPS": "10.0.0.1"}, ["SKYPILOT_NUM_NODES is 4", "10.0.0.1"]),
     ],
 )
-def test_what_cannot_be_is_one_line_that_names_both(environ: dict[str, str], words: list[str]) -> None:
+def test_a_contradiction_is_one_line_that_names_both(environ: dict[str, str], words: list[str]) -> None:
     with pytest.raises(UserError) as failed:
         cluster.find({}, environ, 0)
     assert "\n" not in str(failed.value)
@@ -216,7 +216,7 @@ def test_what_cannot_be_is_one_line_that_names_both(environ: dict[str, str], wor
         assert word in str(failed.value)
 
 
-def test_mpirun_on_the_only_host_of_a_job_has_the_last_word() -> None:
+def test_mpirun_on_the_only_host_of_a_job_takes_precedence() -> None:
     job = {"SLURM_NNODES": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
     found = cluster.find({}, {**ALL["mpirun"], **job}, 0)
     assert found == cluster.find({}, ALL["mpirun"], 0)
@@ -228,7 +228,7 @@ def test_a_single_host_in_resourceconfig_does_not_hide_the_others(environ: dict[
         cluster.find({"hosts": ["algo-1"], "current_host": "algo-1"}, environ, 0)
 
 
-def test_of_several_hosts_without_a_word_which_this_is_none_takes_itself_for_the_first() -> None:
+def test_without_a_rank_no_host_assumes_that_it_is_the_first() -> None:
     with pytest.raises(UserError, match="2 hosts, but neither current_host in it nor JOB_COMPLETION_INDEX"):
         cluster.find({"hosts": ["a", "b"]}, {}, 0)
     assert find({"JOB_COMPLETION_INDEX": "1"}, hosts=["a", "b"]).rank == 1
@@ -236,7 +236,7 @@ def test_of_several_hosts_without_a_word_which_this_is_none_takes_itself_for_the
 
 
 @pytest.mark.parametrize("rank", range(4))
-def test_ranks_of_mpirun_beside_several_hosts_must_agree_with_them(rank: int) -> None:
+def test_ranks_of_mpirun_must_agree_with_the_hosts(rank: int) -> None:
     ranks = words_of("mpirun", 4, rank)
     for resources, environ, claim in (
         ({}, words_of("Slurm", 2, 0), "Slurm"),
@@ -261,7 +261,7 @@ def test_ranks_of_mpirun_beside_several_hosts_must_agree_with_them(rank: int) ->
     ],
     ids=["multiple", "less", "processes", "Batch", "mpirun", "tasks of one node"],
 )
-def test_world_size_without_rank_is_compared_with_what_the_scheduler_says(
+def test_world_size_without_rank_is_compared_with_the_scheduler(
     environ: dict[str, str], sizes: list[str], contradiction: str
 ) -> None:
     for size in sizes:
@@ -288,7 +288,7 @@ WHOLE = st.lists(st.sampled_from(list(ALL.values()))).map(
 
 
 @given(WHOLE, MIXTURES, st.sampled_from([{}, {"hosts": ["a"]}, {"hosts": ["a", "b"]}]))
-def test_no_mixture_trains_alone_where_something_says_more(
+def test_no_combination_trains_alone_if_a_source_names_more_hosts(
     whole: dict[str, str], changes: dict[str, str], resources: dict[str, Any]
 ) -> None:
     environ = {**whole, **changes}
@@ -306,7 +306,7 @@ def test_no_mixture_trains_alone_where_something_says_more(
 
 
 def words_of(scheduler: str, size: int, rank: int) -> dict[str, str]:
-    """The variables of the golden table, for another place."""
+    """The variables of the golden table, for another size and rank."""
     names = [f"10.0.0.{number}" for number in range(1, size + 1)]
     changes = {
         "PET_NNODES": {"PET_NNODES": size, "PET_NODE_RANK": rank},
@@ -335,19 +335,19 @@ PLACES = st.integers(1, 6).flatmap(lambda size: st.tuples(st.just(size), st.inte
 
 
 @given(st.sets(st.sampled_from(list(ALL)), min_size=1), PLACES)
-def test_any_of_them_that_agree_give_the_right_place(schedulers: set[str], place: tuple[int, int]) -> None:
+def test_schedulers_that_agree_give_the_right_place(schedulers: set[str], place: tuple[int, int]) -> None:
     environ = {name: word for each in schedulers for name, word in words_of(each, *place).items()}
     found = find(environ)
     assert (len(found.hosts), found.rank) == place
 
 
-# Others may run beside these: several processes on a host, or mpirun within a host's job.
+# The others may disagree: several processes on a host, or mpirun within a host's job.
 @given(
     st.lists(st.sampled_from([*ALL][2:-1] + ["PET_NNODES"]), min_size=2, max_size=2, unique=True),
     PLACES,
     PLACES,
 )
-def test_any_two_that_disagree_end_in_one_line(
+def test_two_schedulers_that_disagree_are_one_line(
     schedulers: list[str], place: tuple[int, int], other: tuple[int, int]
 ) -> None:
     assume(place != other)
@@ -375,7 +375,7 @@ RUN = ["/venv/python3", "-m", "torch.distributed.run"]
 
 
 @pytest.mark.parametrize("fields", [{}, TORCH])
-def test_torchrun_is_told_nothing_that_pet_says(fields: dict[str, Any]) -> None:
+def test_torchrun_gets_no_option_that_pet_sets(fields: dict[str, Any]) -> None:
     assert argv(TRAINJOB, **fields) == [*RUN, "train.py"]
     assert argv(ELASTIC, **fields) == [*RUN, "--nproc-per-node=1", "train.py"]
     assert argv(PYTORCHJOB, **fields) == [
@@ -385,7 +385,7 @@ def test_torchrun_is_told_nothing_that_pet_says(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["WORLD_SIZE", "AWS Batch", "SkyPilot", "Slurm"])
-def test_torchrun_runs_where_the_job_asks_for_it(scheduler: str) -> None:
+def test_torchrun_runs_if_the_job_asks_for_it(scheduler: str) -> None:
     environ = ALL[scheduler]
     place = find(environ)
     assert argv(environ) == ["/venv/python3", "train.py"]
@@ -403,7 +403,7 @@ def test_a_process_that_slurm_starts_gets_its_rank_and_no_launcher() -> None:
     assert found == {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "7"}
 
 
-def test_hyperpodrun_takes_the_place_of_torchrun(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hyperpodrun_replaces_torchrun(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = tmp_path / "hyperpodrun"
     agent.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -415,7 +415,7 @@ def test_hyperpodrun_takes_the_place_of_torchrun(tmp_path: Any, monkeypatch: pyt
     assert argv({**operator, **own}) == [str(agent), "train.py"]
 
 
-def test_nnodes_is_a_name_like_any_other_where_no_hyperpodrun_is() -> None:
+def test_nnodes_means_nothing_without_hyperpodrun() -> None:
     assert cluster.find({}, {"NNODES": "4"}, 0) is None
 
 
@@ -425,17 +425,17 @@ def test_an_indexed_pod_without_hosts_does_not_train_alone(fields: dict[str, Any
         launch(a_job(**fields), a_program(), [], {"JOB_COMPLETION_INDEX": "0"})
 
 
-def test_an_index_that_is_no_number_breaks_no_line() -> None:
+def test_an_index_that_is_not_a_number_cannot_break_the_line() -> None:
     with pytest.raises(UserError, match=r"JOB_COMPLETION_INDEX is 'a\\nb', but nothing says how many"):
         launch(a_job(**TORCH), a_program(), [], {"JOB_COMPLETION_INDEX": "a\nb"})
 
 
 def test_mpirun_needs_names() -> None:
-    with pytest.raises(UserError, match=r"AWS Batch gives mpirun no names .* resourceconfig.json"):
+    with pytest.raises(UserError, match=r"does not give mpirun the hosts' names.* resourceconfig.json"):
         argv(BATCH, framework_parameters={"sagemaker_mpi_enabled": True})
 
 
-# The whole of it
+# End to end
 
 
 def test_the_program_sees_what_train_found(ml: Ml) -> None:
@@ -456,6 +456,5 @@ def test_a_contradiction_ends_the_job(ml: Ml) -> None:
     done = ml.train(**{**BATCH, **SKYPILOT, "SKYPILOT_NODE_RANK": "2"})
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        ml.failure
-        == "host 2 of 4, by AWS Batch, but host 3 of 4, by SkyPilot; remove what is wrong of the two"
+        ml.failure == "host 2 of 4, by AWS Batch, but host 3 of 4, by SkyPilot; remove the one that is wrong"
     )

@@ -1,4 +1,4 @@
-"""What is secret is printed nowhere, and nothing else is masked."""
+"""Secrets are never printed, and nothing else is masked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRETS = secret_values(
         "access_tokens",
     ],
 )
-def test_a_name_that_holds_a_secret(word: str) -> None:
+def test_a_name_of_a_secret(word: str) -> None:
     assert without_secrets({"a": {word: "x"}, "b": [{word: 1}], "plain": "x"}) == {
         "a": {word: "******"},
         "b": [{word: "******"}],
@@ -62,7 +62,7 @@ def test_a_name_that_holds_a_secret(word: str) -> None:
         "accredited",
     ],
 )
-def test_a_name_that_holds_none(name: str) -> None:
+def test_a_name_that_is_not_of_a_secret(name: str) -> None:
     assert not is_secret(name)
 
 
@@ -71,7 +71,7 @@ def test_an_acronym_is_a_word_of_a_name(name: str) -> None:
     assert is_secret(name)
 
 
-def test_half_of_a_pair_of_surrogates_is_no_fault_of_ours() -> None:
+def test_a_lone_surrogate_is_not_an_internal_error() -> None:
     assert secret_values({"api_key": "abcdef\ud800"}, {})
 
 
@@ -87,27 +87,27 @@ SPEAKS = st.sampled_from(
 @given(
     before=NAMES, word=HOLDS, after=st.sampled_from(["", "2", "id", "base64"]), sign=SIGNS, spelled=SPELLED
 )
-def test_any_name_that_ends_in_a_secret_holds_one(before, word, after, sign, spelled) -> None:  # type: ignore[no-untyped-def]
+def test_any_name_that_ends_in_a_secret_word_is_of_a_secret(before, word, after, sign, spelled) -> None:  # type: ignore[no-untyped-def]
     assert is_secret(spelled(sign.join([*before, word, *filter(None, [after])])))
 
 
 @given(before=NAMES, word=HOLDS, about=SPEAKS, sign=SIGNS, spelled=SPELLED)
-def test_no_name_that_only_speaks_about_a_secret_holds_one(before, word, about, sign, spelled) -> None:  # type: ignore[no-untyped-def]
+def test_no_name_that_only_describes_a_secret_is_of_one(before, word, about, sign, spelled) -> None:  # type: ignore[no-untyped-def]
     assert not is_secret(spelled(sign.join([*before, word, about])))
 
 
-def test_a_value_is_masked_wherever_it_turns_up() -> None:
+def test_a_value_is_masked_wherever_it_occurs() -> None:
     assert mask("abc123 hunter2 hf_tok 64", SECRETS) == "****** ****** ****** 64"
 
 
-def test_a_secret_within_another_leaves_nothing_of_that() -> None:
+def test_a_secret_within_another_leaves_no_part_of_that() -> None:
     secrets = secret_values(
         {}, {"A_TOKEN": "hunter2", "B_TOKEN": "hunter2-and-more", "C_TOKEN": "my-hunter2"}
     )
     assert mask("hunter2 hunter2-and-more my-hunter2", secrets) == "****** ****** ******"
 
 
-def test_the_frame_of_a_key_is_no_secret() -> None:
+def test_the_pem_header_of_a_key_is_not_secret() -> None:
     key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
     text = "-----BEGIN PRIVATE KEY----- is missing"
     assert mask(text, secret_values({}, {"SSH_PRIVATE_KEY": key})) == text
@@ -137,8 +137,8 @@ AROUND = st.text(string.ascii_letters + " .,;:=\n", max_size=40)
 
 
 @given(secret=LINES, form=st.sampled_from(sorted(FORMS)), before=AROUND, after=AROUND)
-def test_a_secret_is_never_seen(secret: str, form: str, before: str, after: str) -> None:
-    assume(not set(secret) <= set("*0123456789."))  # those have a test of their own
+def test_a_secret_is_never_shown(secret: str, form: str, before: str, after: str) -> None:
+    assume(not set(secret) <= set("*0123456789."))  # those have their own test
     written = FORMS[form](secret)
     shown = mask(f"{before} {written} {after}", secret_values({"api_key": secret}, {}))
     assert written not in shown
@@ -146,10 +146,10 @@ def test_a_secret_is_never_seen(secret: str, form: str, before: str, after: str)
 
 
 @given(user=st.text(string.ascii_letters, min_size=1, max_size=9), secret=LINES)
-def test_nor_in_the_header_of_a_request(user: str, secret: str) -> None:
+def test_a_secret_is_never_shown_in_a_request_header(user: str, secret: str) -> None:
     code = base64.b64encode(f"{user}:{secret}".encode()).decode()
     shown = mask(f"Basic {code}", secret_values({}, {"TOKEN": secret})).removeprefix("Basic ")
-    # What is left is the user's name, and at either end a character that holds some bits of the secret.
+    # What remains is the user's name, and at either end a character with some bits of the secret.
     assert len(shown.replace("******", "")) <= (len(user) + 1) * 8 // 6 + 5
 
 
@@ -157,7 +157,7 @@ def test_nor_in_the_header_of_a_request(user: str, secret: str) -> None:
     lines=st.lists(LINES, min_size=2, max_size=5),
     form=st.sampled_from(["raw", "repr", "json", "json in json"]),
 )
-def test_no_line_of_a_key_is_seen(lines: list[str], form: str) -> None:
+def test_no_line_of_a_key_is_shown(lines: list[str], form: str) -> None:
     key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"])
     shown = mask(FORMS[form](key), secret_values({}, {"SSH_PRIVATE_KEY": key}))
     for line in lines:
@@ -167,14 +167,14 @@ def test_no_line_of_a_key_is_seen(lines: list[str], form: str) -> None:
 
 
 @given(number=st.integers(100_000, 10**12), before=AROUND, after=AROUND)
-def test_a_number_is_masked_where_it_stands_alone(number: int, before: str, after: str) -> None:
+def test_a_number_is_masked_if_it_stands_alone(number: int, before: str, after: str) -> None:
     secrets = secret_values({"password": number}, {})
     assert mask(f"{before} {number} {after}", secrets) == f"{before} ****** {after}"
     assert mask(f"1{number} {number}7 3.{number}", secrets) == f"1{number} {number}7 3.{number}"
 
 
 @given(text=st.text(), secret=st.uuids())
-def test_what_is_no_secret_is_never_touched(text: str, secret: object) -> None:
+def test_what_is_not_secret_is_never_changed(text: str, secret: object) -> None:
     assume("://" not in text)
     assert mask(text, secret_values({"api_key": str(secret)}, {"PATH": text, "HOME": "/root"})) == text
 
@@ -194,7 +194,7 @@ def test_paths_and_words_are_never_mangled(name: str, value: object) -> None:
     assert mask(text, secret_values({name: value}, {})) == text
 
 
-def test_the_fields_of_a_key_file_are_masked_apart() -> None:
+def test_the_fields_of_a_key_file_are_masked_separately() -> None:
     file = json.dumps({"project_id": "my-project", "private_key": "first-line\nsecond-line"})
     shown = mask("my-project: first-line, second-line", secret_values({}, {"GOOGLE_CREDENTIALS": file}))
     assert shown == "my-project: ******, ******"
@@ -210,14 +210,14 @@ def test_the_fields_of_a_key_file_are_masked_apart() -> None:
         ("s3://bucket/key, me@example.org", "s3://bucket/key, me@example.org"),
     ],
 )
-def test_a_password_in_an_address_is_masked(text: str, shown: str) -> None:
+def test_a_password_in_a_url_is_masked(text: str, shown: str) -> None:
     assert mask(text, []) == shown
 
 
 @given(
     secret=st.text(string.ascii_letters + string.digits, min_size=12, max_size=60), at=st.integers(0, 1100)
 )
-def test_no_part_of_a_secret_is_left_where_a_reason_is_cut(secret: str, at: int) -> None:
+def test_truncating_a_reason_leaves_no_part_of_a_secret(secret: str, at: int) -> None:
     assume(len(set(secret)) > 4)
     output = "Traceback (most recent call last):\nValueError: x\n" + "-" * at + secret + "-" * 1100
     ended = Ended(code=1, signal=0, stopped=0, tail=output[: 1100 + at], lost=None)
@@ -253,7 +253,7 @@ def test_a_short_secret_within_an_object_is_not_in_the_command_line(ml: Ml, styl
     assert command.endswith("--epochs 3 --more ab1") and "******" in command
 
 
-def test_a_fault_of_ours_tells_no_secret(ml: Ml) -> None:
+def test_an_internal_error_reveals_no_secret(ml: Ml) -> None:
     script = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from optml.training import train\n"

@@ -1,4 +1,4 @@
-"""A stop, in every phase of a job and at any moment: obeyed soon, told as a stop, and changing no outcome."""
+"""A stop, in any phase and at any moment: it takes effect soon, is reported, and changes no outcome."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_saved_whatever_launched_the_program(ml: Ml, way: str) -
     assert process.returncode == 0 or "asked to stop (signal 15)" in ml.failure.splitlines()[0]
 
 
-def test_a_stop_holds_though_nobody_reads_the_log(ml: Ml) -> None:
+def test_a_stop_takes_effect_if_the_log_is_not_read(ml: Ml) -> None:
     ml.code("save.py", SAVES.replace("while True: time.sleep(0.02)", "while True: os.write(2, b'x' * 99)"))
     ml.code("train.sh", LAUNCHED["plain"])
     process = ml.start()
@@ -71,7 +71,7 @@ def test_a_stop_holds_though_nobody_reads_the_log(ml: Ml) -> None:
     assert process.returncode == 9 and log.count(b"x") > 1 << 16
 
 
-def test_what_ignores_the_stop_is_killed_in_time_for_the_report(ml: Ml) -> None:
+def test_a_program_that_ignores_the_stop_is_killed_in_time_for_the_report(ml: Ml) -> None:
     ignores = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w'); time.sleep(60)"
     ml.code("child.py", ignores)
     ml.code("train.sh", "python3 child.py & trap '' TERM; wait")
@@ -92,7 +92,7 @@ def test_the_time_of_a_stop_is_a_number_of_seconds(ml: Ml, text: str) -> None:
 
 
 def stopped(process: subprocess.Popen[bytes], ml: Ml) -> str:
-    """Stop the job, and return why it says that it failed. It must take far less than what it was doing."""
+    """Stop the job, and return its failure reason. This must take far less than what it was doing."""
     start = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -103,7 +103,7 @@ def stopped(process: subprocess.Popen[bytes], ml: Ml) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_the_interpreter_starts(ml: Ml, tmp_path: Path, number: int) -> None:
-    """The signal comes before a line of ours has run."""
+    """The signal arrives before any code of ours runs."""
     ml.code("train.py", "raise SystemExit('this ran')")
     (tmp_path / "lib").symlink_to(RUNTIME.parents[1])
     python = tmp_path / "python3"
@@ -124,7 +124,7 @@ def test_a_stop_while_the_interpreter_starts(ml: Ml, tmp_path: Path, number: int
 def test_a_stop_while_an_archive_is_unpacked(ml: Ml, tmp_path: Path) -> None:
     info = tarfile.TarInfo("big")
     info.size = 3 << 30
-    with open(tmp_path / "code.tar", "wb") as archive:  # sparse: it takes no disk, but unpacked it does
+    with open(tmp_path / "code.tar", "wb") as archive:  # sparse: it takes no disk until unpacked
         archive.write(info.tobuf())
         archive.truncate(512 + info.size + 1024)
     process = ml.start(SAGEMAKER_SUBMIT_DIRECTORY=f"{tmp_path}/code.tar")
@@ -152,7 +152,7 @@ def test_a_stop_while_requirements_are_installed(ml: Ml, tmp_path: Path) -> None
     assert stopped(process, ml) == "stopped by signal 15 while installing the requirements"
 
 
-def test_a_stop_while_the_other_hosts_are_waited_for(ml: Ml) -> None:
+def test_a_stop_while_waiting_for_the_other_hosts(ml: Ml) -> None:
     ml.code("train.py", "")
     ml.config("hyperparameters.json", {"sagemaker_torch_distributed_enabled": "true"})
     ml.config("resourceconfig.json", {"current_host": "here", "hosts": ["first.invalid", "here"]})
@@ -190,7 +190,7 @@ def test_a_stop_at_any_moment_has_one_outcome(ml: Ml, tmp_path: Path) -> None:
 
 
 def stop_at_some_moment(tmp_path: Path, number: int, life: float, variables: dict[str, str]) -> int:
-    """Run the job once more, stop it, and check that it has one outcome; its exit code."""
+    """Run and stop the job, and check that it has one outcome; return its exit code."""
     moments, ml = random.Random(number), an_ml(tmp_path / str(number))
     process = ml.start(**variables)
     if number % 2:  # from the start on, or from where the program runs
@@ -204,20 +204,20 @@ def stop_at_some_moment(tmp_path: Path, number: int, life: float, variables: dic
     assert ml.success == (process.returncode == 0) != failed, err
     assert err.count(b"Reporting") == 1, err
     if failed:
-        # 1: the program's interpreter was just starting when SIGINT came.
+        # 1: the program's interpreter was just starting when SIGINT arrived.
         assert process.returncode in (1, 9, 130, 143), err
         assert "signal 15" in ml.failure or "signal 2" in ml.failure, ml.failure
     return process.returncode
 
 
-def test_a_fifo_in_place_of_the_outcome_hangs_nothing(ml: Ml) -> None:
+def test_a_fifo_in_place_of_the_outcome_does_not_hang_the_job(ml: Ml) -> None:
     ml.code("train.py", "import os; os.mkfifo(os.environ['SM_OUTPUT_DIR'] + '/success')")
     done = ml.train()
     assert done.returncode == 0
     assert f"cannot write {ml.root}/output/success" in done.stderr
 
 
-def test_a_success_that_the_program_wrote_does_not_outlive_a_failure(ml: Ml) -> None:
+def test_a_success_file_of_the_program_does_not_outlive_a_failure(ml: Ml) -> None:
     (ml.root / "output/success").touch()
     ml.code("train.py", "import os; open(os.environ['SM_OUTPUT_DIR'] + '/success', 'w'); exit(3)")
     assert ml.train().returncode == 3

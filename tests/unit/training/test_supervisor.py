@@ -1,4 +1,4 @@
-"""The time that a stop leaves, on a clock that runs only where somebody waits: nobody here waits so long."""
+"""The time after a stop, on a fake clock that advances only while something waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from tests.unit.training.conftest import RUNTIME
 
-# The supervisor takes the signals of its whole process, so each test has one of its own.
+# A supervisor handles its whole process's signals, so each test starts a process.
 BEFORE = """
 import os, signal, time
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ class Poll:
 
     def poll(self, milliseconds=None):
         global now
-        # What has happened is seen, and else the time is over at once; the end of a child takes a moment.
+        # Report pending events; without any, advance the clock. The end of a child takes a moment.
         ready = self._poll.poll(milliseconds and (1 if milliseconds <= 200 else 500))
         if not ready:
             now += milliseconds / 1000
@@ -66,7 +66,7 @@ def output(script: str) -> str:
     return done.stdout
 
 
-def test_programs_have_nine_tenths_of_the_time_and_the_upload_has_the_rest_but_for_the_report() -> None:
+def test_programs_get_nine_tenths_of_the_time_and_the_upload_the_rest_except_the_report() -> None:
     script = """
 child = program(signal.SIG_IGN)
 stop()
@@ -77,8 +77,8 @@ print(supervisor.wait(lambda: False), round(now - 1000, 1))
     assert output(script) == "137 15 108\nFalse 119.5\n"
 
 
-def test_what_is_killed_and_has_not_ended_yet_is_no_success() -> None:
-    """With 5 GB it takes more than a second to go."""
+def test_a_killed_program_that_has_not_ended_yet_is_not_a_success() -> None:
+    """With 5 GB it takes over a second to end."""
     script = """
 child = program(signal.SIG_IGN)
 kill, child.kill = child.kill, lambda: None
@@ -90,7 +90,7 @@ print(ended.code, ended.signal, ended.stopped, round(now - 1000))
     assert output(script) == "137 9 15 109\n"
 
 
-def test_a_second_signal_gives_no_more_time_and_is_not_the_one_that_stopped() -> None:
+def test_a_second_signal_neither_adds_time_nor_replaces_the_first() -> None:
     script = """
 child = program(signal.SIG_IGN)
 signals += [(50, signal.SIGINT)]
@@ -112,8 +112,8 @@ print(ended.code, ended.stopped, round(now - 1000))
     assert output(script) == "9 15 0\n"
 
 
-def test_a_program_without_the_host_that_it_lost_gets_its_time() -> None:
-    """Ten seconds to fail by itself, and thirty to obey a signal."""
+def test_a_program_gets_time_after_the_loss_of_a_host() -> None:
+    """Ten seconds to fail by itself, and thirty to end after SIGTERM."""
     script = """
 child = program(signal.SIG_IGN)
 peers = SimpleNamespace(fds=[], follows="", lost="host b vanished", stopped=0)
@@ -123,8 +123,8 @@ print(ended.code, ended.stopped, ended.lost, round(now - 1000))
     assert output(script) == "137 0 host b vanished 40\n"
 
 
-def test_what_a_shell_left_in_our_own_group_is_signalled_alone() -> None:
-    """`sleep 100 & exec train`: its group is ours, and for PID 1 that is kill(-1), which means everybody."""
+def test_an_orphan_in_our_own_group_is_signalled_alone() -> None:
+    """`sleep 100 & exec train`: its group is ours, and kill(-1), as PID 1, reaches every process."""
     ours = "from optml.training.children import orphans; left = orphans([])"
     script = f"sleep 100 >&2 & exec {sys.executable} -c '{ours}; import os; print(*left); os.kill(*left, 15)'"
     environment = {**os.environ, "PYTHONPATH": str(RUNTIME.parents[1])}

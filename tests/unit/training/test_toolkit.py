@@ -1,7 +1,7 @@
-"""The variables and arguments that sagemaker-training 5.1.4 made of the same files.
+"""The variables and arguments that sagemaker-training 5.1.4 makes from the same files.
 
-toolkit.json holds what its `environment.Environment()` said by `to_env_vars()` and `to_cmd_args()`, but for
-what is the machine's.
+toolkit.json holds what its `environment.Environment()` returned from `to_env_vars()` and `to_cmd_args()`,
+without what depends on the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ print(json.dumps([words, environment(this, program.find(this, sys.argv[1]), word
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["case"]))
-def test_as_sagemaker_training_has_it(ml: Ml, case: dict[str, Any]) -> None:
+def test_same_as_sagemaker_training(ml: Ml, case: dict[str, Any]) -> None:
     for name, value in case["input"].items():
         ml.config(f"{name}.json", value)
     program = ml.code("train.py", "")

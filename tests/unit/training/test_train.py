@@ -57,13 +57,13 @@ def test_the_reason_begins_with_the_exception(ml: Ml) -> None:
     assert "Traceback (most recent call last)" in ml.failure
 
 
-def test_a_reason_that_the_user_wrote_stands(ml: Ml) -> None:
+def test_a_reason_that_the_user_wrote_is_kept(ml: Ml) -> None:
     ml.code("train.py", "import os; open(os.environ['SM_OUTPUT_FAILURE'], 'w').write('mine'); 1 / 0")
     assert ml.train().returncode == 1
     assert ml.failure == "mine"
 
 
-def test_the_outcome_of_an_earlier_run_is_forgotten(ml: Ml) -> None:
+def test_the_outcome_of_an_earlier_run_is_removed(ml: Ml) -> None:
     (ml.root / "output/failure").write_text("old")
     ml.code("train.py", "raise ValueError('new')")
     ml.train()
@@ -73,7 +73,7 @@ def test_the_outcome_of_an_earlier_run_is_forgotten(ml: Ml) -> None:
     assert ml.success and not (ml.root / "output/failure").exists()
 
 
-def test_failure_is_told_without_an_output_directory(ml: Ml) -> None:
+def test_failure_is_reported_without_an_output_directory(ml: Ml) -> None:
     (ml.root / "output/data").rmdir()
     (ml.root / "output").rmdir()
     (ml.root / "output").write_text("in the way")
@@ -117,7 +117,7 @@ def test_failure_is_told_without_an_output_directory(ml: Ml) -> None:
         ("inputdataconfig.json", "null", "inputdataconfig.json holds null"),
     ],
 )
-def test_bad_configuration_is_one_line(ml: Ml, name: str, content: str, said: str) -> None:
+def test_bad_configuration_is_a_one_line_error(ml: Ml, name: str, content: str, said: str) -> None:
     ml.code("train.py", "")
     ml.config(name, content)
     done = ml.train()
@@ -140,14 +140,14 @@ def test_bad_configuration_is_one_line(ml: Ml, name: str, content: str, said: st
         ({"SAGEMAKER_PROGRAM": "ls", "PATH": "/absent"}, "no python3 on PATH"),
         (
             {"SAGEMAKER_SUBMIT_DIRECTORY": "s3://b/code.zip"},
-            "'s3://b/code.zip' is no .tar.gz; pack it as one",
+            "'s3://b/code.zip' is not a .tar.gz; pack it as one",
         ),
-        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/code.tar.bz2"}, "'/code.tar.bz2' is no .tar.gz; pack it as one"),
+        ({"SAGEMAKER_SUBMIT_DIRECTORY": "/code.tar.bz2"}, "'/code.tar.bz2' is not a .tar.gz; pack it as one"),
         ({"SAGEMAKER_SUBMIT_DIRECTORY": "a\nb"}, r"the submit directory 'a\nb'"),
         ({"SAGEMAKER_TRAINING_USER": "9" * 5000, "SAGEMAKER_PROGRAM": "ls"}, "no such user"),
     ],
 )
-def test_bad_settings_are_one_line(ml: Ml, variables: dict[str, str], said: str) -> None:
+def test_bad_settings_are_a_one_line_error(ml: Ml, variables: dict[str, str], said: str) -> None:
     done = ml.train(**variables)
     assert done.returncode == 1
     assert said in ml.failure and "\n" not in ml.failure
@@ -155,13 +155,13 @@ def test_bad_settings_are_one_line(ml: Ml, variables: dict[str, str], said: str)
 
 
 @pytest.mark.parametrize("text", ['"', '"a', '"\\x"', '"a\n"'])
-def test_a_text_that_only_begins_like_json_is_a_text(ml: Ml, text: str) -> None:
+def test_a_string_that_only_begins_like_json_stays_a_string(ml: Ml, text: str) -> None:
     ml.code("train.py", "import sys; print(repr(sys.argv[2]))")
     ml.config("hyperparameters.json", {"a": text})
     assert ml.train().stdout == f"{text!r}\n"
 
 
-def test_what_no_variable_can_hold_stops_no_job(ml: Ml) -> None:
+def test_what_no_variable_can_hold_does_not_stop_the_job(ml: Ml) -> None:
     ml.code("train.py", "import os; print('SM_CHANNEL_A' in os.environ)")
     ml.config("inputdataconfig.json", {"a": {}, "\ud800": {}, "\0": {}})
     ml.config("hyperparameters.json", {"deep": "[" * 100 + "]" * 100})
@@ -183,7 +183,7 @@ def archive(path: Path, **files: str) -> Path:
     return path
 
 
-def test_an_explicit_submit_directory_beats_the_baked_code(ml: Ml, tmp_path: Path) -> None:
+def test_an_explicit_submit_directory_overrides_the_baked_in_code(ml: Ml, tmp_path: Path) -> None:
     ml.code("train.py", "print('baked')")
     source = archive(tmp_path / "sourcedir.tar.gz", train="print('submitted')")
     done = ml.train(SAGEMAKER_SUBMIT_DIRECTORY=str(source), SAGEMAKER_PROGRAM="train.py")
@@ -198,7 +198,7 @@ def test_code_of_an_isolated_job(ml: Ml) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "{}/"])
-def test_a_local_directory_is_used_where_it_lies(ml: Ml, tmp_path: Path, form: str) -> None:
+def test_a_local_directory_is_used_in_place(ml: Ml, tmp_path: Path, form: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/train.py").write_text("import os; print(os.getcwd())")
     done = ml.train(SAGEMAKER_SUBMIT_DIRECTORY=form.format(tmp_path / "mine"))
@@ -210,7 +210,7 @@ def test_a_local_file_is_the_program(ml: Ml, tmp_path: Path) -> None:
     assert ml.train(SAGEMAKER_SUBMIT_DIRECTORY=f"{tmp_path}/one.py").stdout == "one\n"
 
 
-def test_secrets_are_in_no_log_and_not_in_the_reason(ml: Ml) -> None:
+def test_secrets_are_neither_in_the_log_nor_in_the_reason(ml: Ml) -> None:
     ml.code("train.py", "import sys; raise ValueError(sys.argv)")
     ml.config("hyperparameters.json", {"api_key": "s3cr3t-1", "n": json.dumps({"password": "s3cr3t-2"})})
     done = ml.train(HF_TOKEN="s3cr3t-3")
@@ -219,7 +219,7 @@ def test_secrets_are_in_no_log_and_not_in_the_reason(ml: Ml) -> None:
     assert "s3cr3t" not in ml.failure and "ValueError" in ml.failure
 
 
-def test_a_secret_of_the_platforms_parameters_is_one_too(ml: Ml) -> None:
+def test_a_secret_among_the_platforms_parameters_is_masked(ml: Ml) -> None:
     ml.code("train.py", "raise ValueError('s3cr3t-1')")
     ml.config("hyperparameters.json", {"sagemaker_api_key": "s3cr3t-1"})
     ml.train()
@@ -239,7 +239,7 @@ def test_output_passes_through_byte_for_byte(ml: Ml) -> None:
     assert b"".join(b"\terr \xc3" + bytes([i % 256]) * 40 for i in range(2000)) in err
 
 
-def test_a_background_child_does_not_hold_the_end(ml: Ml) -> None:
+def test_a_background_child_does_not_delay_the_end(ml: Ml) -> None:
     ml.code(
         "train.py",
         "import os, subprocess, sys\n"
@@ -266,7 +266,7 @@ def test_signals_reach_the_whole_process_group(ml: Ml, number: signal.Signals) -
         f"signal.signal({int(number)}, caught)\n"
         "child = os.fork()\n"
         "os.write(1, b'ready\\n')\n"
-        # Python may take a signal just before a call that blocks, and handle it only afterwards.
+        # Python may get a signal just before a blocking call, and handle it only afterwards.
         "while True: time.sleep(0.05)\n",
     )
     process = ml.start()
@@ -313,7 +313,7 @@ def test_a_stop_while_requirements_are_installed(ml: Ml, tmp_path: Path) -> None
 
 
 def test_a_flood_of_stderr_takes_no_memory(ml: Ml) -> None:
-    """Whatever comes, the end is kept and a traceback before it, and no more."""
+    """Only the end is kept, and a traceback before it."""
     own = "next(int(line.split()[1]) for line in open(f'/proc/{os.getppid()}/status') if 'VmHWM' in line)"
     flood = "for _ in range(3000): os.write(2, b'x' * 60000)"
     trace = r"os.write(2, b'Traceback (most recent call last):\nValueError: it\n')"
@@ -323,7 +323,7 @@ def test_a_flood_of_stderr_takes_no_memory(ml: Ml) -> None:
     assert ml.failure.startswith("ValueError: it\n")
 
 
-def test_a_stderr_that_does_not_block_loses_nothing(ml: Ml) -> None:
+def test_a_nonblocking_stderr_loses_nothing(ml: Ml) -> None:
     ml.code("train.py", "import os\nfor i in range(200): os.write(2, b'%06d' % i * 1000)")
     read, write = os.pipe2(os.O_NONBLOCK)
     command = [sys.executable, "-I", "-S", str(RUNTIME), "train"]

@@ -1,4 +1,4 @@
-"""The Pythons that training supports, each that this machine has."""
+"""Training with each supported Python that this machine has."""
 
 from __future__ import annotations
 
