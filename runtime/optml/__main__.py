@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
 
             return check(rest)
         if verb == "serve":
-            from optml import house
+            from optml import isolation
 
-            house.isolate(_users_path)  # user code runs in this interpreter
+            isolation.isolate(_users_path)  # user code runs in this interpreter
             from optml.serving.server import serve
 
             return serve(rest)

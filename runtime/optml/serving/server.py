@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 
-from .. import house
+from .. import isolation
 from ..machine import listen
 from ..report import UserError, log
 from .settings import Settings
@@ -41,7 +41,7 @@ def serve(argv: list[str]) -> int:
     if settings.gpus:
         for problem in problems(sys.executable, True, [vars(gpu) for gpu in settings.gpus]):
             log(f"warning: {problem}")
-    house.open_to_user()
+    isolation.open_to_user()
     app = Server(settings, program, listener)
     try:
         Supervisor(app).run()
