@@ -243,7 +243,7 @@ def test_what_was_read_and_had_not_begun_may_be_sent_again(image: str, ml: Path)
         server.kill_process(victim)
         answer = waiting.result()
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert "before it began" in answer.json()["message"]
+        assert "before it started" in answer.json()["message"]
         assert first.result() == "ConnectionError"
         assert "large" not in runs(server, "begin")
         eventually(lambda: server.invoke(large).status_code == 200)
