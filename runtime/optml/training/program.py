@@ -98,7 +98,7 @@ def which(command: str) -> str | None:
 def _default(directory: str) -> str:
     names = [name for name in _DEFAULTS if os.path.isfile(f"{directory}/{name}")]
     if len(names) == 1:
-        log(f"SAGEMAKER_PROGRAM is not set; running {names[0]}")
+        log(f"SAGEMAKER_PROGRAM is not set; using {names[0]}")
         return names[0]
     raise UserError(
         f"no program to run: set SAGEMAKER_PROGRAM to a file of {directory} (which {_content(directory)}),"

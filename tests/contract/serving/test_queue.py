@@ -75,8 +75,9 @@ def test_a_burst_that_waits_longer_than_the_timeout_replaces_no_worker(image: st
         assert set(pinger.answers) == {200}, pinger.answers
         assert server.workers() == before
         assert "is replaced" not in server.log().output
-        # A call that has run out of time is not begun, so next to nothing was computed in vain.
-        assert len(runs(server, "begin")) <= answers[200] + 2
+        # A call that has run out of time is not begun. In vain are at most the last calls of each worker, and
+        # the next ones where the machine was too busy to send all calls at once.
+        assert len(runs(server, "begin")) <= answers[200] + 4
 
 
 def test_the_replacement_does_not_wait_for_the_drain(image: str, ml: Path) -> None:
