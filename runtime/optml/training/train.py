@@ -11,7 +11,7 @@ import marshal
 import os
 import sys
 
-from .. import paths
+from .. import machine, paths
 from ..hints import Any
 from ..report import UserError, described
 from .supervisor import Supervisor
@@ -48,11 +48,10 @@ def train(argv: list[str]) -> int:
 def _train(argv: list[str], supervisor: Supervisor) -> int:
     prepare_output()
     supervisor.patience = patience()
+    kills_before = machine.oom_kills()  # before there is anything to kill
     start = Preparation(supervisor, argv)
-    from .. import machine  # imported while the child works
-    from . import outcome
+    from . import outcome  # imported while the child works
 
-    kills_before = machine.oom_kills()
     supervisor.wait(lambda: start.over)
     facts = start.facts
     if not start.runs:
