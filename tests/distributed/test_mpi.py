@@ -78,7 +78,7 @@ def test_a_host_that_vanishes_ends_the_others_and_is_named(job: Cluster, trouble
     job.configure(HYPERPARAMETERS, *HOSTS)
     job.start(options=("--env=UNTIL=stopped",))
     job.wait_for("running", "algo-1")
-    job.containers[victim].kill("KILL") if trouble == "killed" else job.cut_off(victim)
+    job.lose(victim, trouble)
     assert 0 not in job.codes().values()
     for host in {*HOSTS} - {victim}:
         assert f"host {victim} vanished" in job.hosts[host].failure

@@ -62,6 +62,13 @@ class Cluster:
         for host in hosts or self.hosts:
             self.containers[host].wait_for_log(text, timeout=self.bound)
 
+    def lose(self, host: str, trouble: str) -> None:
+        """Make a host vanish: it is `killed` or `cut off` from the network."""
+        if trouble == "killed":
+            self.containers[host].kill("KILL")
+        else:
+            self.cut_off(host)
+
     def cut_off(self, host: str) -> None:
         docker("network", "disconnect", self.network, self.containers[host].name)
 

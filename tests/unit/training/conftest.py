@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,33 +14,17 @@ import pytest
 
 from optml.training.job import Job
 from optml.training.program import Program
+from tests.support.training import OptMl
 
 RUNTIME = Path(__file__).parents[3] / "runtime" / "optml" / "__main__.py"
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
-class Ml:
-    """A scratch /opt/ml."""
+class Ml(OptMl):
+    """A scratch /opt/ml, and `train` run on it."""
 
     root: Path
-
-    def config(self, name: str, value: Any) -> None:
-        (self.root / "input/config" / name).write_text(value if isinstance(value, str) else json.dumps(value))
-
-    def code(self, name: str, text: str) -> Path:
-        path = self.root / "code" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    @property
-    def failure(self) -> str:
-        return (self.root / "output/failure").read_text()
-
-    @property
-    def success(self) -> bool:
-        return (self.root / "output/success").exists()
 
     def environment(self, **variables: str) -> dict[str, str]:
         kept = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
